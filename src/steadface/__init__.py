@@ -1,0 +1,37 @@
+"""Steadface: train face recognisers that resist adversarial attack, and measure how well they resist.
+
+import steadface as sf
+
+recipe = sf.load_recipe("recipes/gated.yaml", ["data.images=faces", "run.out=runs/gated"])
+outcome = sf.train(recipe)
+judged = sf.judge(outcome.folder)
+sf.report([judged.arm], outcome.folder, title="gated", seed=0, command="")
+"""
+
+from steadface.api import judge, pgd_plan, report, resume, run_arm, train
+from steadface.backbones import Architecture, load_backbone, save_backbone
+from steadface.data.bins import read_bin
+from steadface.data.folders import open_faces
+from steadface.data.pairs import read_pairs
+from steadface.errors import SteadfaceError
+from steadface.evaluation.evaluate import evaluate
+from steadface.training.recipe import load_recipe, make_recipe
+
+__all__ = [
+    "Architecture",
+    "SteadfaceError",
+    "evaluate",
+    "judge",
+    "load_backbone",
+    "load_recipe",
+    "make_recipe",
+    "open_faces",
+    "pgd_plan",
+    "read_bin",
+    "read_pairs",
+    "report",
+    "resume",
+    "run_arm",
+    "save_backbone",
+    "train",
+]

@@ -1,0 +1,146 @@
+"""What users call, from Python and through the command line: train, resume, evaluate, report.
+
+A run folder holds what it takes to repeat and to judge a run; ``judge`` and ``report`` read it.
+"""
+
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from steadface.attacks import PGD, ball
+from steadface.attacks.balls import Norm
+from steadface.backbones import load_backbone, read_metadata
+from steadface.data.pairs import PairSet
+from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
+from steadface.evaluation.labelled import pairs_from_labels
+from steadface.evaluation.robustness import AttackPlan
+from steadface.report.arm import Arm
+from steadface.report.history import read_history
+from steadface.report.page import write_report
+from steadface.training.assemble import Faces, open_recipe_faces
+from steadface.training.log import METRICS_FILE
+from steadface.training.loop import Outcome, Progress, TrainingRun, read_run_recipe
+from steadface.training.network import resolve_device
+from steadface.training.recipe import Recipe
+
+Observe = Callable[[Progress], None]
+
+
+def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
+    """Trains a recipe in its ``run.out``, on the faces it names unless they are open already.
+
+    Raises SteadfaceError where the folder already holds a run; see ``resume``.
+    """
+    return TrainingRun.start(recipe, faces).train(observe)
+
+
+def resume(folder: Path, *, observe: Observe | None = None) -> Outcome:
+    """Goes on with the run in ``folder`` from its newest checkpoint, to the same end as if it had never stopped."""
+    return TrainingRun.resume(folder).train(observe)
+
+
+def pgd_plan(
+    *, eps: Sequence[float], norm: Norm = "linf", steps: int = 20, restarts: int = 2, examples: int = 3
+) -> AttackPlan:
+    """White-box PGD on raw cosines with restarts, inside a ball of each radius."""
+    balls = [ball(norm, radius) for radius in eps]
+    return AttackPlan(
+        attacks={"pgd": PGD(ball=balls[0], steps=steps, restarts=restarts)}, balls=balls, examples=examples
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A finished run and its evaluation."""
+
+    arm: Arm
+    evaluation: Evaluation
+
+
+def judge(folder: Path, pairs: PairSet | None = None, *, progress: StageProgress | None = None) -> Judged:
+    """Evaluates the model of a run, clean and under attack, as its recipe's ``evaluation`` says.
+
+    ``pairs`` are those of the people held out from the run's own faces unless others are given.
+    """
+    recipe = read_run_recipe(folder)
+    if pairs is None:
+        held_out = open_recipe_faces(recipe).validation
+        if held_out is None:
+            raise ValueError("the recipe holds nobody out (data.validation 0): pass pairs")
+        pairs = pairs_from_labels(held_out, seed=recipe.run.seed)
+    options = recipe.evaluation
+    evaluation = evaluate(
+        load_backbone(folder),
+        pairs,
+        mirror=options.mirror,
+        attack=pgd_plan(eps=options.eps, norm=options.norm, steps=options.steps, restarts=options.restarts),
+        fmr=options.fmr,
+        max_pairs=options.max_pairs,
+        seed=recipe.run.seed,
+        device=resolve_device(recipe.run.device),
+        progress=progress,
+    )
+    return Judged(arm=run_arm(folder, evaluation), evaluation=evaluation)
+
+
+def run_arm(folder: Path, evaluation: Evaluation) -> Arm:
+    """A run folder and its evaluation as an arm of a report."""
+    recipe = read_run_recipe(folder)
+    history = read_history(folder / METRICS_FILE)
+    state = read_metadata(folder)
+    return Arm(
+        name=recipe.name,
+        recipe=recipe.model_dump(mode="json"),
+        evaluation=evaluation.to_json(),
+        history=history,
+        seconds=float(state["seconds"]),
+        steps=int(state["steps"]),
+        duty_cycle=float(state["duty_cycle"]),
+        examples=() if evaluation.robustness is None else evaluation.robustness.examples,
+    )
+
+
+def report(
+    arms: Sequence[Arm], folder: Path, *, title: str, seed: int, command: str, notes: Sequence[str] = ()
+) -> Path:
+    """Writes ``report.html`` and ``report.json`` into ``folder``; returns the path of the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "report.html"
+    write_report(
+        page,
+        folder / "report.json",
+        title=title,
+        arms=arms,
+        versions=versions(),
+        seed=seed,
+        command=command,
+        notes=notes,
+    )
+    return page
+
+
+def versions() -> dict[str, str]:
+    """What a figure depends on besides the recipe."""
+    return {
+        "steadface": version("steadface"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "hardware": _hardware(),
+    }
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def command_line() -> str:
+    """The command of this process, to be repeated."""
+    return " ".join(["steadface", *sys.argv[1:]]) if Path(sys.argv[0]).name == "steadface" else " ".join(sys.argv)

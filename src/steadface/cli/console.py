@@ -1,0 +1,111 @@
+"""What a person sees while something runs: progress bars, warnings and tables."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from steadface.report.arm import Arm, Goal, attacked, radii, settings
+from steadface.report.text import decimal, interval, minutes, percent, radius
+from steadface.training.loop import Outcome
+from steadface.training.loop import Progress as Training
+
+console = Console()
+errors = Console(stderr=True)
+GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
+
+
+def show_warnings() -> None:
+    """Sends the package's log to the terminal."""
+    handler = RichHandler(console=errors, show_time=False, show_path=False, markup=False)
+    logger = logging.getLogger("steadface")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
+    """A bar with loss, gate, duty cycle, images/s and the time left; a plain line now and then off a terminal."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn(f"[bold]{name}[/bold]"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[status]}"),
+    )
+    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=1.0, status="starting")
+        spoken = 0
+
+        def observe(at: Training) -> None:
+            nonlocal spoken
+            bar.update(task, completed=at.done, status=status_line(at))
+            tenth = int(10 * at.done)
+            if not console.is_terminal and tenth > spoken:
+                spoken = tenth
+                console.print(f"{name}: {at.done:4.0%}  {status_line(at)}")
+
+        yield observe
+
+
+def status_line(at: Training) -> str:
+    """Step, loss, gate, duty cycle, speed and time left in one line."""
+    left = at.seconds * (1 - at.done) / at.done if at.done > 0 else 0.0
+    gate = "[green]open[/green]" if at.record.gate_open else "closed"
+    return (
+        f"step {at.step}  loss {at.record.loss:.3f}  gate {gate}  duty {at.duty_cycle:.0%}  "
+        f"{at.images_per_second:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left"
+    )
+
+
+@contextmanager
+def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of an evaluation."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        yield report
+
+
+def say_outcome(outcome: Outcome) -> None:
+    """Where a run stands, and how to go on where it was stopped."""
+    state = "finished" if outcome.finished else "stopped"
+    console.print(
+        f"{state}: {outcome.steps} steps in {outcome.seconds / 60:.1f} minutes, gate open {outcome.duty_cycle:.0%}"
+    )
+    if not outcome.finished:
+        console.print(f"go on with: [bold]steadface resume {outcome.folder}[/bold]", soft_wrap=True)
+
+
+def arms_table(arms: Sequence[Arm]) -> Table:
+    """Clean and attacked error rates of several arms side by side, with what each cost."""
+    table = Table(title="Clean and attacked error rates, in % (95 % interval)")
+    table.add_column("")
+    for arm in arms:
+        table.add_column(arm.name, justify="right")
+    table.add_row("steps", *(str(arm.steps) for arm in arms))
+    table.add_row("minutes", *(minutes(arm.seconds) for arm in arms))
+    table.add_row("gate open", *(percent(arm.duty_cycle or 0.0, 0) for arm in arms))
+    table.add_row("accuracy", *(percent(arm.figure("accuracy")) for arm in arms))
+    table.add_row("EER", *(percent(arm.figure("eer")) for arm in arms))
+    table.add_row("impostor cosine", *(decimal(arm.figure("impostor_mean"), 2) for arm in arms), end_section=True)
+    for setting in settings(arms):
+        for goal in GOALS:
+            for eps in (0.0, *radii(arms, setting)):
+                name = f"FNMR, dodging {setting.norm}" if goal == "dodging" else f"FMR, impersonation {setting.norm}"
+                rates = [attacked(arm, setting, goal).get(eps) for arm in arms]
+                cells = ("-" if rate is None else f"{percent(rate.rate)} ({interval(rate)})" for rate in rates)
+                table.add_row(
+                    f"{name} {radius(eps, setting.norm)}" if eps else f"{name[:4].strip(', ')}, clean", *cells
+                )
+    return table

@@ -1,0 +1,145 @@
+"""``steadface evaluate``: clean verification and white-box attacks on any model file that we know."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from steadface import api
+from steadface.backbones import load_backbone
+from steadface.cli.console import console, errors, stage_bar
+from steadface.data.bins import read_bin
+from steadface.data.folders import open_faces
+from steadface.data.pairs import PairSet, read_pairs
+from steadface.errors import SteadfaceError
+from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
+from steadface.evaluation.labelled import pairs_from_labels
+from steadface.report.arm import Arm
+from steadface.report.text import percent, power, radius
+from steadface.training.network import resolve_device
+
+
+def evaluate_model(
+    model: Annotated[
+        Path, typer.Argument(help="A run folder, one of our checkpoints, or a state dict of a known layout.")
+    ],
+    images: Annotated[Path | None, typer.Option(help="Aligned faces, one folder per person.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="LFW-style pairs.txt; without it pairs are drawn from the folders.")
+    ] = None,
+    bins: Annotated[
+        list[Path] | None, typer.Option("--bin", help="InsightFace .bin verification set; may be repeated.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write report.html and report.json into this folder.")] = None,
+    attack: Annotated[Literal["none", "pgd"], typer.Option(help="White-box attack on raw cosines.")] = "none",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the attack.")] = 20,
+    restarts: Annotated[int, typer.Option(min=1, help="Restarts of the attack.")] = 2,
+    eps: Annotated[
+        list[str] | None, typer.Option(help="Radius of the pixel range, e.g. 4/255; may be repeated.")
+    ] = None,
+    norm: Annotated[Literal["linf", "l2"], typer.Option(help="Norm of the radius.")] = "linf",
+    fmr: Annotated[float, typer.Option(help="FMR whose threshold the attack has to cross.")] = 1e-2,
+    max_pairs: Annotated[int, typer.Option(min=1, help="Genuine, and as many impostor, pairs attacked.")] = 200,
+    mirror: Annotated[
+        bool, typer.Option(help="Embed the image and its mirror image, as the LFW protocol does.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the pairs and the attack's starts.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+) -> None:
+    """Measure a **model**: 10-fold accuracy, error rates with intervals, and what PGD does to them.
+
+    The threshold under attack is frozen on clean pairs of other people. PGD alone bounds robustness from above.
+    """
+    if images is None and not bins:
+        raise SteadfaceError("nothing to judge by: give --images DIR (with --pairs FILE) or --bin FILE")
+    if pairs is not None and images is None:
+        raise SteadfaceError(f"--pairs {pairs} names images: give their folder with --images DIR")
+    plan = None
+    if attack == "pgd":
+        plan = api.pgd_plan(eps=[_radius(text) for text in eps or ["4/255"]], norm=norm, steps=steps, restarts=restarts)
+    backbone = load_backbone(model)
+    pair_set = None if images is None else _pairs(images, pairs)
+    bin_sets = {path.stem: read_bin(path) for path in bins or []}
+    with stage_bar() as progress:
+        result = evaluate(
+            backbone,
+            pair_set,
+            bins=bin_sets,
+            mirror=mirror,
+            attack=plan,
+            fmr=fmr,
+            max_pairs=max_pairs,
+            seed=seed,
+            device=resolve_device(device),
+            batch_size=batch,
+            progress=progress,
+        )
+    if json_file is not None:
+        write_json(json_file, {"model": str(model), **result.to_json()})
+    _print(model, result)
+    if report is not None:
+        _report(model, result, report, seed)
+
+
+def _pairs(images: Path, pairs: Path | None) -> PairSet:
+    return pairs_from_labels(open_faces(images)) if pairs is None else read_pairs(pairs, images)
+
+
+def _radius(text: str) -> float:
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        value = -1.0
+    if value <= 0:
+        raise SteadfaceError(f"--eps {text} is no positive radius; write 4/255 or 0.0157")
+    return value
+
+
+def _print(model: Path, result: Evaluation) -> None:
+    figures = result.to_json()
+    console.print(f"[bold]{model}[/bold]", soft_wrap=True)
+    console.print(
+        f"accuracy {percent(figures['accuracy'], 2)} % +- {percent(figures['accuracy_std'], 2)}   "
+        f"EER {percent(figures['eer'], 2)} %   cosine: genuine {figures['genuine_mean']:.3f}, "
+        f"impostor {figures['impostor_mean']:.3f}"
+    )
+    points = Table("FMR", "threshold", "TAR %", "95 % interval")
+    for point in figures["operating_points"]:
+        low, high = point["tar_ci"]
+        points.add_row(
+            power(point["fmr"]),
+            f"{point['threshold']:.4f}",
+            percent(point["tar"], 2),
+            f"{percent(low, 2)} to {percent(high, 2)}",
+        )
+    console.print(points)
+    if figures["attacks"]:
+        attacks = Table("attack", "goal", "radius", "clean error %", "error %", "95 % interval", "pairs")
+        for found in figures["attacks"]:
+            low, high = found["ci"]
+            attacks.add_row(
+                found["attack"],
+                found["goal"],
+                f"{found['norm']} {radius(found['eps'], found['norm'])}",
+                percent(found["clean_error_rate"]),
+                percent(found["error_rate"]),
+                f"{percent(low)} to {percent(high)}",
+                str(found["pairs"]),
+            )
+        console.print(attacks)
+    for warning in result.warnings:
+        errors.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+
+
+def _report(model: Path, result: Evaluation, folder: Path, seed: int) -> None:
+    if (model / "recipe.yaml").is_file() and (model / "model.safetensors").is_file():
+        arm = api.run_arm(model, result)
+    else:
+        examples = () if result.robustness is None else result.robustness.examples
+        arm = Arm(name=model.stem, recipe={}, evaluation=result.to_json(), examples=examples)
+    page = api.report([arm], folder, title=f"Evaluation of {model.name}", seed=seed, command=api.command_line())
+    console.print(f"report: [bold]{page}[/bold]", soft_wrap=True)

@@ -1,0 +1,124 @@
+"""`.bin` verification sets: `pickle((bins, issame))`, 2P encoded images and P booleans, pairs (2i, 2i + 1).
+
+A pickle can run any code when it is opened, so this one may name nothing at all but bytes.
+"""
+
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from steadface.data.faces import Image, decode_image
+from steadface.data.pairs import PairSet, contiguous_folds
+from steadface.errors import SteadfaceError
+
+FOLDS = 10
+
+
+class EncodedFaces:
+    """Encoded images held in memory, decoded when read.
+
+    Who they show is not known: every image counts as a person of its own.
+    """
+
+    def __init__(self, encoded: Sequence[bytes], *, origin: str) -> None:
+        self.encoded = tuple(encoded)
+        self.origin = origin
+        self.labels = np.arange(len(self.encoded), dtype=np.int64)
+        self.people = tuple(f"image {index}" for index in range(len(self.encoded)))
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def read(self, index: int) -> Image:
+        return decode_image(self.encoded[index], self.name(index))
+
+    def name(self, index: int) -> str:
+        return f"image {index} of {self.origin}"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for image in self.encoded:
+            digest.update(len(image).to_bytes(8, "little"))
+            digest.update(image)
+        return digest.hexdigest()
+
+
+def read_bin(path: str | os.PathLike[str]) -> PairSet:
+    """The pairs of a `.bin` file, in 10 contiguous folds as usual.
+
+    Raises `SteadfaceError` for a file that asks for any other object when unpickled (naming it), that is
+    damaged, or that does not hold two images for every pair.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = _BytesOnly(file, path).load()
+    except SteadfaceError:
+        raise
+    except OSError as error:
+        raise SteadfaceError(f"cannot read {path}: {error.strerror}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise SteadfaceError(f"{path} is damaged or no .bin set: {type(error).__name__}: {error}") from None
+    images, same = _checked(content, path)
+    pairs = len(same)
+    return PairSet(
+        faces=EncodedFaces(images, origin=str(path)),
+        first=np.arange(0, 2 * pairs, 2),
+        second=np.arange(1, 2 * pairs, 2),
+        same=np.asarray(same, dtype=np.bool_),
+        fold=contiguous_folds(pairs, FOLDS),
+        people=None,
+    )
+
+
+class _BytesOnly(pickle.Unpickler):
+    """Resolves no global but the two by which Python writes bytes in old protocols, and those to our own."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        # Python 2 wrote the images as str, which would not survive decoding.
+        super().__init__(file, encoding="bytes")
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Callable[..., bytes]:
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        if module in ("builtins", "__builtin__") and name == "bytes":
+            return _no_bytes
+        raise SteadfaceError(
+            f"{self._path} asks for {module}.{name} when opened; a .bin set holds bytes and booleans only, "
+            "so this file is refused. If you trust its source, write it anew with plain bytes and bool"
+        )
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError(f"bytes written as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+def _checked(content: Any, path: Path) -> tuple[list[bytes], list[bool]]:
+    if not (isinstance(content, tuple | list) and len(content) == 2):
+        raise SteadfaceError(f"{path} holds {_kind(content)}; a .bin set is the pair (images, issame)")
+    images, same = content
+    for values, kinds, what in ((images, (bytes, bytearray), "images"), (same, (bool, int), "issame")):
+        if not isinstance(values, list | tuple):
+            raise SteadfaceError(f"{path}: {what} is {_kind(values)}; a list is expected")
+        wrong = [value for value in values if not isinstance(value, kinds)]
+        if wrong:
+            raise SteadfaceError(f"{path}: {what} holds {_kind(wrong[0])}; {kinds[0].__name__} is expected")
+    if not same or len(images) != 2 * len(same):
+        raise SteadfaceError(f"{path} has {len(images)} images for {len(same)} pairs; two per pair are expected")
+    return [bytes(image) for image in images], [bool(value) for value in same]
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

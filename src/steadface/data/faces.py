@@ -1,0 +1,157 @@
+"""What every source of aligned faces offers, and the two sources that need no files."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steadface.errors import SteadfaceError
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB, 8 bits."""
+
+OLDER_CROP_MARGIN = 8
+"""The 112 x 96 crop is the 112 x 112 one without this many columns on either side."""
+
+
+class UnreadableImage(SteadfaceError):
+    """One image cannot be decoded; the message names it. Loaders replace it, evaluation reports it."""
+
+
+class FaceSource(Protocol):
+    """Aligned faces of named people, read lazily; picklable, since worker processes read from it.
+
+    `labels` is (N,) int64 in 0..C-1, an index into the C names of `people`.
+    """
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def people(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image:
+        """The image at its own size, (H, W, 3) RGB. Raises `UnreadableImage`."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest of the listing, so that a run is not resumed on data that has changed."""
+        ...
+
+
+class ArrayFaces:
+    """Faces held in memory: `images` (N, H, W, 3) uint8 RGB, `labels` (N,) in 0..C-1, `people` C names.
+
+    Raises `SteadfaceError` for another shape or type, and for labels outside `people`.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: ArrayLike, people: Sequence[str]) -> None:
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise SteadfaceError(
+                f"images are {images.dtype} of shape {images.shape}; give uint8 RGB of shape (N, H, W, 3)"
+            )
+        self.images = images
+        self.labels = checked_labels(labels, len(images), len(people))
+        self.people = tuple(people)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> Image:
+        image: Image = self.images[index]
+        return image
+
+    def name(self, index: int) -> str:
+        return f"{self.people[self.labels[index]]} (image {index} in memory)"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.images.shape, self.people)).encode())
+        digest.update(self.labels.tobytes())
+        digest.update(np.ascontiguousarray(self.images).data)
+        return digest.hexdigest()
+
+
+class Subset:
+    """Some images of a source, in the order of `indices`; the people left are relabelled 0..C'-1.
+
+    People keep the order they have in the source. Raises `SteadfaceError` for an index that is not there.
+    """
+
+    def __init__(self, source: FaceSource, indices: ArrayLike) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = self.indices[(self.indices < 0) | (self.indices >= len(source))]
+        if len(outside):
+            raise SteadfaceError(f"index {outside[0]} is outside the source's 0..{len(source) - 1}")
+        kept, labels = np.unique(source.labels[self.indices], return_inverse=True)
+        self.labels = labels.astype(np.int64).reshape(-1)
+        self.people = tuple(source.people[label] for label in kept)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Image:
+        return self.source.read(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.source.name(int(self.indices[index]))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.source.fingerprint().encode())
+        digest.update(self.indices.tobytes())
+        return digest.hexdigest()
+
+
+def checked_labels(labels: ArrayLike, images: int, people: int) -> NDArray[np.int64]:
+    """`labels` as (N,) int64; raises `SteadfaceError` unless whole, one per image, and in 0..people-1."""
+    array = np.asarray(labels)
+    if array.shape != (images,):
+        raise SteadfaceError(f"{array.shape} labels for {images} images; give one label per image")
+    whole = array.astype(np.int64)
+    if not np.array_equal(whole, array):
+        raise SteadfaceError(f"label {array[whole != array][0]} is not a whole number")
+    outside = whole[(whole < 0) | (whole >= people)]
+    if len(outside):
+        raise SteadfaceError(f"label {outside[0]} is outside 0..{people - 1} for {people} people")
+    return whole
+
+
+def decode_image(encoded: bytes, name: str) -> Image:
+    """RGB pixels (H, W, 3) of an encoded image; grey and alpha become RGB. Raises `UnreadableImage`."""
+    if not encoded:
+        raise UnreadableImage(f"{name} is empty")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV allows
+        raise UnreadableImage(f"{name} cannot be decoded: {error}") from None
+    if pixels is None:
+        raise UnreadableImage(f"{name} cannot be decoded: not an image, or damaged")
+    image: Image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def fit_size(image: Image, size: tuple[int, int]) -> Image:
+    """`image` at `size` = (height, width).
+
+    A face of 112 x 112 asked for at 112 x 96 loses 8 columns on either side, which is that older crop
+    exactly; otherwise the picture is resized, by area when it shrinks and linearly when it grows.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == tuple(size):
+        return image
+    if (height, width) == (112, 112) and tuple(size) == (112, 96):
+        return image[:, OLDER_CROP_MARGIN:-OLDER_CROP_MARGIN]
+    shrinks = size[0] < height or size[1] < width
+    resized: Image = cv2.resize(
+        image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return resized

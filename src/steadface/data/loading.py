@@ -1,0 +1,188 @@
+"""Batches for training: drawn here, decoded and augmented in worker processes, the same at any worker count."""
+
+import itertools
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils import data
+
+from steadface.data.augment import Augmentation
+from steadface.data.faces import FaceSource, Image, UnreadableImage, fit_size
+from steadface.data.sampling import PersonImages, Sampler
+from steadface.errors import SteadfaceError
+
+ATTEMPTS = 100
+"""Images tried in place of an unreadable one before the data set is given up."""
+
+_Task = tuple[int, NDArray[np.int64]]
+"""(step, indices (B,)): what a worker is asked for."""
+_Result = tuple[Tensor, Tensor, list[str], str]
+"""(images uint8 (B, H, W, 3), labels (B,), a message per image replaced, why it all failed or '')"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """`images` (B, 3, H, W) float32 RGB in [0, 1] and `labels` (B,) int64, on the loader's device.
+
+    `unreadable` images were replaced by others of the same people; `messages` says which.
+    """
+
+    images: Tensor
+    labels: Tensor
+    unreadable: int = 0
+    messages: tuple[str, ...] = ()
+
+
+class FaceLoader:
+    """Endless batches of a source, of which each depends on (seed, step) and nothing else.
+
+    Neither the number of workers nor the step at which one starts makes a difference, so that a resumed run sees
+    what an uninterrupted one would have. `size` is (height, width). Raises `SteadfaceError` for a source
+    with fewer than two people.
+    """
+
+    def __init__(
+        self,
+        source: FaceSource,
+        *,
+        sampler: Sampler,
+        size: tuple[int, int] = (112, 112),
+        augmentation: Augmentation | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(source.people) < 2:
+            raise SteadfaceError(
+                f"the faces show one person ({', '.join(source.people)}); training needs two or more, "
+                "a folder each: is the path one level too deep?"
+            )
+        if workers < 0 or seed < 0:
+            raise SteadfaceError(f"workers is {workers} and seed is {seed}; give 0 or more")
+        self.sampler = sampler
+        self._decoder = _Decoder(source, size, augmentation, seed)
+        self._workers = workers
+        self._device = torch.device(device)
+
+    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """Batches of steps start_step, start_step + 1, ... for ever; workers end when the iterator does.
+
+        Raises `SteadfaceError` when not even replacements can be read.
+        """
+        loader: data.DataLoader[_Result] = data.DataLoader(
+            self._decoder,
+            sampler=_Tasks(self.sampler, start_step),
+            batch_size=None,
+            num_workers=self._workers,
+            collate_fn=_as_is,
+            worker_init_fn=_start_worker,
+            pin_memory=self._device.type == "cuda",
+            # Its own generator: the loader would otherwise draw from torch's global one.
+            generator=torch.Generator(),
+        )
+        for images, labels, messages, failure in loader:
+            if failure:
+                raise SteadfaceError(failure)
+            yield Batch(
+                images=_as_float(images.to(self._device, non_blocking=True)),
+                labels=labels.to(self._device, non_blocking=True),
+                unreadable=len(messages),
+                messages=tuple(messages),
+            )
+
+
+def load_images(source: FaceSource, indices: ArrayLike, size: tuple[int, int] = (112, 112)) -> Tensor:
+    """The images (n, 3, H, W) float32 in [0, 1], as they are. Raises `UnreadableImage`."""
+    chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+    images = np.empty((len(chosen), *size, 3), dtype=np.uint8)
+    for place, index in enumerate(chosen):
+        images[place] = fit_size(source.read(int(index)), size)
+    return _as_float(torch.from_numpy(images))
+
+
+class _Decoder(data.Dataset[_Result]):
+    """Turns a task into pixels; this is what is copied into the workers."""
+
+    def __init__(self, source: FaceSource, size: tuple[int, int], augmentation: Augmentation | None, seed: int) -> None:
+        self._source = source
+        self._size = size
+        self._augmentation = augmentation
+        self._seed = seed
+        self._by_person = PersonImages(source.labels)
+
+    def __getitem__(self, task: _Task) -> _Result:
+        step, indices = task
+        images = np.zeros((len(indices), *self._size, 3), dtype=np.uint8)
+        labels = np.zeros(len(indices), dtype=np.int64)
+        messages: list[str] = []
+        failure = ""
+        try:
+            for slot, index in enumerate(indices):
+                image, labels[slot] = self._read(int(index), messages)
+                images[slot] = self._prepared(image, step, slot)
+        except SteadfaceError as error:
+            # As text: raised in a worker it would reach the user wrapped in the worker's traceback.
+            failure = str(error)
+        return torch.from_numpy(images), torch.from_numpy(labels), messages, failure
+
+    def _prepared(self, image: Image, step: int, slot: int) -> Image:
+        image = fit_size(image, self._size)
+        if self._augmentation is None:
+            return image
+        return self._augmentation(image, np.random.default_rng((self._seed, step, slot)))
+
+    def _read(self, index: int, messages: list[str]) -> tuple[Image, int]:
+        """The image and its label, or those of the first replacement that can be read."""
+        try:
+            return self._source.read(index), int(self._source.labels[index])
+        except UnreadableImage as error:
+            messages.append(str(error))
+        for other in itertools.islice(self._replacements(index), ATTEMPTS):
+            try:
+                return self._source.read(other), int(self._source.labels[other])
+            except UnreadableImage:
+                continue
+        raise SteadfaceError(
+            f"{messages[-1]}; nor can any of the images tried in its place be read: check the data set"
+        )
+
+    def _replacements(self, index: int) -> Iterator[int]:
+        """Other images of the person, then anybody's, in an order that depends on (seed, index) only."""
+        generator = np.random.default_rng((self._seed, index))
+        own = generator.permutation(self._by_person.of_label(int(self._source.labels[index])))
+        # Half of the attempts at most go to the person, lest a large bad folder use up all of them.
+        yield from (int(other) for other in own[: ATTEMPTS // 2] if other != index)
+        while True:
+            yield int(generator.integers(len(self._source)))
+
+
+class _Tasks(data.Sampler[_Task]):
+    def __init__(self, sampler: Sampler, start_step: int) -> None:
+        self._sampler = sampler
+        self._start_step = start_step
+
+    def __iter__(self) -> Iterator[_Task]:
+        for step in itertools.count(self._start_step):
+            yield step, self._sampler.draw(step)
+
+
+def _as_is(result: Any) -> Any:
+    return result
+
+
+def _as_float(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1], contiguous."""
+    return images.permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    # Ctrl-C reaches the whole process group; the trainer answers it, and ends its workers when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

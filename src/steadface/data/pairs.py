@@ -1,0 +1,192 @@
+"""Verification pairs, and LFW's `pairs.txt` over a folder of images."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steadface.data.faces import FaceSource
+from steadface.data.folders import IMAGE_SUFFIXES, FaceFiles
+from steadface.data.listing import abbreviated
+from steadface.errors import SteadfaceError
+
+FOLDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """P pairs of images, each in one fold: `first`, `second` (P,) index `faces`, `same` (P,) is the truth.
+
+    `people` (N,) says who each image shows; None where a format does not tell. Raises `SteadfaceError` for
+    arrays that do not fit each other.
+    """
+
+    faces: FaceSource
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    fold: NDArray[np.int64]
+    people: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(array) for array in (self.first, self.second, self.same, self.fold)}
+        if len(lengths) != 1:
+            raise SteadfaceError(f"pair arrays of different lengths {sorted(lengths)}; give one entry per pair")
+        indices = np.concatenate((self.first, self.second))
+        outside = indices[(indices < 0) | (indices >= len(self.faces))]
+        if len(outside):
+            raise SteadfaceError(f"a pair names image {outside[0]}, outside 0..{len(self.faces) - 1}")
+        if self.people is not None and len(self.people) != len(self.faces):
+            raise SteadfaceError(f"people has {len(self.people)} entries for {len(self.faces)} images")
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def select(self, pairs: NDArray[np.int64] | NDArray[np.bool_]) -> "PairSet":
+        """Some of the pairs, by index (P',) or mask (P,), over the same faces."""
+        return PairSet(
+            faces=self.faces,
+            first=self.first[pairs],
+            second=self.second[pairs],
+            same=self.same[pairs],
+            fold=self.fold[pairs],
+            people=self.people,
+        )
+
+    def without_images(self, images: Iterable[int]) -> "PairSet":
+        """Without the pairs that use any of `images`, such as ones found to be unreadable."""
+        gone = np.fromiter(images, dtype=np.int64)
+        return self.select(~(np.isin(self.first, gone) | np.isin(self.second, gone)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One pair as written: two (person, image number), and where it stands."""
+
+    number: int
+    first: tuple[str, str]
+    second: tuple[str, str]
+    same: bool
+
+
+def read_pairs(pairs_file: str | os.PathLike[str], images_dir: str | os.PathLike[str]) -> PairSet:
+    """LFW-style pairs over `images_dir`: a folder per person with images NAME/NAME_0001.jpg or alike.
+
+    A line has three columns (name, image, image) for a genuine pair and four (name, image, name, image) for an
+    impostor one, parted by tabs or blanks. A header 'folds pairs' or 'pairs' is optional; it says how many
+    genuine and how many impostor pairs each fold lists, one kind after the other. Without one, each kind is cut
+    into 10 folds in file order. `faces` lists only the images in use. Raises `SteadfaceError`, with the line, for
+    one that is malformed or a header that does not fit; and for images that are missing, with how many.
+    """
+    path = Path(pairs_file)
+    lines, header = _parse(path)
+    same = np.fromiter((line.same for line in lines), dtype=np.bool_)
+    fold = _folds(same, header, path)
+    keys = sorted({key for line in lines for key in (line.first, line.second)})
+    order = {key: index for index, key in enumerate(keys)}
+    faces = _find_faces(Path(images_dir), keys, path)
+    return PairSet(
+        faces=faces,
+        first=np.fromiter((order[line.first] for line in lines), dtype=np.int64),
+        second=np.fromiter((order[line.second] for line in lines), dtype=np.int64),
+        same=same,
+        fold=fold,
+        people=faces.labels,
+    )
+
+
+def contiguous_folds(pairs: int, folds: int) -> NDArray[np.int64]:
+    """(P,) fold of each pair: contiguous, sizes differing by one at most, the larger ones first."""
+    sizes = [len(part) for part in np.array_split(np.arange(pairs), folds)]
+    return np.repeat(np.arange(folds, dtype=np.int64), sizes)
+
+
+def _parse(path: Path) -> tuple[list[_Line], tuple[int, int] | None]:
+    """The pairs, and (folds, pairs of each kind per fold) where a header says so."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SteadfaceError(f"cannot read the pairs file {path}: {error}") from None
+    rows = [(number, row) for number, row in enumerate(text.splitlines(), start=1) if row.strip()]
+    header = re.fullmatch(r"\s*(?:(\d+)\s+)?(\d+)\s*", rows[0][1]) if rows else None
+    lines = [_parse_row(path, number, row) for number, row in (rows[1:] if header else rows)]
+    if not lines:
+        raise SteadfaceError(f"{path} lists no pairs")
+    return lines, (int(header[1] or 1), int(header[2])) if header else None
+
+
+def _parse_row(path: Path, number: int, row: str) -> _Line:
+    # Tabs first: a name may hold blanks.
+    columns = [column.strip() for column in row.strip().split("\t")] if "\t" in row else row.split()
+    match columns:
+        case [name, a, b] if a.isdecimal() and b.isdecimal():
+            return _Line(number=number, first=(name, a), second=(name, b), same=True)
+        case [name, a, other, b] if a.isdecimal() and b.isdecimal():
+            return _Line(number=number, first=(name, a), second=(other, b), same=name == other)
+    raise SteadfaceError(
+        f"{path}, line {number}: {row.strip()!r} is neither 'name image image' nor 'name image name image'"
+    )
+
+
+def _folds(same: NDArray[np.bool_], header: tuple[int, int] | None, path: Path) -> NDArray[np.int64]:
+    if header is None:
+        fold = np.empty(len(same), dtype=np.int64)
+        for kind in (same, ~same):
+            fold[kind] = contiguous_folds(int(kind.sum()), FOLDS)
+        return fold
+    folds, pairs = header
+    if len(same) != 2 * folds * pairs:
+        raise SteadfaceError(
+            f"{path}: the header promises {folds} folds of {pairs} genuine and {pairs} impostor pairs, "
+            f"{2 * folds * pairs} in all, but {len(same)} are listed; correct the header or remove it"
+        )
+    return np.repeat(np.arange(folds, dtype=np.int64), 2 * pairs)
+
+
+def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -> FaceFiles:
+    if not root.is_dir():
+        raise SteadfaceError(f"{root} is not a folder; give the one that holds a folder per person")
+    people = sorted({person for person, _ in keys})
+    folders = {person: _stems(root / person) for person in people}
+    found = [_find(folders[person], person, number) for person, number in keys]
+    missing = [f"{person} {number}" for (person, number), file in zip(keys, found, strict=True) if not file]
+    if missing:
+        absent = sum(not stems for stems in folders.values())
+        raise SteadfaceError(
+            f"{len(missing)} of the {len(keys)} images in {pairs_file} are not below {root} "
+            f"({absent} of {len(people)} people have no images there): {abbreviated(missing, len(missing))}"
+        )
+    names = [f"{person}/{file}" for (person, _), file in zip(keys, found, strict=True)]
+    sizes = [(root / name).stat().st_size for name in names]
+    empty = [name for name, size in zip(names, sizes, strict=True) if not size]
+    if empty:
+        raise SteadfaceError(f"{len(empty)} images below {root} are empty: {abbreviated(empty, len(empty))}")
+    label = {person: index for index, person in enumerate(people)}
+    return FaceFiles(root, names, sizes=sizes, labels=[label[person] for person, _ in keys], people=people)
+
+
+def _stems(folder: Path) -> dict[str, str]:
+    """Images of a folder by stem; of several with one stem, the first suffix of `IMAGE_SUFFIXES` wins."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return {}
+    ranked = [(IMAGE_SUFFIXES.index(suffix), name) for name in names if (suffix := _suffix(name))]
+    return {Path(name).stem: name for _, name in sorted(ranked, reverse=True)}
+
+
+def _suffix(name: str) -> str | None:
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in IMAGE_SUFFIXES else None
+
+
+def _find(stems: dict[str, str], person: str, number: str) -> str | None:
+    """The file of image `number`: NAME_0001 as in LFW, else NAME_1, else a file called by the number itself."""
+    for stem in (f"{person}_{int(number):04d}", f"{person}_{number}", f"{int(number):04d}", number):
+        if stem in stems:
+            return stems[stem]
+    return None

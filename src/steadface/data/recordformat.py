@@ -1,0 +1,131 @@
+"""The dmlc RecordIO container and the image records in it, as InsightFace's `.rec` files use them.
+
+Little-endian and aligned to 4 bytes:
+
+    uint32 magic 0xced7230a | uint32 (cflag << 29 | length) | payload padded to 4 bytes
+
+cflag 0 is a whole record; 1, 2, 3 are the first, middle and last part of one whose payload held the magic, which
+is cut out there and has to be put back between the parts. The payload is `struct 'IfQQ'` (flag, label, id, id2),
+flag x float32 labels when flag > 0, then the encoded image.
+"""
+
+import mmap
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGIC = 0xCED7230A
+LENGTH_MASK = (1 << 29) - 1
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+WHOLE, FIRST, MIDDLE, LAST = range(4)
+PART_HEADER = struct.Struct("<II")
+IMAGE_HEADER = struct.Struct("<IfQQ")
+
+
+class DamagedRecord(Exception):
+    """A record that breaks the format; the message says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordHeaders:
+    """What stands at the head of n records: `label` (n,) is the first label; `problem` '' where all is well."""
+
+    label: NDArray[np.float32]
+    problem: NDArray[np.str_]
+
+
+def scan_records(data: mmap.mmap) -> tuple[NDArray[np.int64], list[str]]:
+    """Offsets of the records in file order, by walking from header to header; and where the walk lost its way.
+
+    After damage it goes on at the next aligned magic, which cannot lie inside an image.
+    """
+    offsets: list[int] = []
+    damage: list[str] = []
+    position = 0
+    while position + PART_HEADER.size <= len(data):
+        magic, word = PART_HEADER.unpack_from(data, position)
+        if magic != MAGIC:
+            lost, position = position, _next_magic(data, position)
+            damage.append(f"bytes {lost} to {position}")
+            continue
+        if word >> 29 in (WHOLE, FIRST):
+            offsets.append(position)
+        position += PART_HEADER.size + _padded(word)
+    return np.asarray(offsets, dtype=np.int64), damage
+
+
+def read_record(file: BinaryIO | mmap.mmap, offset: int) -> bytes:
+    """The payload of the record at `offset`, its parts joined. Raises `DamagedRecord` or `OSError`."""
+    file.seek(offset)
+    parts: list[bytes] = []
+    while True:
+        header = file.read(PART_HEADER.size)
+        if len(header) < PART_HEADER.size:
+            raise DamagedRecord("it is cut off by the end of the file")
+        magic, word = PART_HEADER.unpack(header)
+        kind, length = word >> 29, word & LENGTH_MASK
+        if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
+            raise DamagedRecord("no record starts where one should")
+        payload = file.read(_padded(word))[:length]
+        if len(payload) < length:
+            raise DamagedRecord("it is cut off by the end of the file")
+        parts.append(payload)
+        if kind in (WHOLE, LAST):
+            return MAGIC_BYTES.join(parts)
+
+
+def read_headers(data: mmap.mmap, offsets: NDArray[np.int64]) -> RecordHeaders:
+    """Labels and problems of the records at `offsets`, without touching the images of whole ones."""
+    words = np.frombuffer(data, dtype="<u4", count=len(data) // 4)
+    # Eight words reach from the magic through the image header; labels may follow in a ninth.
+    inside = (offsets >= 0) & (offsets // 4 + 8 <= len(words))
+    start = np.where(inside, offsets // 4, 0)
+    magic, word, flag = (_words_at(words, start + place) for place in range(3))
+    label = _words_at(words, start + np.where(flag > 0, 8, 3)).view("<f4").astype(np.float32)
+    kind, length = word >> 29, (word & LENGTH_MASK).astype(np.int64)
+    problem = np.full(len(offsets), "", dtype="U64")
+    problem[length <= IMAGE_HEADER.size + 4 * flag.astype(np.int64)] = _NO_IMAGE
+    problem[start * 4 + PART_HEADER.size + length > len(data)] = _CUT_OFF
+    problem[(magic != MAGIC) | (kind > FIRST) | (offsets % 4 != 0)] = "damaged records"
+    problem[~inside] = _CUT_OFF
+    for index in np.flatnonzero((problem != "damaged records") & inside & (kind == FIRST)):
+        label[index], problem[index] = _parts_header(data, int(offsets[index]))
+    return RecordHeaders(label=label, problem=problem)
+
+
+def _parts_header(data: mmap.mmap, offset: int) -> tuple[float, str]:
+    """(label, problem) of a record in parts: rare, and its header may itself be split."""
+    try:
+        payload = read_record(data, offset)
+        flag, label, _, _ = IMAGE_HEADER.unpack_from(payload)
+        if flag > 0:
+            (label,) = struct.unpack_from("<f", payload, IMAGE_HEADER.size)
+    except (DamagedRecord, struct.error):
+        return 0.0, _CUT_OFF
+    return label, "" if len(payload) > IMAGE_HEADER.size + 4 * flag else _NO_IMAGE
+
+
+_NO_IMAGE = "records without an image"
+_CUT_OFF = "records cut off by the end of the file (is the .rec truncated?)"
+
+
+def _words_at(words: NDArray[np.uint32], positions: NDArray[np.int64]) -> NDArray[np.uint32]:
+    taken: NDArray[np.uint32] = words[np.minimum(positions, len(words) - 1)]
+    return taken
+
+
+def _next_magic(data: mmap.mmap, position: int) -> int:
+    position = -(-(position + 1) // 4) * 4
+    while (position := data.find(MAGIC_BYTES, position)) >= 0:
+        if position % 4 == 0:
+            return position
+        position += 1
+    return len(data)
+
+
+def _padded(word: int) -> int:
+    """Bytes of the payload in the file, from the header's second word."""
+    return ((word & LENGTH_MASK) + 3) // 4 * 4

@@ -1,0 +1,40 @@
+"""Splits in which nobody is on both sides."""
+
+import numpy as np
+
+from steadface.data.faces import FaceSource, Subset
+from steadface.errors import SteadfaceError
+
+FEWEST_TRAINED = 2
+
+
+def split_people(
+    source: FaceSource, *, fraction: float | None = None, count: int | None = None, seed: int
+) -> tuple[Subset, Subset]:
+    """(train, validation): all images of `count` people, or of a `fraction` of them, drawn by `seed`, are held out.
+
+    A fraction is rounded to whole people, at least one. Raises `SteadfaceError` unless exactly one of the two is
+    given, and when fewer than two people would be left to train on.
+    """
+    people = len(source.people)
+    held_out = _held_out(people, fraction, count)
+    if people - held_out < FEWEST_TRAINED:
+        raise SteadfaceError(
+            f"holding out {held_out} of {people} people leaves {people - held_out} to train on; "
+            f"at least {FEWEST_TRAINED} are needed: bring more people or hold out fewer"
+        )
+    chosen = np.random.default_rng(seed).permutation(people)[:held_out]
+    validation = np.isin(source.labels, chosen)
+    return Subset(source, np.flatnonzero(~validation)), Subset(source, np.flatnonzero(validation))
+
+
+def _held_out(people: int, fraction: float | None, count: int | None) -> int:
+    if (fraction is None) == (count is None):
+        raise SteadfaceError("give the validation people as a fraction or as a count, one of the two")
+    if count is not None:
+        if count < 1:
+            raise SteadfaceError(f"{count} validation people; give 1 or more")
+        return count
+    if fraction is None or not 0 < fraction < 1:
+        raise SteadfaceError(f"validation fraction {fraction} is not between 0 and 1")
+    return max(1, round(fraction * people))

@@ -1,0 +1,142 @@
+"""Embeddings of many faces: the embedding that is judged is the embedding that is attacked."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steadface.attacks.gradients import crafting
+from steadface.backbones.base import Backbone
+from steadface.data.faces import FaceSource, UnreadableImage
+from steadface.data.loading import load_images
+from steadface.errors import SteadfaceError
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class MirrorEmbedder(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] to unit embeddings (B, D); differentiable.
+
+    With `mirror` it is f(x) + f(flipped x), normalised: InsightFace's protocol for verification sets.
+    """
+
+    def __init__(self, backbone: Backbone, mirror: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.mirror = mirror
+
+    def forward(self, images: Tensor) -> Tensor:
+        raw = self.backbone(images)
+        if self.mirror:
+            raw = raw + self.backbone(images.flip(-1))
+        return F.normalize(raw.float())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images that the backbone takes."""
+        return self.backbone.architecture.image_size
+
+    @property
+    def device(self) -> torch.device:
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+
+def embed_faces(
+    embedder: MirrorEmbedder,
+    faces: FaceSource,
+    indices: NDArray[np.int64] | None = None,
+    *,
+    batch_size: int = 64,
+    threads: int = 1,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Unit embeddings (n, D) of `faces` at `indices` (all of them by default), on the embedder's device.
+
+    `threads` decode ahead while the network runs (0: none). The embedder is used in evaluation mode and left in
+    the mode it was in. Raises `UnreadableImage`, or with `skip_unreadable` leaves a row of NaN; raises
+    `SteadfaceError` where the network itself gives NaN or infinity.
+    """
+    chosen = np.arange(len(faces)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if not len(chosen):
+        raise SteadfaceError("there are no images to embed")
+    load = partial(_load, faces, size=embedder.size, skip_unreadable=skip_unreadable)
+    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    parts, done = [], 0
+    with crafting(embedder), torch.inference_mode():
+        for batch, (images, readable) in zip(batches, _ahead(load, batches, threads), strict=True):
+            parts.append(_embed(embedder, images, readable))
+            if not np.isfinite(parts[-1][readable]).all():
+                raise SteadfaceError(
+                    f"the network gives NaN or infinity for {faces.name(int(batch[0]))} or one of the "
+                    f"{len(batch) - 1} images after it; its weights are damaged or its training diverged"
+                )
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(chosen))
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([part if part.shape[1] == width else _nan(len(part), width) for part in parts])
+
+
+def _embed(embedder: MirrorEmbedder, images: Tensor, readable: NDArray[np.bool_]) -> NDArray[np.float32]:
+    if not readable.any():
+        return _nan(len(readable), 0)  # the width is not known yet
+    embedded = embedder(images.to(embedder.device)).cpu().numpy()
+    rows = _nan(len(readable), embedded.shape[1])
+    rows[readable] = embedded
+    return rows
+
+
+def _nan(rows: int, width: int) -> NDArray[np.float32]:
+    return np.full((rows, width), np.nan, dtype=np.float32)
+
+
+def _load(
+    faces: FaceSource, indices: NDArray[np.int64], *, size: tuple[int, int], skip_unreadable: bool
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """The readable images of a batch, and which those are (n,)."""
+    try:
+        return load_images(faces, indices, size), np.ones(len(indices), dtype=bool)
+    except UnreadableImage:
+        if not skip_unreadable:
+            raise
+    readable = np.array([_is_readable(faces, int(index)) for index in indices], dtype=bool)
+    if not readable.any():
+        return torch.empty(0, 3, *size), readable
+    return load_images(faces, indices[readable], size), readable
+
+
+def _is_readable(faces: FaceSource, index: int) -> bool:
+    try:
+        faces.read(index)
+    except UnreadableImage:
+        return False
+    return True
+
+
+Loaded = tuple[Tensor, NDArray[np.bool_]]
+
+
+def _ahead(
+    load: Callable[[NDArray[np.int64]], Loaded], batches: list[NDArray[np.int64]], threads: int
+) -> Iterator[Loaded]:
+    """Loaded batches in order, with `threads` of them being decoded while the caller works on one."""
+    if threads == 0:
+        yield from map(load, batches)
+        return
+    waiting: deque[Future[Loaded]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(load, batch))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,251 @@
+"""The whole evaluation of a recogniser: clean verification on pair lists, then the same under attack."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steadface.backbones.base import Backbone
+from steadface.data.listing import abbreviated
+from steadface.data.pairs import FOLDS, PairSet, contiguous_folds
+from steadface.errors import SteadfaceError
+from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
+from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.findings import Robustness, collapse
+from steadface.evaluation.robustness import AttackPlan, measure_robustness
+from steadface.evaluation.verification import OperatingPoint, Verification, lowest_fmr, operating_points, verify
+from steadface.files import write_atomically
+
+StageProgress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossVerification:
+    """Operating points over all cross pairs of the images of a pair set: lower FMRs than its own pairs support.
+
+    Cross pairs share images, so their intervals are narrower than they should be.
+    """
+
+    images: int
+    images_left_out: int
+    genuine_pairs: int
+    impostor_pairs: int
+    genuine_mean: float
+    impostor_mean: float
+    operating_points: tuple[OperatingPoint, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "images_left_out": self.images_left_out,
+            "genuine_pairs": self.genuine_pairs,
+            "impostor_pairs": self.impostor_pairs,
+            "genuine_mean": self.genuine_mean,
+            "impostor_mean": self.impostor_mean,
+            "lowest_fmr": lowest_fmr(self.impostor_pairs),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """One pair set: its figures, and what of it could not be read (`unreadable` names images)."""
+
+    verification: Verification
+    cross: CrossVerification | None
+    images: int
+    pairs_left_out: int
+    unreadable: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        cross = self.cross
+        return {
+            **self.verification.to_json(),
+            "cross_operating_points": [] if cross is None else [p.to_json() for p in cross.operating_points],
+            "cross": None if cross is None else cross.to_json(),
+            "images": self.images,
+            "unreadable_images": len(self.unreadable),
+            "pairs_left_out": self.pairs_left_out,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything `evaluate` found. `main` is the pairs file, or the first `.bin` where there is none."""
+
+    main: PairResult
+    bins: Mapping[str, PairResult]
+    robustness: Robustness | None
+    mirror: bool
+    seed: int
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; the main pair set's figures stand at the top level. Images are not in it."""
+        robustness = self.robustness
+        return {
+            **self.main.to_json(),
+            "mirror": self.mirror,
+            "seed": self.seed,
+            "attacks": [] if robustness is None else [result.to_json() for result in robustness.results],
+            "calibration": None if robustness is None else robustness.calibration.to_json(),
+            "bins": {name: result.to_json() for name, result in self.bins.items()},
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate(
+    backbone: Backbone,
+    pairs: PairSet | None,
+    *,
+    bins: Mapping[str, PairSet] | None = None,
+    mirror: bool = True,
+    attack: AttackPlan | None = None,
+    fmr: float = 1e-2,
+    max_pairs: int = 200,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    batch_size: int = 64,
+    threads: int = 1,
+    progress: StageProgress | None = None,
+) -> Evaluation:
+    """Verification of `pairs` and of each of `bins`, and `attack` on the former (on the first bin where it is None).
+
+    Up to `max_pairs` genuine and as many impostor pairs are attacked, at the threshold of `fmr` on people who are not.
+    `device` moves the backbone there. Images that cannot be read are left out with their pairs, counted and warned of.
+    Raises `SteadfaceError`, before any embedding, where there is nothing to judge or the pairs do not support `fmr`.
+    """
+    bins = {name: _folded(other) for name, other in (bins or {}).items()}
+    if pairs is None and not bins:
+        raise SteadfaceError("there is nothing to judge; give a pairs file or a .bin")
+    main = next(iter(bins.values())) if pairs is None else _folded(pairs)
+    split = None if attack is None else split_for_attack(main, fmr=fmr, max_pairs=max_pairs, seed=seed)
+    embedder = MirrorEmbedder(backbone if device is None else backbone.to(device), mirror)
+
+    def judge(name: str, pair_set: PairSet) -> tuple[PairResult, NDArray[np.float32]]:
+        reported = None if progress is None else partial(progress, f"embedding {name}")
+        embeddings = embed_pairs(embedder, pair_set, batch_size=batch_size, threads=threads, progress=reported)
+        return _pair_result(pair_set, embeddings, seed), embeddings
+
+    judged = {name: judge(name, other)[0] for name, other in bins.items() if other is not main}
+    result, embeddings = judge("pairs" if pairs is not None else next(iter(bins)), main)
+    robustness = None
+    if attack is not None and split is not None:
+        robustness = measure_robustness(
+            embedder,
+            main,
+            embeddings,
+            split,
+            attack,
+            seed=seed,
+            batch_size=batch_size,
+            progress=None if progress is None else partial(progress, "attacking"),
+        )
+    named = {name: judged.get(name, result) for name in bins}
+    return Evaluation(
+        main=result,
+        bins=named,
+        robustness=robustness,
+        mirror=mirror,
+        seed=seed,
+        warnings=_warnings(result if pairs is not None else None, named, robustness),
+    )
+
+
+def embed_pairs(
+    embedder: MirrorEmbedder,
+    pairs: PairSet,
+    *,
+    batch_size: int = 64,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embeddings (N, D) of all N faces of a pair set; rows of NaN for images in no pair and unreadable ones."""
+    used = np.union1d(pairs.first, pairs.second)
+    rows = embed_faces(
+        embedder,
+        pairs.faces,
+        used,
+        batch_size=batch_size,
+        threads=threads,
+        skip_unreadable=True,
+        progress=progress,
+    )
+    embeddings = np.full((len(pairs.faces), rows.shape[1]), np.nan, dtype=np.float32)
+    embeddings[used] = rows
+    return embeddings
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write JSON so that a crash leaves the old file or the new one, never half of either.
+
+    Raises `SteadfaceError` where the disk refuses, ValueError for NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(Path(path), text.encode())
+
+
+def _folded(pairs: PairSet) -> PairSet:
+    """The pairs, cut into ten folds in file order, each kind alone, where they come as a single fold."""
+    if len(np.unique(pairs.fold)) > 1:
+        return pairs
+    fold = np.empty(len(pairs), dtype=np.int64)
+    for kind in (pairs.same, ~pairs.same):
+        fold[kind] = contiguous_folds(int(kind.sum()), FOLDS)
+    return replace(pairs, fold=fold)
+
+
+def _pair_result(pairs: PairSet, embeddings: NDArray[np.float32], seed: int) -> PairResult:
+    used = np.union1d(pairs.first, pairs.second)
+    readable = used[np.isfinite(embeddings[used, 0])]
+    lost = np.setdiff1d(used, readable)
+    left = pairs.without_images(lost)
+    similarity = (embeddings[left.first] * embeddings[left.second]).sum(1)
+    return PairResult(
+        verification=verify(similarity, left.same, left.fold),
+        cross=None if pairs.people is None else _cross(embeddings, readable, pairs.people, seed),
+        images=len(readable),
+        pairs_left_out=len(pairs) - len(left),
+        unreadable=tuple(pairs.faces.name(int(image)) for image in lost),
+    )
+
+
+def _cross(
+    embeddings: NDArray[np.float32], images: NDArray[np.int64], people: NDArray[np.int64], seed: int
+) -> CrossVerification | None:
+    """None where all images show one person, or nobody has two."""
+    chosen = capped(images, np.random.default_rng(seed), MAX_CROSS_IMAGES)
+    cross = cross_similarities(embeddings[chosen], people[chosen])
+    if not len(cross.genuine) or not len(cross.impostor):
+        return None
+    return CrossVerification(
+        images=len(chosen),
+        images_left_out=len(images) - len(chosen),
+        genuine_pairs=len(cross.genuine),
+        impostor_pairs=len(cross.impostor),
+        genuine_mean=float(cross.genuine.mean(dtype=np.float64)),
+        impostor_mean=float(cross.impostor.mean(dtype=np.float64)),
+        operating_points=operating_points(cross.genuine, cross.impostor),
+    )
+
+
+def _warnings(
+    main: PairResult | None, bins: Mapping[str, PairResult], robustness: Robustness | None
+) -> tuple[str, ...]:
+    named = ({} if main is None else {"pairs": main}) | dict(bins)
+    warnings = [] if robustness is None else list(robustness.warnings)
+    for name, result in named.items():
+        warnings += collapse(name, result.verification.impostor_mean)
+        if result.unreadable:
+            warnings.append(
+                f"{name}: {len(result.unreadable)} images cannot be read, so {result.pairs_left_out} pairs are left "
+                f"out: {abbreviated(result.unreadable, len(result.unreadable))}"
+            )
+    return tuple(warnings)

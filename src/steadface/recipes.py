@@ -1,0 +1,14 @@
+"""Where the recipes that ship are found: in the package once installed, else beside it in the checkout."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def recipe_path(given: Path) -> Path:
+    """``given`` if it exists, else the shipped recipe of that name (``gated`` and ``recipes/gated.yaml`` both do)."""
+    if given.exists():
+        return given
+    name = Path(given.name).with_suffix(".yaml")
+    folders = (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes")
+    return next((folder / name for folder in folders if (folder / name).is_file()), given)

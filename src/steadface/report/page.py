@@ -1,0 +1,195 @@
+"""The report: one self-contained HTML page and one JSON file, written together."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from steadface.errors import SteadfaceError
+from steadface.report import plots, tables, training_plots, words
+from steadface.report.arm import Arm, settings, supported_fmr
+from steadface.report.output import plain, write_together
+from steadface.report.sheet import sheet
+from steadface.report.text import power
+
+
+def write_report(
+    path_html: Path | str,
+    path_json: Path | str,
+    *,
+    title: str,
+    arms: Sequence[Arm],
+    versions: Mapping[str, str],
+    seed: int,
+    command: str,
+    notes: Sequence[str] | str = (),
+) -> None:
+    """Write the page and its numbers; both files are complete or as they were before.
+
+    The HTML loads nothing and runs no script. The JSON has `title`, `seed`, `command`, `versions`, `notes` and
+    `arms`: a list with `name`, `recipe`, every field of the arm's evaluation, `seconds`, `steps` and `duty_cycle`;
+    NaN and infinities become null. `notes` stand at the top of the page, after the summary in words.
+
+    Raises SteadfaceError for no arm, for two of one name, and for a file that cannot be written.
+    """
+    names = [arm.name for arm in arms]
+    if not names:
+        raise SteadfaceError("a report needs at least one arm: pass a training run with its evaluation")
+    if len(set(names)) < len(names):
+        raise SteadfaceError(f"the arms {', '.join(names)} share a name: give each its own")
+    remarks = [notes] if isinstance(notes, str) else list(notes)
+    remarks = [remark for remark in remarks if remark]
+    about = {"title": title, "seed": seed, "command": command, "versions": dict(versions), "notes": remarks}
+    data = plain({**about, "arms": [_arm_data(arm) for arm in arms]})
+    page = render_page(title=title, arms=arms, versions=versions, seed=seed, command=command, notes=remarks)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_together({Path(path_html): page, Path(path_json): text})
+
+
+def _arm_data(arm: Arm) -> dict[str, Any]:
+    run = {"seconds": arm.seconds, "steps": arm.steps, "duty_cycle": arm.duty_cycle, "recipe": arm.recipe}
+    return {"name": arm.name} | dict(arm.evaluation) | {"name": arm.name, **run}
+
+
+def render_page(
+    *,
+    title: str,
+    arms: Sequence[Arm],
+    versions: Mapping[str, str],
+    seed: int,
+    command: str,
+    notes: Sequence[str] = (),
+) -> str:
+    """The whole page as text."""
+    style = files("steadface.report").joinpath("page.css").read_text(encoding="utf-8")
+    sections = [
+        _summary(arms, notes),
+        _training(arms),
+        _recognition(arms),
+        _attack(arms),
+        _section("What this does not show", "".join(f"<p>{escape(text)}</p>" for text in words.LIMITS)),
+        _repeat(arms, versions, seed, command),
+    ]
+    body = "\n".join(section for section in sections if section)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+<header><h1>{escape(title)}</h1></header>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+
+
+def _figure(svg: str | None, caption: str, alt: str) -> str:
+    if svg is None:
+        return ""
+    address = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+    return (
+        f'<figure><img class="plot" src="{address}" alt="{escape(alt)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _items(texts: Sequence[str], style: str) -> str:
+    lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="{style}">{lines}</ul>' if texts else ""
+
+
+def _summary(arms: Sequence[Arm], notes: Sequence[str]) -> str:
+    told = "".join(f"<dt>{escape(arm.name)}</dt><dd>{escape(words.about(arm))}</dd>" for arm in arms)
+    compared = words.comparison(arms)
+    warnings = words.cautions(arms)
+    box = f"<aside><h3>Read with care</h3>{_items(warnings, 'cautions')}</aside>" if warnings else ""
+    parts = [
+        f'<p class="lead">{escape(words.opening(arms))} {escape(compared)}</p>',
+        f"<dl>{told}</dl>",
+        box,
+        _items(notes, "notes"),
+        tables.training_table(arms),
+        *(tables.attack_summary(arms, setting) for setting in settings(arms)),
+    ]
+    return "<section>\n" + "\n".join(part for part in parts if part) + "\n</section>"
+
+
+def _training(arms: Sequence[Arm]) -> str:
+    loss = _figure(
+        training_plots.loss_figure(arms),
+        "Loss by step: averages, and as a thin line each logged source batch. Shaded: the gate was open, that is, "
+        "adversarial samples were trained on.",
+        "Loss curves with the gate's open stretches shaded",
+    )
+    held_out = _figure(
+        training_plots.validation_figure(arms),
+        "Equal error rate on the held-out people during training.",
+        "Equal error rate on held-out people by step",
+    )
+    return _section("Training", loss + held_out)
+
+
+def _recognition(arms: Sequence[Arm]) -> str:
+    ends = [fmr for arm in arms if (fmr := supported_fmr(arm)) > 0]
+    end = f" The axis ends at FMR {power(min(ends))}, the lowest that the impostor pairs support." if ends else ""
+    curves = _figure(
+        plots.curves_figure(arms),
+        f"ROC, with operating points and their 95 % intervals, and DET. Dotted: chance (ROC), equal error (DET).{end}",
+        "ROC and DET curves",
+    )
+    points = tables.operating_points_table(arms, key="operating_points", caption="Operating points on clean pairs")
+    crossed = tables.operating_points_table(
+        arms,
+        key="cross_operating_points",
+        caption="Operating points on all cross pairs (they share images: the intervals are too narrow)",
+    )
+    return _section("Recognition of clean faces", curves + points + crossed)
+
+
+def _attack(arms: Sequence[Arm]) -> str:
+    figures = ""
+    for setting in settings(arms):
+        caption = (
+            f"Error under {setting.norm} attack, the worst over the attacks tried, at a threshold frozen at "
+            f"FMR {power(setting.fmr)}. Bands: 95 % intervals. A model that errs often on clean faces has little "
+            "left to lose."
+        )
+        figures += _figure(plots.error_figure(arms, setting), caption, "Error rates against the radius")
+    faces = sheet(arms)
+    if faces:
+        faces = f"<h3>Attacked faces</h3>{faces}"
+    return _section("Under attack", figures + tables.attacks_table(arms) + faces)
+
+
+def _repeat(arms: Sequence[Arm], versions: Mapping[str, str], seed: int, command: str) -> str:
+    recipes = "".join(
+        f'<div class="recipe"><h4>{escape(arm.name)}</h4><pre>{escape(_yaml(arm.recipe))}</pre></div>' for arm in arms
+    )
+    parts = [
+        f'<pre class="command">{escape(command)}</pre>',
+        tables.pairs_table({"seed": seed, **versions}, caption="Seed and versions"),
+        tables.differences_table(arms),
+        f'<h3>Recipes</h3><div class="recipes">{recipes}</div>',
+    ]
+    return _section("How to repeat it", "\n".join(part for part in parts if part))
+
+
+def _yaml(recipe: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip()

@@ -1,0 +1,84 @@
+"""Which BatchNorm statistics clean and adversarial passes use while training.
+
+The gate's own loss must come out the same whether the gate is open or closed, so no mode ever normalises a clean pass
+with statistics that adversarial samples have touched, save ``joint``, which keeps clean *batch* statistics but lets
+both kinds of pass move the running ones.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Mode = Literal["clean", "separate", "frozen", "joint"]
+
+
+class BatchNormPasses:
+    """Contexts for the two kinds of training pass of a network.
+
+    ``clean``     adversarial passes normalise with the running statistics of clean faces, as the deployed model does.
+    ``separate``  adversarial passes have statistics of their own (Xie et al., Adversarial Examples Improve Image
+                  Recognition, 2020; affine parameters stay shared); the deployed model uses the clean ones.
+    ``frozen``    all passes use the running statistics as they came and none moves them.
+    ``joint``     every pass uses its batch's statistics and moves the one set of running statistics.
+    """
+
+    def __init__(self, network: nn.Module, mode: Mode) -> None:
+        self.mode = mode
+        self._layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        self._own = [buffer.clone() for buffer in self._running()] if mode == "separate" else []
+
+    @property
+    def frozen(self) -> bool:
+        return self.mode == "frozen"
+
+    @contextmanager
+    def clean(self) -> Iterator[None]:
+        """A training pass over source samples."""
+        with self._training(not self.frozen):
+            yield
+
+    @contextmanager
+    def adversarial(self) -> Iterator[None]:
+        """A training pass over adversarial (or perturbed target) samples."""
+        with self._training(self.mode in ("separate", "joint")):
+            self._exchange()
+            try:
+                yield
+            finally:
+                self._exchange()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The adversarial passes' own statistics (``separate`` only)."""
+        return {str(index): buffer for index, buffer in enumerate(self._own)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for index, buffer in enumerate(self._own):
+            buffer.copy_(state[str(index)])
+
+    def _running(self) -> list[Tensor]:
+        return [b for m in self._layers for b in (m.running_mean, m.running_var) if b is not None]
+
+    @contextmanager
+    def _training(self, flag: bool) -> Iterator[None]:
+        before = [layer.training for layer in self._layers]
+        for layer in self._layers:
+            layer.training = flag
+        try:
+            yield
+        finally:
+            for layer, was in zip(self._layers, before, strict=True):
+                layer.training = was
+
+    def _exchange(self) -> None:
+        """Swaps values rather than tensors, so that a compiled network keeps seeing the same buffers."""
+        if self.mode != "separate":
+            return
+        running = self._running()
+        kept = [buffer.clone() for buffer in running]
+        with torch.no_grad():
+            torch._foreach_copy_(running, self._own)
+            torch._foreach_copy_(self._own, kept)

@@ -1,0 +1,105 @@
+"""Checkpoints: one safetensors file each, with everything a run needs to go on bitwise where it stopped.
+
+Tensors carry the prefixes ``backbone.``, ``objective.``, ``batchnorm.``, ``optimiser.``, ``proposer.`` (the generative
+network), ``proposer_optimiser.`` and ``random.``; all else is JSON in the file's metadata. No pickle.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from steadface.backbones.weights import METADATA_KEY, write_safetensors
+from steadface.errors import SteadfaceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """``state`` is JSON (step, gate, ramp, recipe, architecture ...); ``tensors`` are named by prefix."""
+
+    state: dict[str, Any]
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix.``, without it."""
+        start = prefix + "."
+        return {key.removeprefix(start): value for key, value in self.tensors.items() if key.startswith(start)}
+
+
+def folder_of(run: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return run / "checkpoints"
+
+
+def paths(run: Path) -> list[Path]:
+    """A run's checkpoints, oldest first."""
+    return sorted(folder_of(run).glob("step-*.safetensors"))
+
+
+def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Writes the checkpoint atomically, then removes all but the newest ``keep``.
+
+    Raises SteadfaceError naming the last good checkpoint where the disk is full or the folder not writable.
+    """
+    path = folder_of(run) / f"step-{checkpoint.state['step']:09d}.safetensors"
+    try:
+        write_safetensors(path, checkpoint.tensors, checkpoint.state)
+    except SteadfaceError as error:
+        last = paths(run)
+        kept = f"the last good checkpoint is {last[-1]}" if last else "there is no earlier checkpoint"
+        raise SteadfaceError(f"{error}; {kept}; then go on with: steadface resume {run}") from error
+    for old in paths(run)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint; raises SteadfaceError where it is damaged or not one of ours."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})[METADATA_KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise SteadfaceError(
+            f"checkpoint {path} cannot be read ({error}); remove it to go on from the one before it"
+        ) from error
+    return Checkpoint(state=state, tensors=tensors)
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` under ``prefix.``."""
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors ``index.name``; its options belong to the recipe."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of ``optimizer_tensors``."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def difference(before: object, now: object, where: str = "") -> list[str]:
+    """What differs between two JSON values, a line each: ``section.key: before -> now``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        lines = []
+        for key in sorted({*before, *now}):
+            inner = f"{where}.{key}" if where else str(key)
+            lines += difference(before.get(key), now.get(key), inner)
+        return lines
+    return [] if before == now else [f"{where}: {before!r} -> {now!r}"]

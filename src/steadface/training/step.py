@@ -1,0 +1,280 @@
+"""One step of the method: train on the source batch, judge, and while the gate is open train robustly.
+
+For every batch of source samples ``(x_s, y_s)``::
+
+    train on the source batch:       l = FR(x_s, y_s),  update the weights
+    judge:                           gate open  iff  the performance value exceeds its threshold  (l < threshold)
+    gate open                        for each of n >= 1 adversarial batches made from it:
+                                       x_t, y_t, q_t = targets(x_s, y_s)
+                                       x_a = attack(x_s; dodge z_s | impersonate q_t)
+                                       L = FR(x_s, y_s) + alpha * FR(x_a, y_s) + lambda * R
+                                       update the weights
+
+That is timing ``same``. With timing ``next`` the verdict on this batch decides whether the *single* update of the next
+batch carries the adversarial part. (Patent application CN116665282A.)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steadface.attacks import Attack, crafting, dodge_or_impersonate
+from steadface.data.loading import Batch
+from steadface.training.batchnorm import BatchNormPasses
+from steadface.training.gate import Gate
+from steadface.training.objective import Objective
+from steadface.training.performance import Performance, SourcePass
+from steadface.training.regularizers import Embeddings, Regularizer
+from steadface.training.targets import Source, Targets, TargetSampler
+
+Goal = Literal["dodge", "impersonate", "both"]
+Timing = Literal["same", "next"]
+
+
+class NonFiniteLoss(Exception):
+    """A loss came out NaN or infinite; the weights have not been updated with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """``source * FR(x_s) + alpha * FR(x_a) + regularizer * R``: the three parts of an open update."""
+
+    source: float = 1.0
+    alpha: float = 1.0
+    regularizer: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What a step did: the judged source loss, whether adversarial samples took part, and their means if so."""
+
+    loss: float
+    gate_open: bool
+    performance: float
+    updates: int
+    eps: float | None = None
+    adversarial_loss: float | None = None
+    regularizer: float | None = None
+
+
+@dataclass
+class Ramp:
+    """eps grows linearly over the first ``steps`` *open* steps, and keeps its place when the gate closes."""
+
+    steps: int = 0
+    open_steps: int = 0
+
+    def advance(self) -> float:
+        """The factor for this open step, in ``(0, 1]``."""
+        self.open_steps += 1
+        return min(1.0, self.open_steps / self.steps) if self.steps else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A micro-batch of the source batch: its share of the gradient, and ``z_ref`` where something uses it."""
+
+    images: Tensor
+    labels: Tensor
+    share: float
+    reference: Tensor | None
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """The training device: three units, ``train_on_source``, ``judge`` and ``train_robustly``, and their ``step``.
+
+    ``network`` maps images to raw float32 embeddings (compiled, in bf16 or plain) and has the parameters of
+    ``backbone``; ``reference`` maps images to the unit embeddings of a frozen copy.
+    """
+
+    backbone: nn.Module
+    network: Callable[[Tensor], Tensor]
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    gate: Gate
+    performance: Performance
+    batchnorm: BatchNormPasses
+    generator: torch.Generator
+    attack: Attack | None = None
+    targets: TargetSampler | None = None
+    regularizer: Regularizer | None = None
+    reference: Callable[[Tensor], Tensor] | None = None
+    timing: Timing = "same"
+    adversarial_batches: int = 1
+    goal: Goal = "both"
+    weights: Weights = Weights()
+    ramp: Ramp
+    accumulate: int = 1
+    clip_norm: float | None = None
+
+    def step(self, batch: Batch) -> StepRecord:
+        """One source batch through the method."""
+        parts = list(self._parts(batch))
+        if self.timing == "next":
+            opened = self.gate.is_open
+            source, robust = (
+                self.train_robustly(parts, self.ramp.advance()) if opened else (self.train_on_source(parts), {})
+            )
+            performance = self.judge(source)
+            updates = 1
+        else:
+            source, robust = self.train_on_source(parts), {}
+            performance = self.judge(source)
+            opened = self.gate.is_open
+            updates = 1 + (self.adversarial_batches if opened else 0)
+            factor = self.ramp.advance() if opened else 0.0
+            for _ in range(updates - 1):
+                _, robust = self.train_robustly(parts, factor)
+        return StepRecord(loss=source.loss, gate_open=opened, performance=performance, updates=updates, **robust)
+
+    def train_on_source(self, parts: list[_Part]) -> SourcePass:
+        """The source training unit: ``l = FR(x_s, y_s)``, update the weights."""
+        loss, raw = 0.0, []
+        for part in parts:
+            with self.batchnorm.clean():
+                embeddings = self.network(part.images)
+            l_part = self.objective(embeddings, part.labels, part.reference, clean=True)
+            loss += part.share * self._backward(l_part, part.share)
+            raw.append(embeddings.detach())
+        self._update()
+        return _source_pass(loss, raw, parts)
+
+    def judge(self, source: SourcePass) -> float:
+        """The judging unit: opens or closes the gate by the performance on the batch just trained on."""
+        performance = self.performance(source)
+        self.gate.judge(performance)
+        return performance
+
+    def train_robustly(self, parts: list[_Part], factor: float) -> tuple[SourcePass, dict[str, float]]:
+        """The robust training unit: ``L = FR(x_s, y_s) + alpha FR(x_a, y_s) + lambda R``, update the weights.
+
+        ``factor`` scales the attack's radius (the ramp).
+        """
+        loss, raw, means = 0.0, [], {"eps": 0.0, "adversarial_loss": 0.0, "regularizer": 0.0}
+        for part in parts:
+            e_s, anchors = self._source_embeddings(part)
+            with crafting(self.backbone):
+                source = Source(
+                    images=part.images,
+                    labels=part.labels,
+                    embeddings=anchors,
+                    embed=self.network,
+                    prototypes=self.objective.prototypes(),
+                    ramp=factor,
+                )
+                targets = None if self.targets is None else self.targets(source, self.generator)
+                x_a = self._adversarial_samples(source, targets)
+            e_a, e_t = self._robust_embeddings(x_a, targets)
+
+            l_s = self.objective(e_s, part.labels, part.reference, clean=True)
+            l_a = self.objective(e_a, part.labels, part.reference, clean=False)
+            r = self._regularizer(part, e_s, e_a, e_t, targets)
+            w = self.weights
+            self._backward(w.source * l_s + w.alpha * l_a + w.regularizer * r, part.share)
+
+            loss += part.share * float(l_s.detach())
+            raw.append(e_s.detach())
+            means["adversarial_loss"] += part.share * float(l_a.detach())
+            means["regularizer"] += part.share * float(r.detach())
+        means["eps"] = self._ball_radius(factor)
+        self._update()
+        return _source_pass(loss, raw, parts), means
+
+    def _parts(self, batch: Batch) -> Iterator[_Part]:
+        for images, labels in zip(
+            batch.images.chunk(self.accumulate), batch.labels.chunk(self.accumulate), strict=True
+        ):
+            reference = None if self.reference is None else self.reference(images)
+            yield _Part(images=images, labels=labels, share=len(images) / len(batch.images), reference=reference)
+
+    def _source_embeddings(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Raw source embeddings for the loss, and the unit anchors ``z_s`` (evaluation mode) that crafting leans on.
+
+        One pass serves both where BatchNorm is frozen; where no source term is trained the anchors alone are made.
+        """
+        if self.weights.source == 0:
+            with crafting(self.backbone), torch.no_grad():
+                embeddings = self.network(part.images)
+            return embeddings, F.normalize(embeddings)
+        with self.batchnorm.clean():
+            embeddings = self.network(part.images)
+        if self.batchnorm.frozen:
+            return embeddings, F.normalize(embeddings.detach())
+        with crafting(self.backbone), torch.no_grad():
+            return embeddings, F.normalize(self.network(part.images))
+
+    def _adversarial_samples(self, source: Source, targets: Targets | None) -> Tensor:
+        """``x_a = attack(x_s; dodge z_s | impersonate q_t)``."""
+        assert self.attack is not None, "an open gate needs an attack"
+        own = source.embeddings
+        dodges = torch.ones(len(own), dtype=torch.bool, device=own.device)
+        if self.goal == "impersonate":
+            dodges = ~dodges
+        elif self.goal == "both":  # exactly half, so that neither goal starves in a small batch
+            order = torch.randperm(len(own), generator=self.generator, device=self.generator.device)
+            dodges = (order < len(own) // 2).to(own.device)
+        other = own if targets is None else targets.repel
+        score = dodge_or_impersonate(source.embed, own, other, dodges)
+        attack = self.attack.within(self.attack.ball.scaled(source.ramp))
+        return attack(score, source.images, generator=self.generator)
+
+    def _robust_embeddings(self, x_a: Tensor, targets: Targets | None) -> tuple[Tensor, Tensor | None]:
+        """Raw embeddings of adversarial samples and, in the same pass, of targets that are pulled home."""
+        pulled = targets is not None and targets.keeps_identity
+        with self.batchnorm.adversarial():
+            if targets is None or not pulled:
+                return self.network(x_a), None
+            e_a, e_t = self.network(torch.cat([x_a, targets.images])).chunk(2)
+            return e_a, e_t
+
+    def _regularizer(
+        self, part: _Part, e_s: Tensor, e_a: Tensor, e_t: Tensor | None, targets: Targets | None
+    ) -> Tensor:
+        if self.regularizer is None or self.weights.regularizer == 0:
+            return e_a.new_zeros(())
+        repel = None if targets is None else targets.repel
+        return self.regularizer(
+            Embeddings(
+                source=F.normalize(e_s),
+                adversarial=F.normalize(e_a),
+                target=repel if e_t is None else F.normalize(e_t),
+                repel=repel,
+                reference=part.reference,
+                keeps_identity=e_t is not None,
+            )
+        )
+
+    def _ball_radius(self, factor: float) -> float:
+        assert self.attack is not None
+        return self.attack.ball.radius * factor
+
+    def _backward(self, loss: Tensor, share: float) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteLoss(f"the loss became {value}")
+        torch.autograd.backward(loss * share)
+        return value
+
+    def _update(self) -> None:
+        if self.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _source_pass(loss: float, raw: list[Tensor], parts: list[_Part]) -> SourcePass:
+    references = [part.reference for part in parts if part.reference is not None]
+    return SourcePass(
+        loss=loss,
+        embeddings=torch.cat(raw),
+        labels=torch.cat([part.labels for part in parts]),
+        reference=torch.cat(references) if references else None,
+    )

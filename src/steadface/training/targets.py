@@ -1,0 +1,242 @@
+"""Target samples: constructed on the source samples, they carry a designated class that is never the source's own.
+
+Two families. *Another person's face* (``OtherFace``): a face of class ``y_t``, or a blend that it dominates; the point
+repelled is that sample's own embedding ``q_t = sg z_t``. *Constructed on the source itself* (``PerturbedSource``,
+``KeptBlend``): the sample is still the source person, so the regulariser pulls it home and repels the prototype
+``q_t = sg p_t`` of the designated class; repelling ``z_t`` would punish a model for being robust.
+
+Legend: ``y_t`` designated labels ``(B,)``, ``x_t`` target samples ``(B, 3, H, W)``, ``z_s`` unit source embeddings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from steadface.attacks import Attack
+from steadface.errors import SteadfaceError
+
+Faces = Callable[[Tensor, torch.Generator], Tensor]
+"""Labels ``(B,)`` to one face of each, ``(B, 3, H, W)``: where a designated person need not be in the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source batch as crafting sees it; ``embed`` runs in evaluation mode and is differentiable in the images.
+
+    ``embeddings`` are unit ``z_s`` ``(B, D)`` without gradient; ``prototypes`` unit ``(C, D)`` of all identities, or
+    None where every image is its own class. ``ramp`` scales the radius of whatever is perturbed in this step.
+    """
+
+    images: Tensor
+    labels: Tensor
+    embeddings: Tensor
+    embed: Callable[[Tensor], Tensor]
+    prototypes: Tensor | None = None
+    ramp: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """``x_t``, ``y_t`` (never ``y_s``), the unit points repelled ``q_t`` ``(B, D)``, and who ``x_t`` still shows."""
+
+    images: Tensor
+    labels: Tensor
+    repel: Tensor
+    keeps_identity: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Whom a sample may be designated: unit embeddings ``(M, D)`` and their labels ``(M,)``."""
+
+    embeddings: Tensor
+    labels: Tensor
+
+
+class Designation(Protocol):
+    """Source and candidates to designated labels ``y_t`` ``(B,)``."""
+
+    def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor: ...
+
+
+class TargetSampler(Protocol):
+    """Source samples to target samples."""
+
+    def __call__(self, source: Source, generator: torch.Generator) -> Targets: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """The most similar other identity, skipping likely same-person labels (cosine above ``same_person``).
+
+    Real sets carry a few per cent of wrong labels: the nearest "other" is often the same person. Where every other
+    candidate is that close (an untrained network), the least similar one is taken.
+    """
+
+    same_person: float = 0.6
+
+    def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        similarity = source.embeddings @ candidates.embeddings.T
+        other = _others(source, candidates)
+        likely = other & (similarity <= self.same_person)
+        nearest = similarity.masked_fill(~likely, -torch.inf).argmax(dim=1)
+        farthest = similarity.masked_fill(~other, torch.inf).argmin(dim=1)
+        return candidates.labels[torch.where(likely.any(dim=1), nearest, farthest)]
+
+
+@dataclass(frozen=True)
+class RandomOther:
+    """Another identity, drawn uniformly from the candidates."""
+
+    def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor:
+        other = _others(source, candidates).to(dtype=torch.float32, device=generator.device)
+        return candidates.labels[torch.multinomial(other, 1, generator=generator).squeeze(1).to(source.labels.device)]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A map that the user gives: ``labels[y_s]`` is ``y_t``, ``(C,)``."""
+
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        own = (self.labels == torch.arange(len(self.labels))).nonzero().flatten().tolist()
+        if own:
+            raise SteadfaceError(
+                f"the target map designates {len(own)} identities as their own target (first: {own[0]}); "
+                "map each to another identity"
+            )
+
+    def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        return self.labels.to(source.labels.device)[source.labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherFace:
+    """A face of class ``y_t`` (``share`` 1, free from the batch), or a blend that it dominates (``share`` > 0.5).
+
+    ``faces`` brings designated people who are not in the batch; without it they are chosen from the batch.
+    """
+
+    designate: Designation
+    share: float = 1.0
+    faces: Faces | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.share <= 1:
+            raise SteadfaceError(f"targets.share {self.share}: the designated face must dominate, so 0.5 < share <= 1")
+
+    def __call__(self, source: Source, generator: torch.Generator) -> Targets:
+        labels, images, known = _designated_faces(source, self.designate, self.faces, generator)
+        if self.share < 1:
+            images, known = self.share * images + (1 - self.share) * source.images, None
+        if known is None:
+            with torch.no_grad():
+                known = F.normalize(source.embed(images))
+        return Targets(images=images, labels=labels, repel=known, keeps_identity=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptBlend:
+    """A blend with a face of class ``y_t`` that keeps the source's identity (``share`` of the other < 0.5)."""
+
+    designate: Designation
+    share: float = 0.3
+    faces: Faces | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 0.5:
+            raise SteadfaceError(f"targets.share {self.share}: the source must dominate, so 0 < share < 0.5")
+
+    def __call__(self, source: Source, generator: torch.Generator) -> Targets:
+        labels, images, _ = _designated_faces(source, self.designate, self.faces, generator)
+        images = self.share * images + (1 - self.share) * source.images
+        return Targets(images=images, labels=labels, repel=_points(source, labels), keeps_identity=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbedSource:
+    """``x_s`` perturbed inside its ball by ``attack`` until the head takes it for ``y_t``.
+
+    An attack that keeps its best iterate stops each sample at its first success.
+    """
+
+    designate: Designation
+    attack: Attack
+
+    def __call__(self, source: Source, generator: torch.Generator) -> Targets:
+        candidates = _identities(source)
+        labels = self.designate(source, candidates, generator)
+        wanted = (labels[:, None] == candidates.labels).to(torch.uint8).argmax(dim=1)
+        score = TakenFor(embed=source.embed, prototypes=candidates.embeddings, wanted=wanted)
+        attack = self.attack.within(self.attack.ball.scaled(source.ramp))
+        images = attack(score, source.images, generator=generator)
+        return Targets(images=images, labels=labels, repel=candidates.embeddings[wanted], keeps_identity=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenFor:
+    """``cos(z, p_t) - max_{c != t} cos(z, p_c)``: positive once the head takes the sample for ``y_t``."""
+
+    embed: Callable[[Tensor], Tensor]
+    prototypes: Tensor
+    wanted: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        cosines = F.normalize(self.embed(images)) @ self.prototypes.T
+        target = cosines.gather(1, self.wanted[:, None])
+        rival = cosines.scatter(1, self.wanted[:, None], -torch.inf).amax(dim=1)
+        return target.squeeze(1) - rival
+
+    def take(self, indices: Tensor) -> "TakenFor":
+        return TakenFor(embed=self.embed, prototypes=self.prototypes, wanted=self.wanted[indices])
+
+    def succeeded(self, values: Tensor) -> Tensor:
+        return values > 0
+
+
+def _others(source: Source, candidates: Candidates) -> Tensor:
+    other = source.labels[:, None] != candidates.labels[None]
+    if not bool(other.any(dim=1).all()):
+        raise SteadfaceError(
+            "a batch holds a single identity, so no other can be designated: raise data.batch or use balanced sampling"
+        )
+    return other
+
+
+def _batch(source: Source) -> Candidates:
+    return Candidates(embeddings=source.embeddings, labels=source.labels)
+
+
+def _identities(source: Source) -> Candidates:
+    if source.prototypes is None:
+        return _batch(source)
+    return Candidates(
+        embeddings=source.prototypes, labels=torch.arange(len(source.prototypes), device=source.labels.device)
+    )
+
+
+def _points(source: Source, labels: Tensor) -> Tensor:
+    """The prototypes of ``labels``: head weights, or the mean clean embedding of each in the batch."""
+    if source.prototypes is not None:
+        return source.prototypes[labels]
+    same = (labels[:, None] == source.labels[None]).to(source.embeddings.dtype)
+    return F.normalize(same @ source.embeddings)
+
+
+def _designated_faces(
+    source: Source, designate: Designation, faces: Faces | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``y_t``, a face of each, and its embedding where it is already known (a face from the batch)."""
+    if faces is not None:
+        labels = designate(source, _identities(source), generator)
+        return labels, faces(labels, generator), None
+    labels = designate(source, _batch(source), generator)
+    # Of the several faces of y_t in a batch, the one most like the source: nearest designation found it so.
+    alike = (source.embeddings @ source.embeddings.T).masked_fill(labels[:, None] != source.labels[None], -torch.inf)
+    chosen = alike.argmax(dim=1)
+    return labels, source.images[chosen], source.embeddings[chosen]

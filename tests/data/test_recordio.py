@@ -1,0 +1,284 @@
+"""Against an independent writer of the format, as its description has it."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from steadface.data.faces import UnreadableImage
+from steadface.data.folders import open_faces
+from steadface.data.recordio import RecordFile
+from steadface.errors import SteadfaceError
+
+MAGIC = struct.pack("<I", 0xCED7230A)
+
+
+def packed(payload: bytes) -> bytes:
+    """A record; where the magic stands at a multiple of 4 in the payload, it is cut out and the record split."""
+    places = [at for at in range(0, len(payload) - 3, 4) if payload[at : at + 4] == MAGIC]
+    starts = [0, *(at + 4 for at in places)]
+    parts = [payload[a:b] for a, b in zip(starts, [*places, len(payload)], strict=True)]
+    last = len(parts) - 1
+    out = b""
+    for number, part in enumerate(parts):
+        kind = 0 if last == 0 else 1 if number == 0 else 3 if number == last else 2
+        out += MAGIC + struct.pack("<I", kind << 29 | len(part)) + part + b"\0" * (-len(part) % 4)
+    return out
+
+
+def image_payload(image: bytes, label: float, extra: tuple[float, ...] = ()) -> bytes:
+    flag = len(extra)
+    return struct.pack("<IfQQ", flag, label, 1, 0) + struct.pack(f"<{flag}f", *extra) + image
+
+
+class Writer:
+    def __init__(self, folder, classes: int | None = 3):
+        self.rec, self.index = b"", []
+        self.folder = folder
+        if classes is not None:
+            (folder / "property").write_text(f"{classes},112,112")
+
+    def add(self, payload: bytes, key: int | None = None):
+        self.index.append((len(self.index) if key is None else key, len(self.rec)))
+        self.rec += packed(payload)
+
+    def save(self, idx: bool = True):
+        path = self.folder / "train.rec"
+        path.write_bytes(self.rec)
+        if idx:
+            path.with_suffix(".idx").write_text("".join(f"{key}\t{offset}\n" for key, offset in self.index))
+        return path
+
+
+def plain(folder, flat_png, labels=(0, 0, 1, 2, 2), classes=3) -> Writer:
+    """Metadata, images of key = red value, then one record per person as InsightFace writes."""
+    writer = Writer(folder, classes)
+    end = len(labels) + 1
+    writer.add(image_payload(b"", 0, (end, end + 3)))
+    for key, label in enumerate(labels, start=1):
+        # Both ways of giving a label occur.
+        writer.add(image_payload(flat_png(key), label if key % 2 else 77, () if key % 2 else (label, 0)))
+    for _ in range(3):
+        writer.add(image_payload(b"", 0, (1, 2)))
+    return writer
+
+
+def reds(faces) -> list[int]:
+    return [int(faces.read(index)[0, 0, 0]) for index in range(len(faces))]
+
+
+def test_images_labels_and_people(tmp_path, flat_png):
+    faces = RecordFile(plain(tmp_path, flat_png).save())
+    assert reds(faces) == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(faces.labels, [0, 0, 1, 2, 2])
+    assert faces.people == ("0", "1", "2")
+    assert faces.skipped == {}
+    assert faces.messages == ()
+    assert "key 3" in faces.name(2)
+
+
+def test_the_folder_opens_too(tmp_path, flat_png):
+    plain(tmp_path, flat_png).save()
+    assert len(open_faces(tmp_path)) == len(open_faces(tmp_path / "train.rec")) == 5
+
+
+def test_without_metadata_every_record_is_an_image(tmp_path, flat_png):
+    writer = Writer(tmp_path)
+    for value in range(4):
+        writer.add(image_payload(flat_png(value), value % 2))
+    assert reds(RecordFile(writer.save())) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("labels", [(), (1.0, 5.0)])
+def test_a_record_in_parts_is_joined_with_the_magic(tmp_path, flat_png, labels):
+    """A PNG may be followed by anything, here by aligned magics, one of them at the very end."""
+    writer = Writer(tmp_path)
+    writer.add(image_payload(flat_png(10), 0))
+    header = image_payload(flat_png(11), 1, labels)
+    payload = header + b"\0" * (-len(header) % 4) + MAGIC + b"mid" + b"\0" + MAGIC + MAGIC
+    assert packed(payload).count(MAGIC) == 4
+    writer.add(payload)
+    writer.add(image_payload(flat_png(12), 2))
+    for idx in (True, False):
+        path = writer.save(idx)
+        faces = RecordFile(path)
+        assert reds(faces) == [10, 11, 12]
+        np.testing.assert_array_equal(faces.labels, [0, 1, 2])
+        path.with_suffix(".idx").unlink(missing_ok=True)
+
+
+def test_a_header_that_holds_the_magic_is_read_all_the_same(tmp_path, flat_png):
+    writer = Writer(tmp_path)
+    identifier = struct.unpack("<Q", MAGIC + b"\0\0\0\0")[0]
+    writer.add(struct.pack("<IfQQ", 0, 2.0, identifier, 0) + flat_png(5))
+    writer.add(image_payload(flat_png(6), 0))
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [5, 6]
+    np.testing.assert_array_equal(faces.labels, [1, 0])
+    assert faces.people == ("0", "2")
+
+
+def test_missing_index_is_rebuilt(tmp_path, flat_png):
+    writer = plain(tmp_path, flat_png)
+    indexed = RecordFile(writer.save())
+    (tmp_path / "train.idx").unlink()
+    rebuilt = RecordFile(tmp_path / "train.rec")
+    np.testing.assert_array_equal(rebuilt.offsets, indexed.offsets)
+    np.testing.assert_array_equal(rebuilt.keys, indexed.keys)
+    assert rebuilt.fingerprint() == indexed.fingerprint()
+    assert rebuilt.skipped == {}
+    assert "rebuilt" in rebuilt.messages[0]
+
+
+@pytest.mark.parametrize("idx", [True, False])
+def test_truncation_costs_the_last_images_and_is_counted(tmp_path, flat_png, idx):
+    writer = plain(tmp_path, flat_png)
+    path = writer.save(idx)
+    cut = writer.index[4][1] + 40  # inside the image of key 4
+    path.write_bytes(writer.rec[:cut])
+    faces = RecordFile(path)
+    assert reds(faces) == [1, 2, 3]
+    assert sum(faces.skipped.values()) == 2
+    assert "cut off by the end of the file" in "".join(faces.messages)
+
+
+@pytest.mark.parametrize("keep", range(0, 200, 7))
+def test_truncation_anywhere_never_crashes(tmp_path, flat_png, keep):
+    writer = plain(tmp_path, flat_png)
+    path = writer.save(idx=keep % 2 == 0)
+    path.write_bytes(writer.rec[:keep])
+    with pytest.raises(SteadfaceError, match=r"train\.rec"):
+        RecordFile(path)
+
+
+def test_truncation_in_a_later_part_is_seen(tmp_path, flat_png):
+    writer = Writer(tmp_path)
+    writer.add(image_payload(flat_png(1), 0))
+    header = image_payload(flat_png(2), 1)
+    writer.add(header + b"\0" * (-len(header) % 4) + MAGIC + b"x" * 40)
+    path = writer.save()
+    path.write_bytes(writer.rec[:-20])
+    faces = RecordFile(path)
+    assert reds(faces) == [1]
+    assert list(faces.skipped.values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (3.0, "labels beyond the 3 classes of the property file"),
+        (-1.0, "negative labels"),
+        (0.5, "labels that are not whole numbers"),
+        (float("nan"), "labels that are not whole numbers"),
+        (float("inf"), "labels that are not whole numbers"),
+    ],
+)
+def test_impossible_labels_are_left_out(tmp_path, flat_png, label, reason):
+    faces = RecordFile(plain(tmp_path, flat_png, labels=(0, 1, 1, 2, label)).save())
+    assert reds(faces) == [1, 2, 3, 4]
+    assert faces.skipped == {reason: 1}
+    assert "key 5" in faces.messages[0]
+
+
+def test_without_property_any_class_count_goes_but_not_any_number(tmp_path, flat_png):
+    faces = RecordFile(plain(tmp_path, flat_png, labels=(0, 90000, 1e30, 2, -2), classes=None).save())
+    assert faces.people == ("0", "2", "90000")
+    assert sum(faces.skipped.values()) == 2
+
+
+def test_records_without_an_image_and_lacking_keys_are_counted(tmp_path, flat_png):
+    writer = plain(tmp_path, flat_png)
+    path = writer.save()
+    lines = path.with_suffix(".idx").read_text().splitlines()
+    path.with_suffix(".idx").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    faces = RecordFile(path)
+    assert reds(faces) == [2, 3, 4, 5]
+    assert faces.skipped == {"images that the metadata promises and the file lacks": 1}
+    bare = Writer(tmp_path)
+    bare.add(image_payload(flat_png(1), 0))
+    bare.add(image_payload(b"", 1))
+    assert RecordFile(bare.save()).skipped == {"records without an image": 1}
+
+
+def test_damage_in_the_middle_is_walked_around(tmp_path, flat_png):
+    writer = Writer(tmp_path)
+    for value in range(4):
+        writer.add(image_payload(flat_png(value), value % 2))
+    start = writer.index[1][1]
+    broken = bytearray(writer.rec)
+    broken[start : start + 8] = b"\xff" * 8
+    path = tmp_path / "train.rec"
+    path.write_bytes(bytes(broken))
+    faces = RecordFile(path)
+    assert reds(faces) == [0, 2, 3]
+    assert faces.skipped == {"stretches that hold no record": 1}
+    writer.rec = bytes(broken)
+    indexed = RecordFile(writer.save())
+    assert reds(indexed) == [0, 2, 3]
+    assert indexed.skipped == {"damaged records": 1}
+
+
+def test_an_index_of_another_file_gives_no_images(tmp_path, flat_png):
+    path = plain(tmp_path, flat_png).save()
+    path.with_suffix(".idx").write_text("1\t2\n2\t-8\n3\t999999\n")
+    with pytest.raises(SteadfaceError, match="no faces"):
+        RecordFile(path)
+
+
+@pytest.mark.parametrize("text", ["1\tx\n", "1\t2\t3\n", "1 2\n3\n"])
+def test_a_damaged_index_is_named(tmp_path, flat_png, text):
+    path = plain(tmp_path, flat_png).save()
+    path.with_suffix(".idx").write_text(text)
+    with pytest.raises(SteadfaceError, match=r"train\.idx"):
+        RecordFile(path)
+
+
+def test_min_images_counts_people(tmp_path, flat_png):
+    faces = RecordFile(plain(tmp_path, flat_png).save(), min_images=2)
+    assert faces.people == ("0", "2")
+    np.testing.assert_array_equal(faces.labels, [0, 0, 1, 1])
+    assert faces.skipped == {"people with fewer than 2 images": 1}
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "train.rec"
+    with pytest.raises(SteadfaceError, match="cannot read"):
+        RecordFile(path)
+    path.touch()
+    with pytest.raises(SteadfaceError, match="cannot read"):
+        RecordFile(path)
+    path.write_bytes(b"PK\x03\x04" + b"\0" * 100)
+    with pytest.raises(SteadfaceError, match=r"not a \.rec file"):
+        RecordFile(path)
+
+
+def test_a_property_file_of_another_kind_is_named(tmp_path, flat_png):
+    path = plain(tmp_path, flat_png).save()
+    (tmp_path / "property").write_text("<xml>")
+    with pytest.raises(SteadfaceError, match="xml"):
+        RecordFile(path)
+
+
+def test_undecodable_images_and_vanished_files_raise_when_read(tmp_path):
+    writer = Writer(tmp_path)
+    writer.add(image_payload(b"not an image", 0))
+    path = writer.save()
+    faces = RecordFile(path)
+    with pytest.raises(UnreadableImage, match="key 0"):
+        faces.read(0)
+    path.unlink()
+    with pytest.raises(UnreadableImage, match="key 0"):
+        faces.read(0)
+
+
+def test_record_file_survives_the_way_into_a_worker(tmp_path, flat_png):
+    faces = RecordFile(plain(tmp_path, flat_png).save())
+    copy = pickle.loads(pickle.dumps(faces))  # noqa: S301 - our own bytes
+    np.testing.assert_array_equal(copy.read(2), faces.read(2))
+
+
+def test_fingerprint_follows_the_file(tmp_path, flat_png):
+    before = RecordFile(plain(tmp_path, flat_png).save()).fingerprint()
+    after = RecordFile(plain(tmp_path, flat_png, labels=(0, 0, 1, 2, 1)).save()).fingerprint()
+    assert before != after

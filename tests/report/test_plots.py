@@ -1,0 +1,54 @@
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from steadface.report.arm import Setting
+from steadface.report.plots import curves_figure, error_figure
+from steadface.report.style import look
+from steadface.report.training_plots import loss_figure, validation_figure
+
+LINF = Setting(norm="linf", fmr=1e-2)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_every_figure_is_well_formed_and_repeats_byte_for_byte(make_arm, number):
+    arms = [make_arm(f"arm {n}", strength=0.05 * n) for n in range(number)]
+    for draw in (loss_figure, validation_figure, curves_figure, lambda arms: error_figure(arms, LINF)):
+        text = draw(arms)
+        assert ET.fromstring(text).tag.endswith("svg")
+        assert draw(arms) == text
+
+
+def test_nothing_to_draw_gives_no_figure(make_arm):
+    bare = make_arm(history=None, evaluation={"attacks": [], "roc": None, "det": None})
+    assert loss_figure([bare]) is None
+    assert validation_figure([bare]) is None
+    assert curves_figure([bare]) is None
+    assert error_figure([bare], LINF) is None
+
+
+def test_unfinished_numbers_do_not_stop_a_figure(make_arm, make_history):
+    history = make_history()
+    empty = np.full_like(history.loss, np.nan)
+    nan = replace(history, loss=empty, adversarial_loss=empty, threshold=empty, validation=())
+    lone = replace(history, gate_open=np.arange(60) % 2 == 0, threshold=empty + np.inf)
+    attack = {"norm": "linf", "eps": 4 / 255, "goal": "dodging", "fmr": 1e-2, "error_rate": 0.5, "ci": None}
+    arms = [
+        make_arm("nan", history=nan, evaluation={"attacks": [attack], "operating_points": [{"fmr": 0.1}]}),
+        make_arm("lone", history=lone, evaluation={"attacks": [attack | {"error_rate": float("nan")}]}),
+    ]
+    assert loss_figure(arms)
+    assert curves_figure(arms)
+    assert error_figure(arms, LINF)
+
+
+def test_a_chattering_gate_does_not_swell_the_page(make_arm, make_history):
+    history = make_history(6000)
+    chatter = replace(history, gate_open=np.arange(6000) % 2 == 0)
+    assert len(loss_figure([make_arm(history=chatter)])) < 400_000
+
+
+def test_arms_can_be_told_apart_without_colour():
+    assert len({(str(look(i).linestyle), look(i).marker) for i in range(35)}) == 35
