@@ -246,6 +246,6 @@ def _warnings(
         if result.unreadable:
             warnings.append(
                 f"{name}: {len(result.unreadable)} images cannot be read, so {result.pairs_left_out} pairs are left "
-                f"out: {abbreviated(result.unreadable, len(result.unreadable))}"
+                f"out: {abbreviated(list(result.unreadable), len(result.unreadable))}"
             )
     return tuple(warnings)

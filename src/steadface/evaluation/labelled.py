@@ -12,6 +12,7 @@ from steadface.data.pairs import PairSet
 from steadface.data.sampling import PersonImages
 from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import (
+    capped,
     count_impostors,
     cross_similarities,
     split_for_attack,
@@ -95,7 +96,8 @@ def validation_metrics(
     embeddings = np.full((len(faces), rows.shape[1]), np.nan, dtype=np.float32)
     embeddings[used] = rows
     readable = used[np.isfinite(rows).all(1)]
-    impostor = cross_similarities(embeddings[readable], faces.labels[readable]).impostor
+    crossed = capped(readable, np.random.default_rng(seed))
+    impostor = cross_similarities(embeddings[crossed], faces.labels[crossed]).impostor
     genuine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)[pairs.same]
     genuine = genuine[np.isfinite(genuine)]
     if not len(genuine) or not len(impostor):
