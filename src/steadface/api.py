@@ -4,8 +4,9 @@ A run folder holds what it takes to repeat and to judge a run; ``judge`` and ``r
 """
 
 import platform
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from steadface.attacks import PGD, ball
 from steadface.attacks.balls import Norm
 from steadface.backbones import load_backbone, read_metadata
 from steadface.data.pairs import PairSet
+from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.robustness import AttackPlan
@@ -23,12 +25,12 @@ from steadface.report.arm import Arm
 from steadface.report.history import read_history
 from steadface.report.page import write_report
 from steadface.training.assemble import Faces, open_recipe_faces
+from steadface.training.checkpoint import difference
 from steadface.training.log import METRICS_FILE
-from steadface.training.loop import Outcome, Progress, TrainingRun, read_run_recipe
+from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe
-
-Observe = Callable[[Progress], None]
+from steadface.training.runfolder import comparable, holds_run, read_run_recipe
 
 
 def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
@@ -39,9 +41,28 @@ def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None
     return TrainingRun.start(recipe, faces).train(observe)
 
 
-def resume(folder: Path, *, observe: Observe | None = None) -> Outcome:
-    """Goes on with the run in ``folder`` from its newest checkpoint, to the same end as if it had never stopped."""
-    return TrainingRun.resume(folder).train(observe)
+def resume(folder: Path, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
+    """Goes on with the run in ``folder`` from its newest checkpoint, to the same end as if it had never stopped.
+
+    A finished run is left as it is. Raises SteadfaceError where recipe or faces have changed since.
+    """
+    return TrainingRun.resume(folder, faces).train(observe)
+
+
+def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
+    """Trains ``recipe``, or goes on with a run of the same recipe that its ``run.out`` holds already.
+
+    Raises SteadfaceError, showing the difference, where the folder holds a run of another recipe.
+    """
+    folder = recipe.run.out
+    if not holds_run(folder):
+        return train(recipe, faces=faces, observe=observe)
+    changed = difference(comparable(read_run_recipe(folder)), comparable(recipe))
+    if changed:
+        raise SteadfaceError(
+            f"{folder} holds a run of another recipe ({'; '.join(changed)}): remove that folder or choose another"
+        )
+    return resume(folder, faces=faces, observe=observe)
 
 
 def pgd_plan(
@@ -71,7 +92,7 @@ def judge(folder: Path, pairs: PairSet | None = None, *, progress: StageProgress
     if pairs is None:
         held_out = open_recipe_faces(recipe).validation
         if held_out is None:
-            raise ValueError("the recipe holds nobody out (data.validation 0): pass pairs")
+            raise SteadfaceError("the recipe holds nobody out (data.validation 0): pass pairs")
         pairs = pairs_from_labels(held_out, seed=recipe.run.seed)
     options = recipe.evaluation
     evaluation = evaluate(
@@ -99,7 +120,7 @@ def run_arm(folder: Path, evaluation: Evaluation) -> Arm:
         evaluation=evaluation.to_json(),
         history=history,
         seconds=float(state["seconds"]),
-        steps=int(state["steps"]),
+        steps=int(state["steps"] if "steps" in state else state["step"]),  # a finished model, or a checkpoint
         duty_cycle=float(state["duty_cycle"]),
         examples=() if evaluation.robustness is None else evaluation.robustness.examples,
     )
@@ -109,7 +130,6 @@ def report(
     arms: Sequence[Arm], folder: Path, *, title: str, seed: int, command: str, notes: Sequence[str] = ()
 ) -> Path:
     """Writes ``report.html`` and ``report.json`` into ``folder``; returns the path of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     write_report(
         page,
@@ -143,4 +163,6 @@ def _hardware() -> str:
 
 def command_line() -> str:
     """The command of this process, to be repeated."""
-    return " ".join(["steadface", *sys.argv[1:]]) if Path(sys.argv[0]).name == "steadface" else " ".join(sys.argv)
+    called = Path(sys.argv[0])
+    name = "steadface" if called.name in ("steadface", "__main__.py") else str(called)
+    return shlex.join([name, *sys.argv[1:]])

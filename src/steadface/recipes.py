@@ -6,8 +6,8 @@ PACKAGE = Path(__file__).parent
 
 
 def recipe_path(given: Path) -> Path:
-    """``given`` if it exists, else the shipped recipe of that name (``gated`` and ``recipes/gated.yaml`` both do)."""
-    if given.exists():
+    """``given`` if it is a file, else the shipped recipe of that name (``gated`` and ``recipes/gated.yaml`` both do)."""
+    if given.is_file():
         return given
     name = Path(given.name).with_suffix(".yaml")
     folders = (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes")

@@ -1,11 +1,13 @@
 """What a person sees while something runs: progress bars, warnings and tables."""
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -27,12 +29,22 @@ def show_warnings() -> None:
     logger.setLevel(logging.INFO)
 
 
+def say_error(message: str) -> None:
+    """What went wrong, as it is: brackets in file names are no markup."""
+    errors.print(f"[bold red]error:[/bold red] {escape(message)}", soft_wrap=True, highlight=False)
+
+
+def say_warning(message: str) -> None:
+    """Something that the user should know of what follows or went before."""
+    errors.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True, highlight=False)
+
+
 @contextmanager
 def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
     """A bar with loss, gate, duty cycle, images/s and the time left; a plain line now and then off a terminal."""
     columns = (
         SpinnerColumn(),
-        TextColumn(f"[bold]{name}[/bold]"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[status]}"),
@@ -47,14 +59,14 @@ def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
             tenth = int(10 * at.done)
             if not console.is_terminal and tenth > spoken:
                 spoken = tenth
-                console.print(f"{name}: {at.done:4.0%}  {status_line(at)}")
+                console.print(f"{escape(name)}: {at.done:4.0%}  {status_line(at)}")
 
         yield observe
 
 
 def status_line(at: Training) -> str:
     """Step, loss, gate, duty cycle, speed and time left in one line."""
-    left = at.seconds * (1 - at.done) / at.done if at.done > 0 else 0.0
+    left = at.seconds * max(0.0, 1 - at.done) / at.done if at.done > 0 else 0.0
     gate = "[green]open[/green]" if at.record.gate_open else "closed"
     return (
         f"step {at.step}  loss {at.record.loss:.3f}  gate {gate}  duty {at.duty_cycle:.0%}  "
@@ -77,14 +89,15 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def say_outcome(outcome: Outcome) -> None:
-    """Where a run stands, and how to go on where it was stopped."""
+def say_outcome(outcome: Outcome, *, command: str | None = None) -> None:
+    """Where a run stands, and the ``command`` to go on with where it was stopped (``steadface resume`` by default)."""
     state = "finished" if outcome.finished else "stopped"
     console.print(
         f"{state}: {outcome.steps} steps in {outcome.seconds / 60:.1f} minutes, gate open {outcome.duty_cycle:.0%}"
     )
     if not outcome.finished:
-        console.print(f"go on with: [bold]steadface resume {outcome.folder}[/bold]", soft_wrap=True)
+        command = command or shlex.join(["steadface", "resume", str(outcome.folder)])
+        console.print(f"go on with: [bold]{escape(command)}[/bold]", soft_wrap=True)
 
 
 def arms_table(arms: Sequence[Arm]) -> Table:
@@ -92,7 +105,7 @@ def arms_table(arms: Sequence[Arm]) -> Table:
     table = Table(title="Clean and attacked error rates, in % (95 % interval)")
     table.add_column("")
     for arm in arms:
-        table.add_column(arm.name, justify="right")
+        table.add_column(escape(arm.name), justify="right")
     table.add_row("steps", *(str(arm.steps) for arm in arms))
     table.add_row("minutes", *(minutes(arm.seconds) for arm in arms))
     table.add_row("gate open", *(percent(arm.duty_cycle or 0.0, 0) for arm in arms))

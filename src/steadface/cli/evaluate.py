@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from steadface import api
 from steadface.backbones import load_backbone
-from steadface.cli.console import console, errors, stage_bar
+from steadface.cli.console import console, say_warning, stage_bar
 from steadface.data.bins import read_bin
 from steadface.data.folders import open_faces
 from steadface.data.pairs import PairSet, read_pairs
@@ -54,16 +55,22 @@ def evaluate_model(
 
     The threshold under attack is frozen on clean pairs of other people. PGD alone bounds robustness from above.
     """
-    if images is None and not bins:
-        raise SteadfaceError("nothing to judge by: give --images DIR (with --pairs FILE) or --bin FILE")
     if pairs is not None and images is None:
         raise SteadfaceError(f"--pairs {pairs} names images: give their folder with --images DIR")
+    if images is None and not bins:
+        raise SteadfaceError("nothing to judge by: give --images DIR (with --pairs FILE) or --bin FILE")
     plan = None
     if attack == "pgd":
-        plan = api.pgd_plan(eps=[_radius(text) for text in eps or ["4/255"]], norm=norm, steps=steps, restarts=restarts)
+        radii = [_radius(text, norm) for text in eps or ["4/255"]]
+        plan = api.pgd_plan(eps=radii, norm=norm, steps=steps, restarts=restarts)
+    elif eps:
+        raise SteadfaceError("--eps is the radius of an attack: say which with --attack pgd")
+    if json_file is not None and json_file.is_dir():
+        raise SteadfaceError(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
+    chosen = resolve_device(device)
     backbone = load_backbone(model)
-    pair_set = None if images is None else _pairs(images, pairs)
-    bin_sets = {path.stem: read_bin(path) for path in bins or []}
+    pair_set = None if images is None else _pairs(images, pairs, seed)
+    bin_sets = _bins(bins or [])
     with stage_bar() as progress:
         result = evaluate(
             backbone,
@@ -74,7 +81,7 @@ def evaluate_model(
             fmr=fmr,
             max_pairs=max_pairs,
             seed=seed,
-            device=resolve_device(device),
+            device=chosen,
             batch_size=batch,
             progress=progress,
         )
@@ -85,23 +92,38 @@ def evaluate_model(
         _report(model, result, report, seed)
 
 
-def _pairs(images: Path, pairs: Path | None) -> PairSet:
-    return pairs_from_labels(open_faces(images)) if pairs is None else read_pairs(pairs, images)
+def _pairs(images: Path, pairs: Path | None, seed: int) -> PairSet:
+    if pairs is not None:
+        return read_pairs(pairs, images)
+    faces = open_faces(images)
+    for message in getattr(faces, "messages", ()):
+        say_warning(message)
+    return pairs_from_labels(faces, seed=seed)
 
 
-def _radius(text: str) -> float:
+def _bins(paths: list[Path]) -> dict[str, PairSet]:
+    names = [path.stem for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise SteadfaceError(f"--bin: two files are called {name}, and figures go by that name; rename one")
+    return {name: read_bin(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _radius(text: str, norm: str) -> float:
     try:
         value = float(Fraction(text))
     except (ValueError, ZeroDivisionError):
         value = -1.0
     if value <= 0:
         raise SteadfaceError(f"--eps {text} is no positive radius; write 4/255 or 0.0157")
+    if norm == "linf" and value > 1:
+        raise SteadfaceError(f"--eps {text} is more than the whole pixel range: write {text}/255")
     return value
 
 
 def _print(model: Path, result: Evaluation) -> None:
     figures = result.to_json()
-    console.print(f"[bold]{model}[/bold]", soft_wrap=True)
+    console.print(f"[bold]{escape(str(model))}[/bold]", soft_wrap=True)
     console.print(
         f"accuracy {percent(figures['accuracy'], 2)} % +- {percent(figures['accuracy_std'], 2)}   "
         f"EER {percent(figures['eer'], 2)} %   cosine: genuine {figures['genuine_mean']:.3f}, "
@@ -132,7 +154,7 @@ def _print(model: Path, result: Evaluation) -> None:
             )
         console.print(attacks)
     for warning in result.warnings:
-        errors.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+        say_warning(warning)
 
 
 def _report(model: Path, result: Evaluation, folder: Path, seed: int) -> None:
@@ -142,4 +164,4 @@ def _report(model: Path, result: Evaluation, folder: Path, seed: int) -> None:
         examples = () if result.robustness is None else result.robustness.examples
         arm = Arm(name=model.stem, recipe={}, evaluation=result.to_json(), examples=examples)
     page = api.report([arm], folder, title=f"Evaluation of {model.name}", seed=seed, command=api.command_line())
-    console.print(f"report: [bold]{page}[/bold]", soft_wrap=True)
+    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from steadface.cli.console import errors, show_warnings
+from steadface.cli.console import say_error, show_warnings
 from steadface.cli.evaluate import evaluate_model
 from steadface.cli.faces import write_faces
 from steadface.cli.train import demo, resume_run, train_recipe
@@ -30,5 +30,5 @@ def main() -> None:
     try:
         app()
     except SteadfaceError as error:
-        errors.print(f"[bold red]error:[/bold red] {error}", soft_wrap=True, highlight=False, markup=True)
+        say_error(str(error))
         sys.exit(2)

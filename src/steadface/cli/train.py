@@ -1,18 +1,22 @@
 """``steadface train``, ``resume`` and ``demo``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from steadface import api
-from steadface.cli.console import arms_table, console, say_outcome, stage_bar, training_bar
+from steadface.cli.console import arms_table, console, say_outcome, say_warning, stage_bar, training_bar
+from steadface.data.faces import FaceSource
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.recipes import recipe_path
 from steadface.training.assemble import open_recipe_faces
-from steadface.training.loop import Outcome, read_run_recipe
+from steadface.training.loop import Outcome
 from steadface.training.recipe import Recipe, load_recipe
+from steadface.training.runfolder import read_run_recipe
 
 Set = Annotated[
     list[str] | None,
@@ -47,19 +51,19 @@ def demo(
 ) -> None:
     """Train on built-in **synthetic faces**, clean beside gated, and compare both under attack.
 
-    Takes about six minutes on two cores. No claim about real faces rests on it.
+    Takes about six minutes on two cores; a demonstration that was stopped goes on where it was. No claim about real
+    faces rests on it.
     """
-    arms = []
     recipes = [_demo_recipe(name, out, overrides) for name in ("demo_clean.yaml", "demo.yaml")]
     faces = open_recipe_faces(recipes[0])
-    assert faces.validation is not None
-    pairs = pairs_from_labels(faces.validation, seed=recipes[0].run.seed)
+    pairs = pairs_from_labels(_held_out(faces.validation), seed=recipes[0].run.seed)
     for recipe in recipes:
         with training_bar(recipe.name) as observe:
-            outcome = api.train(recipe, faces=faces, observe=observe)
-        say_outcome(outcome)
+            outcome = api.train_or_resume(recipe, faces=faces, observe=observe)
+        say_outcome(outcome, command=shlex.join(["steadface", "demo", "--out", str(out), *_sets(overrides)]))
         if not outcome.finished:
             raise typer.Exit(130)
+    arms = []
     for recipe in recipes:
         with stage_bar() as progress:
             arms.append(api.judge(recipe.run.out, pairs, progress=progress).arm)
@@ -72,7 +76,7 @@ def demo(
         notes=["These faces are drawn by a program. They show how the method runs; no claim about real faces follows."],
     )
     console.print(arms_table(arms))
-    console.print(f"report: [bold]{page}[/bold]", soft_wrap=True)
+    _say_where("report", page)
 
 
 def _demo_recipe(name: str, out: Path, overrides: list[str] | None) -> Recipe:
@@ -80,11 +84,22 @@ def _demo_recipe(name: str, out: Path, overrides: list[str] | None) -> Recipe:
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"out": out / recipe.name})})
 
 
+def _held_out(faces: FaceSource | None) -> FaceSource:
+    if faces is None:
+        raise SteadfaceError("the demonstration is judged on people held out: set data.validation above 0")
+    return faces
+
+
+def _sets(overrides: list[str] | None) -> list[str]:
+    return [word for override in overrides or [] for word in ("--set", override)]
+
+
 def _finish(outcome: Outcome) -> None:
     """Says how a run ended; a finished one is judged on its held-out people and reported."""
     say_outcome(outcome)
     if not outcome.finished:
         raise typer.Exit(130)
+    _say_where("model", outcome.folder)
     recipe = read_run_recipe(outcome.folder)
     if recipe.data.validation == 0:
         return
@@ -93,7 +108,7 @@ def _finish(outcome: Outcome) -> None:
             judged = api.judge(outcome.folder, progress=progress)
     except SteadfaceError as error:
         # The model is trained and saved; too few held-out people to judge it by is no reason to call that a failure.
-        console.print(f"not judged on the held-out people: {error}", soft_wrap=True)
+        say_warning(f"not judged on the held-out people: {error}")
         return
     page = api.report(
         [judged.arm],
@@ -104,4 +119,8 @@ def _finish(outcome: Outcome) -> None:
         notes=["Judged on people held out from the training set."],
     )
     console.print(arms_table([judged.arm]))
-    console.print(f"model: [bold]{outcome.folder}[/bold]\nreport: [bold]{page}[/bold]", soft_wrap=True)
+    _say_where("report", page)
+
+
+def _say_where(what: str, path: Path) -> None:
+    console.print(f"{what}: [bold]{escape(str(path))}[/bold]", soft_wrap=True)

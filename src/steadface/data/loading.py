@@ -2,7 +2,7 @@
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class FaceLoader:
         self._workers = workers
         self._device = torch.device(device)
 
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Batches of steps start_step, start_step + 1, ... for ever; workers end when the iterator does.
 
         Raises `SteadfaceError` when not even replacements can be read.
@@ -186,3 +186,5 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     # Ctrl-C reaches the whole process group; the trainer answers it, and ends its workers when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Inherited, the trainer's answer to this one would let a worker outlive its being told to end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -26,7 +26,7 @@ from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.labelled import validation_metrics
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
-from steadface.training.network import FastNetwork, resolve_speed
+from steadface.training.network import FastNetwork, Speed, resolve_speed
 from steadface.training.objective import MarginObjective, Objective, SelfReference
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
@@ -43,13 +43,20 @@ from steadface.training.targets import (
     TargetSampler,
 )
 
+IMPRINTED = 10
+"""Images per person that a prototype is made from: their mean has settled by then, and large sets start soon."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Faces:
-    """The people trained on and, where the recipe holds some out, those that the run is judged by."""
+    """The people trained on and, where the recipe holds some out, those that the run is judged by.
+
+    ``messages`` say what the listing left out.
+    """
 
     training: FaceSource
     validation: FaceSource | None
+    messages: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         return self.training.fingerprint()
@@ -69,10 +76,11 @@ def open_recipe_faces(recipe: Recipe) -> Faces:
     else:
         assert data.images is not None
         source = open_faces(data.images, min_images=data.min_images)
+    messages: tuple[str, ...] = getattr(source, "messages", ())
     if data.validation == 0:
-        return Faces(training=source, validation=None)
+        return Faces(training=source, validation=None, messages=messages)
     training, validation = split_people(source, fraction=data.validation, seed=recipe.run.seed)
-    return Faces(training=training, validation=validation)
+    return Faces(training=training, validation=validation, messages=messages)
 
 
 def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> FaceLoader:
@@ -97,12 +105,15 @@ def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> Face
     )
 
 
-def start_weights(recipe: Recipe, run: Path) -> Path | None:
-    """The run's own copy of the weights it starts from, so that it can be resumed wherever they went since."""
+def start_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
+    """The run's own copy of the weights it starts from, so that it can be resumed wherever they went since.
+
+    A ``fresh`` run makes it anew: a copy that is there already is another's, killed before its first checkpoint.
+    """
     if recipe.model.start is None:
         return None
     copy = run / "start.safetensors"
-    if not copy.exists():
+    if fresh or not copy.exists():
         backbone = load_backbone(recipe.model.start)
         if backbone.architecture.image_size != recipe.data.size:
             raise SteadfaceError(
@@ -136,9 +147,10 @@ def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.dev
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
         objective.head.imprint(mean_embeddings(backbone, faces.training).to(device))
     attack = _attack(recipe, backbone.architecture.embedding_size, seeds, device)
+    speed = resolve_speed(recipe.run, device)
     trainer = Trainer(
         backbone=backbone.train(),
-        network=FastNetwork(backbone, **vars(resolve_speed(recipe.run, device))),
+        network=FastNetwork(backbone, **vars(speed)),
         objective=objective.train(),
         optimizer=_optimizer(recipe, backbone, objective),
         gate=_gate(recipe, objective),
@@ -148,7 +160,7 @@ def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.dev
         attack=attack,
         targets=_targets(recipe, faces.training, device),
         regularizer=_regularizer(recipe),
-        reference=_reference(recipe, start, device),
+        reference=_reference(recipe, start, device, speed),
         timing=recipe.method.timing,
         adversarial_batches=recipe.method.adversarial_batches,
         goal=recipe.method.attack.goal,
@@ -162,11 +174,16 @@ def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.dev
 
 
 def mean_embeddings(backbone: Backbone, faces: FaceSource) -> Tensor:
-    """Unit mean embedding ``(C, D)`` of every person, from clean images."""
-    embeddings = torch.from_numpy(embed_faces(MirrorEmbedder(backbone, mirror=False), faces, skip_unreadable=True))
+    """Unit mean embedding ``(C, D)`` of every person, from up to ``IMPRINTED`` of their clean images each."""
+    order = np.argsort(faces.labels, kind="stable")
+    labels = faces.labels[order]
+    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    chosen, labels = order[rank < IMPRINTED], labels[rank < IMPRINTED]
+    embedder = MirrorEmbedder(backbone, mirror=False)
+    embeddings = torch.from_numpy(embed_faces(embedder, faces, chosen, skip_unreadable=True))
     readable = embeddings.isfinite().all(dim=1)
     sums = torch.zeros(len(faces.people), embeddings.shape[1])
-    sums.index_add_(0, torch.from_numpy(faces.labels)[readable], embeddings[readable])
+    sums.index_add_(0, torch.from_numpy(labels)[readable], embeddings[readable])
     return F.normalize(sums)
 
 
@@ -282,14 +299,14 @@ def _regularizer(recipe: Recipe) -> Regularizer:
     return function
 
 
-def _reference(recipe: Recipe, start: Path | None, device: torch.device) -> Any:
+def _reference(recipe: Recipe, start: Path | None, device: torch.device, speed: Speed) -> Any:
     uses = recipe.head.kind == "none" or recipe.method.regularizer.uses_reference
     if not uses and recipe.method.regularizer.function is None:
         return None
     if start is None:
         return None
     frozen = load_backbone(start).to(device).requires_grad_(False)
-    network = FastNetwork(frozen, **vars(resolve_speed(recipe.run, device)))
+    network = FastNetwork(frozen, **vars(speed))
 
     def reference(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -319,7 +336,7 @@ def read_target_map(path: Path, people: tuple[str, ...]) -> Tensor:
     """
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SteadfaceError(f"targets.map {path} cannot be read: {error}") from error
     index = {name: label for label, name in enumerate(people)}
     given = {str(k): str(v) for k, v in given.items()} if isinstance(given, dict) else {}

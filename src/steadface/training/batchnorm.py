@@ -35,6 +35,11 @@ class BatchNormPasses:
     def frozen(self) -> bool:
         return self.mode == "frozen"
 
+    @property
+    def starves_without_source(self) -> bool:
+        """Whether the deployed model's statistics would never move if no source sample were trained on."""
+        return bool(self._layers) and self.mode in ("clean", "separate")
+
     @contextmanager
     def clean(self) -> Iterator[None]:
         """A training pass over source samples."""
@@ -74,11 +79,14 @@ class BatchNormPasses:
                 layer.training = was
 
     def _exchange(self) -> None:
-        """Swaps values rather than tensors, so that a compiled network keeps seeing the same buffers."""
-        if self.mode != "separate":
+        """Swaps values rather than tensors, so that a compiled network keeps seeing the same buffers.
+
+        The clean pass before waits for its backward pass, which holds the running statistics without using them;
+        ``data`` changes their values without telling autograd, which would refuse.
+        """
+        if not self._own:
             return
-        running = self._running()
+        running = [buffer.data for buffer in self._running()]
         kept = [buffer.clone() for buffer in running]
-        with torch.no_grad():
-            torch._foreach_copy_(running, self._own)
-            torch._foreach_copy_(self._own, kept)
+        torch._foreach_copy_(running, self._own)
+        torch._foreach_copy_(self._own, kept)

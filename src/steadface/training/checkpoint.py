@@ -49,12 +49,34 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     try:
         write_safetensors(path, checkpoint.tensors, checkpoint.state)
     except SteadfaceError as error:
-        last = paths(run)
-        kept = f"the last good checkpoint is {last[-1]}" if last else "there is no earlier checkpoint"
-        raise SteadfaceError(f"{error}; {kept}; then go on with: steadface resume {run}") from error
+        raise SteadfaceError(f"{error}; {last_good(run)}") from error
     for old in paths(run)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def last_good(run: Path) -> str:
+    """Which checkpoint is left after a failure, in words."""
+    last = paths(run)
+    if not last:
+        return "there is no checkpoint yet"
+    return f"the last good checkpoint is {last[-1]}, to go on from with: steadface resume {run}"
+
+
+def non_finite(checkpoint: Checkpoint) -> str | None:
+    """The name of a tensor with a NaN or an infinity in it, or None."""
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return name
+    return None
+
+
+def load_newest(run: Path) -> Checkpoint:
+    """A run's newest checkpoint; raises SteadfaceError where there is none, or ``load`` does."""
+    saved = paths(run)
+    if not saved:
+        raise SteadfaceError(f"{run} holds no checkpoint to resume from: start it again with steadface train")
+    return load(saved[-1])
 
 
 def load(path: Path) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from steadface.errors import SteadfaceError
 from steadface.files import write_atomically
+from steadface.training import checkpoint
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -17,15 +19,25 @@ class MetricsLog:
     """``metrics.jsonl`` and TensorBoard events of the run in ``folder``.
 
     Opened at ``step``: where an earlier process got further than its last checkpoint, what it logged after that
-    is cut away, so that no step stands twice.
+    is cut away, so that no step stands twice. ``validated`` is the last step with a look at the held-out people.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool) -> None:
-        self._path = folder / METRICS_FILE
-        kept = [line for line in _lines(self._path) if line["step"] <= step]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1) if tensorboard else None
+        self._folder = folder
+        path = folder / METRICS_FILE
+        kept = [line for line in _lines(path) if line["step"] <= step]
+        self.validated = max((line["step"] for line in kept if "validation" in line), default=0)
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        with self._reported():
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1) if tensorboard else None
+            self._file = path.open("a", encoding="utf-8")
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """An empty log: an earlier run here was killed before its first checkpoint."""
+        write_atomically(folder / METRICS_FILE, b"")
+        for events in (folder / "tensorboard").glob("events.*"):
+            events.unlink()
 
     def step(self, step: int, seconds: float, values: dict[str, Any]) -> None:
         """A training step; values of None mean that there is nothing to say."""
@@ -36,26 +48,36 @@ class MetricsLog:
         """A look at the held-out people."""
         self._write({"step": step, "validation": values})
         self._plot("validation", step, values)
+        self.validated = step
 
     def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        """Closes both; silent where the disk refuses what is left, since that has been reported or is lost anyway."""
+        for part in (self._file, self._board):
+            with suppress(OSError):
+                if part is not None:
+                    part.close()
 
     def _plot(self, group: str, step: int, values: dict[str, Any]) -> None:
-        if self._board is not None:
+        if self._board is None:
+            return
+        with self._reported():
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{group}/{name}", float(value), step)
 
     def _write(self, line: dict[str, Any]) -> None:
-        try:
+        with self._reported():
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise SteadfaceError(
-                f"cannot write {self._path}: {error.strerror}; free some space, then go on with "
-                f"steadface resume {self._path.parent}"
+                f"cannot write the log of {self._folder}: {error.strerror or error}; free some space "
+                f"({checkpoint.last_good(self._folder)})"
             ) from error
 
 
@@ -66,5 +88,5 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
-        if isinstance(line, dict) and "step" in line:
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
             yield line

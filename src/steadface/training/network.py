@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadface.training.recipe import Run
+from steadface.errors import SteadfaceError
+from steadface.training.sections import Run
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +59,16 @@ def resolve_speed(run: Run, device: torch.device) -> Speed:
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one."""
+    """``auto`` is the first GPU if there is one; raises SteadfaceError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, no such card, or a build without CUDA
+        reason = str(error).splitlines()[0]
+        raise SteadfaceError(f"device {name!r} cannot be used ({reason}); choose cpu, cuda or auto") from error
+    return device
 
 
 def _has_compiler() -> bool:

@@ -46,12 +46,12 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def triplet(e: Embeddings, *, margin: float) -> Tensor:
-    """``mean max(0, m + cos(z_a, q_t) - cos(z_a, sg z_s))``.
+    """``mean max(0, m + cos(z_a, sg q_t) - cos(z_a, sg z_s))``.
 
     Zero at perfect invariance (``z_a = z_s``) wherever ``cos(z_s, q_t) <= 1 - m``: a robust model is not punished.
     """
     assert e.repel is not None, "the triplet term needs target samples"
-    apart = cosine(e.adversarial, e.repel) - cosine(e.adversarial, e.source.detach())
+    apart = cosine(e.adversarial, e.repel.detach()) - cosine(e.adversarial, e.source.detach())
     return (margin + apart).clamp_min(0).mean()
 
 

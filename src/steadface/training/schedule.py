@@ -2,7 +2,7 @@
 
 import math
 
-from steadface.training.recipe import Optimiser
+from steadface.training.sections import Optimiser
 
 
 def learning_rate(progress: float, options: Optimiser) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from steadface.attacks import Attack, crafting, dodge_or_impersonate
 from steadface.data.loading import Batch
+from steadface.errors import SteadfaceError
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import Gate
 from steadface.training.objective import Objective
@@ -113,6 +114,15 @@ class Trainer:
     accumulate: int = 1
     clip_norm: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.attack is not None and self.targets is None and self.goal != "dodge":
+            raise SteadfaceError(f"goal {self.goal!r} impersonates designated people: give targets, or goal 'dodge'")
+        if self.weights.source == 0 and self.batchnorm.starves_without_source:
+            raise SteadfaceError(
+                f"batchnorm {self.batchnorm.mode!r} learns its statistics from source passes, and a source weight of 0 "
+                "leaves none: use batchnorm 'joint'"
+            )
+
     def step(self, batch: Batch) -> StepRecord:
         """One source batch through the method."""
         parts = list(self._parts(batch))
@@ -172,7 +182,8 @@ class Trainer:
                 x_a = self._adversarial_samples(source, targets)
             e_a, e_t = self._robust_embeddings(x_a, targets)
 
-            l_s = self.objective(e_s, part.labels, part.reference, clean=True)
+            # Under timing "same" these samples have moved the head's statistics already: once each, open or closed.
+            l_s = self.objective(e_s, part.labels, part.reference, clean=self.timing == "next")
             l_a = self.objective(e_a, part.labels, part.reference, clean=False)
             r = self._regularizer(part, e_s, e_a, e_t, targets)
             w = self.weights

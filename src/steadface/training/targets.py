@@ -71,10 +71,11 @@ class TargetSampler(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """The most similar other identity, skipping likely same-person labels (cosine above ``same_person``).
+    """The most similar other identity, skipping likely same-person labels.
 
-    Real sets carry a few per cent of wrong labels: the nearest "other" is often the same person. Where every other
-    candidate is that close (an untrained network), the least similar one is taken.
+    Real sets carry a few per cent of wrong labels: the nearest "other" is often the same person. So a label is skipped
+    once any of its candidates has a cosine above ``same_person``. Where every other label is that close (an untrained
+    network), the least similar candidate is taken.
     """
 
     same_person: float = 0.6
@@ -82,10 +83,10 @@ class Nearest:
     def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         similarity = source.embeddings @ candidates.embeddings.T
         other = _others(source, candidates)
-        likely = other & (similarity <= self.same_person)
-        nearest = similarity.masked_fill(~likely, -torch.inf).argmax(dim=1)
+        trusted = other & ~_any_of_label(similarity > self.same_person, candidates.labels)
+        nearest = similarity.masked_fill(~trusted, -torch.inf).argmax(dim=1)
         farthest = similarity.masked_fill(~other, torch.inf).argmin(dim=1)
-        return candidates.labels[torch.where(likely.any(dim=1), nearest, farthest)]
+        return candidates.labels[torch.where(trusted.any(dim=1), nearest, farthest)]
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class PerturbedSource:
     def __call__(self, source: Source, generator: torch.Generator) -> Targets:
         candidates = _identities(source)
         labels = self.designate(source, candidates, generator)
+        _check_known(labels, candidates.labels)
         wanted = (labels[:, None] == candidates.labels).to(torch.uint8).argmax(dim=1)
         score = TakenFor(embed=source.embed, prototypes=candidates.embeddings, wanted=wanted)
         attack = self.attack.within(self.attack.ball.scaled(source.ramp))
@@ -199,6 +201,22 @@ class TakenFor:
         return values > 0
 
 
+def _any_of_label(hits: Tensor, labels: Tensor) -> Tensor:
+    """``hits`` ``(B, M)`` spread over labels ``(M,)``: true wherever any candidate of the same label is hit."""
+    known, column = torch.unique(labels, return_inverse=True)
+    per_label = torch.zeros(len(hits), len(known), device=hits.device).index_add_(1, column, hits.float())
+    return per_label[:, column] > 0
+
+
+def _check_known(labels: Tensor, known: Tensor) -> None:
+    absent = labels[~torch.isin(labels, known)]
+    if len(absent):
+        raise SteadfaceError(
+            f"{len(absent)} samples are designated people of whom nothing is at hand (first: label {int(absent[0])}); "
+            "train with a head over the identities, or designate nearest or random people of the batch"
+        )
+
+
 def _others(source: Source, candidates: Candidates) -> Tensor:
     other = source.labels[:, None] != candidates.labels[None]
     if not bool(other.any(dim=1).all()):
@@ -224,6 +242,7 @@ def _points(source: Source, labels: Tensor) -> Tensor:
     """The prototypes of ``labels``: head weights, or the mean clean embedding of each in the batch."""
     if source.prototypes is not None:
         return source.prototypes[labels]
+    _check_known(labels, source.labels)
     same = (labels[:, None] == source.labels[None]).to(source.embeddings.dtype)
     return F.normalize(same @ source.embeddings)
 
@@ -236,6 +255,7 @@ def _designated_faces(
         labels = designate(source, _identities(source), generator)
         return labels, faces(labels, generator), None
     labels = designate(source, _batch(source), generator)
+    _check_known(labels, source.labels)
     # Of the several faces of y_t in a batch, the one most like the source: nearest designation found it so.
     alike = (source.embeddings @ source.embeddings.T).masked_fill(labels[:, None] != source.labels[None], -torch.inf)
     chosen = alike.argmax(dim=1)

@@ -1,0 +1,106 @@
+"""A run folder: the recipe it was started with, and what must not have changed when it is gone on with."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from steadface.errors import SteadfaceError
+from steadface.files import write_atomically
+from steadface.training import checkpoint
+from steadface.training.assemble import Faces
+from steadface.training.recipe import Recipe, make_recipe
+
+RECIPE_FILE = "recipe.yaml"
+MODEL_FILE = "model.safetensors"
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is something to lose in ``folder``: a checkpoint or a finished model."""
+    return bool(checkpoint.paths(folder)) or (folder / MODEL_FILE).exists()
+
+
+def make_run_folder(folder: Path) -> None:
+    """Creates ``folder`` and tries to write in it; raises SteadfaceError where that fails."""
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise SteadfaceError(f"run.out {folder} cannot be written: {error.strerror}; choose another folder") from error
+
+
+def write_run_recipe(recipe: Recipe, folder: Path) -> None:
+    """Every key of the recipe, defaults included, so that later defaults change nothing."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / RECIPE_FILE, text.encode())
+
+
+def read_run_recipe(folder: Path) -> Recipe:
+    """The resolved recipe that a run was started with. Raises SteadfaceError where ``folder`` is no run folder."""
+    path = folder / RECIPE_FILE
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SteadfaceError(f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SteadfaceError(f"{path} is not YAML any more: {error}; put it back, or start a new run") from error
+    recipe = make_recipe(values, source=str(path))
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"out": folder})})
+
+
+def comparable(recipe: Recipe) -> dict[str, Any]:
+    """What must not change between start and resume: all but where run and images lie.
+
+    The images may move since their listing is compared, see ``described``.
+    """
+    values = recipe.model_dump(mode="json")
+    del values["run"]["out"]
+    del values["data"]["images"]
+    return values
+
+
+def described(faces: Faces, recipe: Recipe) -> dict[str, Any]:
+    """What a run depends on besides its recipe: the faces, and the map of targets if there is one."""
+    sources = [faces.training, *([] if faces.validation is None else [faces.validation])]
+    targets = recipe.method.targets.map
+    return {
+        "images": sum(len(source) for source in sources),
+        "people": sum(len(source.people) for source in sources),
+        "fingerprint": faces.fingerprint(),
+        "target_map": None if targets is None else _digest(targets),
+    }
+
+
+def refuse_changed_recipe(folder: Path, saved: dict[str, Any], recipe: Recipe) -> None:
+    """Raises SteadfaceError, showing the difference, unless ``recipe`` is that of the checkpoint state ``saved``."""
+    changed = checkpoint.difference(saved["recipe"], comparable(recipe))
+    if changed:
+        raise SteadfaceError(
+            f"{folder / RECIPE_FILE} has changed since step {saved['step']}: {'; '.join(changed)}. "
+            "Put it back, or start a new run"
+        )
+
+
+def refuse_changed_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises SteadfaceError, showing the difference, unless the faces are those of the checkpoint state ``saved``."""
+    then, step = saved["data"], saved["step"]
+    if then["target_map"] != now["target_map"]:
+        raise SteadfaceError(f"method.targets.map has changed since step {step}: put it back, or start a new run")
+    if then["fingerprint"] == now["fingerprint"]:
+        return
+    counts = f"{then['images']} images of {then['people']} people then, {now['images']} of {now['people']} now"
+    if (then["images"], then["people"]) == (now["images"], now["people"]):
+        counts += ", but other names, sizes or contents"
+    raise SteadfaceError(
+        f"the faces have changed since step {step}: {counts}. Bring the old ones back, or start a new run"
+    )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SteadfaceError(f"method.targets.map {path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,262 @@
+"""The sections of a recipe, every key with its type, its default and what it may be.
+
+All sections are immutable, and refuse keys that they do not know.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from steadface.backbones import Architecture
+
+
+def _fraction(value: object) -> object:
+    """``"4/255"`` as a float; anything else is left to pydantic."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+def _loss_bound(value: object) -> object:
+    """``0.3 chance`` as ``{"value": 0.3, "of_chance": True}``; a number as itself."""
+    if isinstance(value, str):
+        number, _, unit = value.partition(" ")
+        if unit.strip() in ("chance", "of chance"):
+            return {"value": number, "of_chance": True}
+        return {"value": value}
+    return {"value": value} if isinstance(value, int | float) else value
+
+
+Radius = Annotated[float, BeforeValidator(_fraction)]
+File = Annotated[Path, AfterValidator(Path.expanduser)]
+Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _checked_radius(norm: str, radius: float) -> None:
+    if norm == "linf" and radius > 1:
+        raise ValueError(f"eps {radius:g} is a fraction of the pixel range: write {radius:g}/255 or another up to 1")
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and no key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SyntheticData(Section):
+    """Built-in procedural faces, for runs with nothing downloaded."""
+
+    people: Positive = 64
+    images_per_person: Positive = 16
+    seed: Seed = 0
+
+
+class AugmentationOptions(Section):
+    """The probability of each augmentation; their strengths are those of ``steadface.data.augment.Augmentation``."""
+
+    mirror: Share = 0.5
+    crop: Share = 0.0
+    colour: Share = 0.0
+    grey: Share = 0.0
+    jpeg: Share = 0.0
+    occlusion: Share = 0.0
+
+
+class Data(Section):
+    """Which faces, at which size, and in which batches."""
+
+    images: File | None = None
+    synthetic: SyntheticData | None = None
+    size: tuple[Positive, Positive] = (112, 112)
+    batch: Annotated[int, Field(ge=2)] = 64
+    min_images: Positive = 2
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    sampling: Literal["balanced", "uniform"] = "uniform"
+    images_per_person: Positive = 1
+    augmentation: AugmentationOptions = AugmentationOptions()
+    workers: Annotated[int, Field(ge=0)] = 1
+
+
+class Model(Section):
+    """The backbone; ``start`` brings weights (and then their architecture), ``imprint`` sets the head's prototypes."""
+
+    architecture: Architecture = Architecture(name="mobilefacenet")
+    start: File | None = None
+    imprint: bool = True
+
+
+class HeadOptions(Section):
+    """The recognition loss. ``none`` trains without labels: every image is its own class, against the start weights."""
+
+    kind: Literal["arcface", "cosface", "adaface", "softmax", "none"] = "arcface"
+    s: Annotated[float, Field(gt=0)] = 64.0
+    m: Annotated[float, Field(ge=0)] = 0.5
+
+
+class LossBound(Section):
+    """A bound on the source loss: absolute, or as a fraction of the head's chance loss (``0.3 chance``)."""
+
+    value: Annotated[float, Field(gt=0)]
+    of_chance: bool = False
+
+
+class GateOptions(Section):
+    """When adversarial training takes part.
+
+    ``loss`` is the literal form, open iff the batch's source loss is below ``loss``; ``smoothed`` puts an EMA with
+    hysteresis in front of the same bound; ``accuracy`` and ``verification`` compare the batch accuracy or the held-out
+    rate (at ``fmr``) with ``threshold``; ``always``, ``never`` and ``random`` (open with ``probability``) are what a
+    gate is compared with.
+    """
+
+    kind: Literal["loss", "smoothed", "accuracy", "verification", "always", "never", "random"] = "loss"
+    loss: Annotated[LossBound, BeforeValidator(_loss_bound)] = LossBound(value=0.5, of_chance=True)
+    threshold: Share = 0.5
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    hysteresis: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    fmr: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    every: Positive = 100
+    probability: Share = 0.5
+    warn_after: Positive = 1000
+
+
+class TargetOptions(Section):
+    """Target samples: how they are made and whom they designate.
+
+    ``other_face`` and ``blend`` (dominated by the other) are another person's; ``perturbed`` and ``kept_blend`` are
+    constructed on the source itself. ``map`` is a YAML file of ``person: designated person``.
+    """
+
+    kind: Literal["other_face", "blend", "perturbed", "kept_blend", "none"] = "other_face"
+    designate: Literal["nearest", "random", "map"] = "nearest"
+    map: File | None = None
+    same_person: Annotated[float, Field(gt=-1, le=1)] = 0.6
+    share: Share | None = None
+    steps: Positive = 3
+
+
+class AttackOptions(Section):
+    """Adversarial samples: how they are crafted and inside which ball (radius as a fraction of the pixel range)."""
+
+    kind: Literal["nfgsm", "pgd", "generator"] = "nfgsm"
+    norm: Literal["linf", "l2"] = "linf"
+    eps: Annotated[Radius, Field(gt=0)] = 4 / 255
+    steps: Positive = 3
+    noise: Annotated[float, Field(ge=0)] = 2.0
+    project: bool = True
+    goal: Literal["dodge", "impersonate", "both"] = "both"
+    ramp: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+    @model_validator(mode="after")
+    def _sensible_radius(self) -> "AttackOptions":
+        _checked_radius(self.norm, self.eps)
+        return self
+
+
+class RegularizerOptions(Section):
+    """Weights of the regulariser's terms; ``function`` (``module:name``) replaces it by one of your own."""
+
+    margin: float = 0.2
+    triplet: Annotated[float, Field(ge=0)] = 1.0
+    pull: Annotated[float, Field(ge=0)] = 1.0
+    target_pull: Annotated[float, Field(ge=0)] = 0.0
+    reference_adversarial: Annotated[float, Field(ge=0)] = 0.0
+    reference_source: Annotated[float, Field(ge=0)] = 0.0
+    function: str | None = None
+
+    @property
+    def uses_reference(self) -> bool:
+        return bool(self.reference_adversarial or self.reference_source)
+
+
+class Method(Section):
+    """The gated method: ``source FR(x_s) + alpha FR(x_a) + weight R`` while the gate is open."""
+
+    timing: Literal["same", "next"] = "same"
+    adversarial_batches: Positive = 1
+    source: Annotated[float, Field(ge=0)] = 1.0
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    gate: GateOptions = GateOptions()
+    targets: TargetOptions = TargetOptions()
+    attack: AttackOptions = AttackOptions()
+    regularizer: RegularizerOptions = RegularizerOptions()
+    batchnorm: Literal["clean", "separate", "frozen", "joint"] = "separate"
+
+
+class Optimiser(Section):
+    """SGD or AdamW; the rate warms up linearly, then decays to ``final`` times the peak. No decay on norms."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    warmup: Share = 0.05
+    decay: Literal["cosine", "polynomial", "constant"] = "cosine"
+    power: Annotated[float, Field(gt=0)] = 2.0
+    final: Share = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    accumulate: Positive = 1
+
+
+def _switch(value: object) -> object:
+    """``on`` and ``off`` as they are: YAML has read them as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
+LENGTHS = ("steps", "epochs", "minutes")
+
+
+class EvaluationOptions(Section):
+    """How the finished model is judged on the held-out people: PGD on raw cosine at a threshold of other people."""
+
+    eps: tuple[Annotated[Radius, Field(gt=0)], ...] = (2 / 255, 4 / 255)
+    norm: Literal["linf", "l2"] = "linf"
+    steps: Positive = 20
+    restarts: Positive = 2
+    fmr: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    max_pairs: Positive = 50
+    mirror: bool = True
+
+    @model_validator(mode="after")
+    def _sensible_radii(self) -> "EvaluationOptions":
+        if not self.eps:
+            raise ValueError("eps is empty: give one radius or more")
+        _checked_radius(self.norm, max(self.eps))
+        return self
+
+
+class Run(Section):
+    """How long, where to, how fast. Give exactly one of ``steps``, ``epochs`` and ``minutes``."""
+
+    out: File = Path("runs/run")
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    seed: Seed = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Switch = "auto"
+    channels_last: Switch = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    log_every: Positive = 10
+    checkpoint_every: Positive = 200
+    keep: Positive = 2
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Run":
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of run.steps, run.epochs and run.minutes, got {given or 'none'}")
+        return self

@@ -1,0 +1,59 @@
+"""All state of the method's parts, out of a trainer and back in: what makes a resumed run bitwise the same.
+
+Order and augmentation of the data need no state, since a batch depends on the seed and the step alone.
+"""
+
+from typing import Any
+
+import torch
+
+from steadface.training.assemble import Assembly
+from steadface.training.checkpoint import Checkpoint, optimizer_tensors, prefixed, restore_optimizer
+from steadface.training.performance import HeldOutVerification
+
+
+def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
+    """A checkpoint of ``parts``; ``state`` is what the loop adds (JSON values)."""
+    trainer, proposer = parts.trainer, parts.proposer
+    tensors = {
+        **prefixed("backbone", parts.backbone.state_dict()),
+        **prefixed("objective", parts.objective.state_dict()),
+        **prefixed("batchnorm", trainer.batchnorm.state_dict()),
+        **prefixed("optimiser", optimizer_tensors(trainer.optimizer)),
+        "random.method": trainer.generator.get_state(),
+        "random.torch": torch.get_rng_state(),
+    }
+    if proposer is not None:
+        tensors |= prefixed("proposer", proposer.network.state_dict())
+        tensors |= prefixed("proposer_optimiser", optimizer_tensors(proposer.optimizer))
+    performance = trainer.performance
+    measured = performance if isinstance(performance, HeldOutVerification) else None
+    return Checkpoint(
+        state={
+            **state,
+            "architecture": parts.backbone.architecture.model_dump(mode="json"),
+            "ramp": trainer.ramp.open_steps,
+            "gate": trainer.gate.state_dict(),
+            "performance": None if measured is None else {"judged": measured.judged, "value": measured.value},
+        },
+        tensors=tensors,
+    )
+
+
+def restore(parts: Assembly, saved: Checkpoint) -> None:
+    """The inverse of ``capture``."""
+    trainer, proposer, state = parts.trainer, parts.proposer, saved.state
+    parts.backbone.load_state_dict(saved.part("backbone"))
+    parts.objective.load_state_dict(saved.part("objective"))
+    trainer.batchnorm.load_state_dict(saved.part("batchnorm"))
+    restore_optimizer(trainer.optimizer, saved.part("optimiser"))
+    if proposer is not None:
+        proposer.network.load_state_dict(saved.part("proposer"))
+        restore_optimizer(proposer.optimizer, saved.part("proposer_optimiser"))
+    trainer.generator.set_state(saved.tensors["random.method"])
+    torch.set_rng_state(saved.tensors["random.torch"])
+    trainer.gate.load_state_dict(state["gate"])
+    trainer.ramp.open_steps = state["ramp"]
+    if isinstance(trainer.performance, HeldOutVerification):
+        trainer.performance.judged = state["performance"]["judged"]
+        trainer.performance.value = state["performance"]["value"]

@@ -1,0 +1,142 @@
+import itertools
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from steadface.backbones import Architecture, save_backbone
+
+from .conftest import Call
+
+CONTRACT = {"accuracy", "accuracy_std", "eer", "genuine_mean", "impostor_mean", "operating_points", "attacks"}
+ATTACK = {"attack", "norm", "eps", "goal", "fmr", "threshold", "error_rate", "ci", "pairs"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_backbone(path, architecture.build(torch.Generator().manual_seed(0)), {})
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, faces: Path) -> Iterator[Path]:
+    """LFW-style pairs over the synthetic faces: two folds of fifteen genuine and fifteen impostor pairs."""
+    people = sorted(entry.name for entry in faces.iterdir())
+    lines = ["2\t15"]
+    for fold in (people[:6], people[6:]):
+        genuine = itertools.product(itertools.combinations(range(4), 2), fold)
+        lines += [f"{person}\t{a}\t{b}" for (a, b), person in itertools.islice(genuine, 15)]
+        lines += [f"{one}\t0\t{other}\t1" for one, other in itertools.combinations(fold, 2)]
+    path = tmp_path / "pairs.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_bin(path: Path, faces: Path) -> Path:
+    people = sorted(faces.iterdir())[:10]
+    images = [(person / name).read_bytes() for person in people for name in ("0000.png", "0001.png")]
+    images += [(people[n - m] / "0002.png").read_bytes() for n in range(10) for m in (0, 1)]
+    path.write_bytes(pickle.dumps((images, [True] * 10 + [False] * 10)))
+    return path
+
+
+def test_the_json_holds_the_contract(call: Call, model: Path, faces: Path, pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out.json"
+    said = call(
+        *("evaluate", model, "--images", faces, "--pairs", pairs, "--json", out),
+        *("--bin", write_bin(tmp_path / "one.bin", faces), "--bin", write_bin(tmp_path / "two.bin", faces)),
+        *("--attack", "pgd", "--steps", 2, "--restarts", 1, "--eps", "2/255", "--eps", "4/255", "--norm", "linf"),
+        *("--fmr", "0.25", "--max-pairs", 3, "--seed", 0, "--device", "cpu"),
+    )
+    assert said.code == 0, said.err
+    found = json.loads(out.read_text())
+    assert found.keys() >= CONTRACT
+    assert all(point.keys() >= {"fmr", "threshold", "tar", "tar_ci"} for point in found["operating_points"])
+    assert found["operating_points"]
+    assert all(attack.keys() >= ATTACK for attack in found["attacks"])
+    settings = {(a["attack"], a["norm"], round(255 * a["eps"]), a["goal"]) for a in found["attacks"]}
+    assert settings == {("pgd", "linf", eps, goal) for eps in (2, 4) for goal in ("dodging", "impersonation")}
+    for attack in found["attacks"]:
+        assert attack["fmr"] == 0.25
+        low, high = attack["ci"]
+        assert 0 <= low <= attack["error_rate"] <= high <= 1
+        assert 1 <= attack["pairs"] <= 3
+    assert set(found["bins"]) == {"one", "two"}
+    assert 0 <= found["accuracy"] <= 1
+    assert found["model"] == str(model)
+    assert "accuracy" in said.out
+    assert "4/255" in said.out
+
+
+def test_the_same_seed_gives_the_same_file(call: Call, model: Path, faces: Path, tmp_path: Path) -> None:
+    texts = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / f"{name}.json"
+        assert call("evaluate", model, "--images", faces, "--json", out, "--seed", seed).code == 0
+        texts.append({**json.loads(out.read_text()), "seed": None})
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2], "without a pairs file the seed draws the pairs"
+    assert texts[0]["attacks"] == []
+
+
+def test_mirror_is_an_option(call: Call, model: Path, faces: Path, pairs: Path, tmp_path: Path) -> None:
+    means = []
+    for option in ("--mirror", "--no-mirror"):
+        out = tmp_path / f"{option}.json"
+        assert call("evaluate", model, "--images", faces, "--pairs", pairs, "--json", out, option).code == 0
+        means.append(json.loads(out.read_text())["genuine_mean"])
+    assert means[0] != means[1]
+
+
+def test_it_takes_a_run_a_checkpoint_and_its_own_report(
+    call: Call, recipe: Path, faces: Path, pairs: Path, tmp_path: Path
+) -> None:
+    assert call("train", recipe).code == 0
+    run, figures = tmp_path / "run", []
+    for model in (run, run / "model.safetensors", run / "checkpoints" / "step-000000004.safetensors"):
+        out = tmp_path / "out.json"
+        said = call("evaluate", model, "--images", faces, "--pairs", pairs, "--json", out, "--report", tmp_path / "page")
+        assert said.code == 0, said.err
+        figures.append({**json.loads(out.read_text()), "model": None})
+        assert f"report: {tmp_path / 'page' / 'report.html'}\n" in said.out
+    assert figures[0] == figures[1] == figures[2]
+
+
+def test_what_was_skipped_is_said(call: Call, model: Path, faces: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(faces, tmp_path / "faces")
+    (own / "person_000000" / "empty.png").touch()
+    (own / "person_000001" / "0000.png").write_bytes(b"no image")
+    said = call("evaluate", model, "--images", own)
+    assert said.code == 0
+    assert "warning: skipped empty files: 1" in said.err
+    assert "1 images cannot be read" in said.err
+    assert "person_000001/0000.png" in said.err
+
+
+def test_missing_files_are_named(call: Call, model: Path, faces: Path, pairs: Path, tmp_path: Path) -> None:
+    for words, named in (
+        (["--images", tmp_path / "none"], f"{tmp_path / 'none'} is not a folder of faces"),
+        (["--images", tmp_path / "none", "--pairs", pairs], f"{tmp_path / 'none'} is not a folder"),
+        (["--images", faces, "--pairs", tmp_path / "none.txt"], f"cannot read the pairs file {tmp_path / 'none.txt'}"),
+        (["--images", tmp_path, "--pairs", pairs], "45 of the 45 images"),
+        (["--bin", tmp_path / "none.bin"], "none.bin"),
+        (["--images", faces, "--attack", "pgd", "--fmr", "1e-9"], "1e-09"),
+    ):
+        said = call("evaluate", model, *words)
+        assert said.code == 2
+        assert said.err.lstrip().startswith("error: "), said.err
+        assert named in said.err
+
+
+def test_two_bins_of_one_name_are_refused(call: Call, model: Path, faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    bins = [write_bin(folder / "lfw.bin", faces) for folder in (tmp_path, tmp_path / "other")]
+    said = call("evaluate", model, "--bin", bins[0], "--bin", bins[1])
+    assert said.code == 2
+    assert "two files are called lfw" in said.err

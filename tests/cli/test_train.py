@@ -1,0 +1,155 @@
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from steadface.training import loop
+
+from .conftest import Call
+
+ARM = {"accuracy", "eer", "genuine_mean", "impostor_mean", "operating_points", "attacks", "seconds", "steps", "duty_cycle"}
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C in the middle of a step."""
+    take = loop.TrainingRun._step
+
+    def interrupted(self: loop.TrainingRun, *rest: object) -> object:
+        if self.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take(self, *rest)
+
+    monkeypatch.setattr(loop.TrainingRun, "_step", interrupted)
+
+
+def test_train_trains_judges_and_reports(call: Call, recipe: Path, tmp_path: Path) -> None:
+    said = call("train", recipe, "--set", "run.steps=3")
+    assert said.code == 0, said.err
+    assert "tiny: 100%  step 3" in said.out
+    assert "gate open" in said.out
+    assert "finished: 3 steps" in said.out
+    assert "FNMR, dodging linf 4/255" in said.out
+    run = tmp_path / "run"
+    for what, path in (("model", run), ("report", run / "report.html")):
+        assert f"{what}: {path}\n" in said.out
+    (arm,) = json.loads((run / "report.json").read_text())["arms"]
+    assert arm.keys() >= ARM
+    assert (arm["steps"], arm["duty_cycle"]) == (3, 1.0)
+    command = json.loads((run / "report.json").read_text())["command"]
+    assert command == f"steadface train {recipe} --set run.steps=3"
+
+
+def test_a_shipped_recipe_goes_by_its_name(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()  # not taken for the recipe
+    said = call("train", "demo", "--set", "data.images=/nowhere", "--set", "data.synthetic=null")
+    assert "/nowhere is not a folder of faces" in said.err
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_does(
+    call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "a run"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        said = call("train", recipe, "--set", f"run.out={run}")
+    assert said.code == 130
+    assert "stopped: 3 steps" in said.out
+    assert f"go on with: steadface resume '{run}'\n" in said.out
+    assert not (run / "model.safetensors").exists()
+
+    said = call("resume", run)
+    assert said.code == 0
+    assert "finished: 4 steps" in said.out
+    assert (run / "report.html").exists()
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_train_onto_a_run_is_refused_and_resuming_a_finished_one_reports_again(call: Call, recipe: Path) -> None:
+    assert call("train", recipe).code == 0
+    said = call("train", recipe)
+    assert said.code == 2
+    assert "already holds a run: go on with steadface resume" in said.err
+    run = recipe.parent / "run"
+    (run / "report.html").unlink()
+    said = call("resume", run)
+    assert said.code == 0
+    assert (run / "report.html").exists()
+
+
+def test_too_few_people_to_judge_by_are_a_warning(call: Call, recipe: Path) -> None:
+    said = call("train", recipe, "--set", "evaluation.fmr=1e-6")
+    assert said.code == 0
+    assert "warning: not judged on the held-out people:" in said.err
+    assert f"model: {recipe.parent / 'run'}" in said.out
+
+
+def test_without_held_out_people_there_is_no_judgement(call: Call, recipe: Path) -> None:
+    said = call("train", recipe, "--set", "data.validation=0")
+    assert said.code == 0
+    assert f"model: {recipe.parent / 'run'}" in said.out
+    assert not (recipe.parent / "run" / "report.html").exists()
+
+
+def test_what_was_skipped_is_said_once(call: Call, recipe: Path, faces: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(faces, tmp_path / "faces")
+    (own / "person_000000" / "empty [x].png").touch()
+    said = call("train", recipe, "--set", f"data.images={own}", "--set", "data.min_images=2")
+    assert said.code == 0
+    assert said.err.count("skipped empty files: 1") == 1
+    assert "empty [x].png" in said.err
+
+
+DEMO = [
+    "data.synthetic.people=24",
+    "data.synthetic.images_per_person=3",
+    "data.size=[16, 16]",
+    "data.batch=4",
+    "data.validation=0.5",
+    "model.architecture={name: mobilefacenet, width: 0.125, blocks: [1, 0, 0, 0], embedding_size: 8}",
+    "evaluation={fmr: 0.2, eps: [4/255], steps: 1, restarts: 1, max_pairs: 4}",
+    "run.steps=3",
+    "run.device=cpu",
+    "run.threads=1",
+    "run.tensorboard=false",
+]
+
+
+def demo(out: Path, *more: str) -> list[str]:
+    return ["demo", "--out", str(out), *(word for override in (*DEMO, *more) for word in ("--set", override))]
+
+
+def test_the_demonstration_leaves_its_report_and_goes_on_where_it_was(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "demo"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        said = call(*demo(out))
+    assert said.code == 130
+    assert f"go on with: steadface demo --out {out} --set data.synthetic.people=24" in said.out
+
+    said = call(*demo(out))
+    assert said.code == 0, said.err
+    assert "clean:  67%  step 2" not in said.out, "that step has been done"
+    assert "gated: 100%  step 3" in said.out
+    assert f"report: {out / 'report.html'}\n" in said.out
+    report = json.loads((out / "report.json").read_text())
+    assert [arm["name"] for arm in report["arms"]] == ["clean", "gated"]
+    assert all(arm.keys() >= ARM for arm in report["arms"])
+    assert [arm["steps"] for arm in report["arms"]] == [3, 3]
+    assert "no claim about real faces" in (out / "report.html").read_text()
+
+    (out / "report.html").unlink()
+    said = call(*demo(out))
+    assert said.code == 0
+    assert "step 3" not in said.out, "both arms were finished"
+    assert (out / "report.html").exists()
+
+    said = call(*demo(out, "optimiser.rate=0.3"))
+    assert said.code == 2
+    assert f"{out / 'clean'} holds a run of another recipe (optimiser.rate: 0.1 -> 0.3): remove that folder" in said.err

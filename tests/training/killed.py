@@ -1,0 +1,122 @@
+"""Run as a program: trains the recipes of a JSON file to their end, through a series of SIGKILLs.
+
+``{"name": {"recipe": PATH, "kills": [MOMENT, ...], "seed": 0}, ...}``; each kill ends one process, and the next one
+goes on. All are forks of this one, which saves importing torch for each. A MOMENT is one of ``MOMENTS`` below.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch._dynamo  # noqa: F401 - optimisers import it when first used, which every fork would pay for again
+
+from steadface.training import checkpoint, log, loop
+from steadface.training.loop import TrainingRun
+from steadface.training.recipe import load_recipe
+
+MOMENTS = ("any", "half the checkpoint", "before the rename", "after the rename", "half a log line", "before the model")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lie_in_wait(moment: str, after: int) -> None:
+    """Arranges for death at ``moment``, the ``after``-th time that it comes."""
+    left = after
+
+    def due(name: str) -> bool:
+        nonlocal left
+        if "step-" in name:
+            left -= 1
+        return left < 0
+
+    if moment == "half the checkpoint":
+        fsync = os.fsync
+
+        def half(descriptor: int) -> None:
+            if due(os.readlink(f"/proc/self/fd/{descriptor}")):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                die()
+            fsync(descriptor)
+
+        os.fsync = half
+    elif moment in ("before the rename", "after the rename"):
+        replace = Path.replace
+
+        def rename(source: Path, target: Path) -> Path:
+            last = due(source.name)
+            if last and moment == "before the rename":
+                die()
+            renamed = replace(source, target)
+            if last:
+                die()
+            return renamed
+
+        Path.replace = rename
+    elif moment == "half a log line":
+        write = log.MetricsLog._write
+
+        def half_a_line(self: log.MetricsLog, line: dict[str, Any]) -> None:
+            if due("step-"):
+                text = json.dumps(line)
+                self._file.write(text[: len(text) // 2])
+                self._file.flush()
+                die()
+            write(self, line)
+
+        log.MetricsLog._write = half_a_line
+    elif moment == "before the model":
+        loop.save_backbone = lambda *_: die()
+
+
+def train(recipe_file: Path, moment: str, after: int, steps: int) -> None:
+    """In a child: starts or resumes the run, and trains until death or the end; each step is told to ``steps``."""
+    lie_in_wait(moment, after)
+    recipe = load_recipe(recipe_file)
+    out = recipe.run.out
+    run = TrainingRun.resume(out) if checkpoint.paths(out) else TrainingRun.start(recipe)
+    run.train(lambda _: os.write(steps, b".") and None)
+
+
+def through(recipe_file: Path, moment: str, draw: random.Random) -> str:
+    """One process, from its beginning to its death or end; returns ``killed`` or ``finished``."""
+    after = draw.randrange(1, 3)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        try:
+            train(recipe_file, moment, after, write)
+        except BaseException as error:
+            print(f"{moment}: {error!r}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    os.close(write)
+    if moment == "any":
+        for _ in range(draw.randrange(1, 6)):
+            os.read(read, 1)
+        time.sleep(draw.uniform(0, 0.03))  # anywhere in a step, or in the write after it
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(read)
+    if os.WIFSIGNALED(status):
+        return "killed"
+    assert os.WEXITSTATUS(status) == 0, f"{recipe_file}, {moment}: exit {os.WEXITSTATUS(status)}"
+    return "finished"
+
+
+def main(plan_file: str) -> None:
+    for name, plan in json.loads(Path(plan_file).read_text()).items():
+        draw = random.Random(plan["seed"])
+        ends = [through(Path(plan["recipe"]), moment, draw) for moment in (*plan["kills"], "none")]
+        print(name, json.dumps(ends), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,124 @@
+"""Runs that are killed for good, in real processes, end bitwise where one that is never killed ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steadface.training import checkpoint
+from steadface.training.loop import TrainingRun
+
+from .killed import MOMENTS
+from .runs import GATED, assert_same_run, metrics, steps, tiny
+
+STEPS = 24
+RUNS = {
+    "generator": [*GATED, "data.validation=0.4", "run.validate_every=5", "data.synthetic.people=10"],
+    "literal": [
+        "method.gate.kind=loss",
+        "method.gate.loss=1.3 chance",
+        "method.attack.kind=pgd",
+        "head.kind=adaface",
+        "optimiser.kind=adamw",
+        "optimiser.rate=0.01",
+        "run.checkpoint_every=3",
+    ],
+    "next": [
+        "method.timing=next",
+        "method.gate.kind=random",
+        "data.sampling=balanced",
+        "optimiser.accumulate=2",
+        "run.keep=1",
+    ],
+}
+KILLS = {
+    "generator": [*MOMENTS[:-1], "any", MOMENTS[-1]],
+    "literal": ["any", "any"],
+    "next": ["any", "after the rename"],
+}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    """All runs, each killed several times, in one process tree; with how each of its processes ended."""
+    root = tmp_path_factory.mktemp("killed")
+    plan = {}
+    for name, overrides in RUNS.items():
+        recipe = tiny(root / name, f"run.steps={STEPS}", *overrides)
+        file = root / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+        plan[name] = {"recipe": str(file), "kills": KILLS[name], "seed": len(name)}
+    (root / "plan.json").write_text(json.dumps(plan))
+    program = [sys.executable, str(Path(__file__).with_name("killed.py")), str(root / "plan.json")]
+    done = subprocess.run(program, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(tuple(RUNS)))
+    return root, {name: json.loads(ends) for name, ends in lines}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_killed_at_several_moments_ends_bitwise_equal(
+    killed: tuple[Path, dict[str, list[str]]], name: str, tmp_path: Path
+) -> None:
+    root, ends = killed
+    assert ends[name] == ["killed"] * len(KILLS[name]) + ["finished"]
+    TrainingRun.start(tiny(tmp_path / "whole", f"run.steps={STEPS}", *RUNS[name])).train()
+
+    parts = ["backbone", "objective", "optimiser"]
+    parts += ["proposer", "proposer_optimiser", "batchnorm"] if name == "generator" else []
+    assert_same_run(root / name, tmp_path / "whole", parts=parts)
+    assert steps(root / name) == list(range(1, STEPS + 1))
+    assert (root / name / "model.safetensors").exists()
+
+
+def test_the_gate_was_both_open_and_closed_in_the_runs_compared(killed: tuple[Path, dict[str, list[str]]]) -> None:
+    for name in RUNS:
+        lines = [line for line in metrics(killed[0] / name) if "loss" in line]
+        gate = {line["gate"] for line in lines}
+        assert gate == {True, False}, name
+    ramp = [line["eps"] for line in metrics(killed[0] / "generator") if line.get("eps")]
+    assert ramp[0] < ramp[-1], "the ramp was under way"
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_leads_to_the_same_end(tmp_path: Path) -> None:
+    overrides = [*GATED, "run.steps=70", "run.checkpoint_every=1000", "data.workers=1"]
+    recipe = tiny(tmp_path / "stopped", *overrides)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "steadface", "train", str(file)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "stopped" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 5):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no step after a minute"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the worker processes too
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130, err
+    assert f"go on with: steadface resume {tmp_path / 'stopped'}" in out
+    assert "Traceback" not in err
+    at = checkpoint.load(checkpoint.paths(tmp_path / "stopped")[-1]).state["step"]
+    assert 5 <= at < 70
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+
+    assert TrainingRun.resume(tmp_path / "stopped").train().finished
+    TrainingRun.start(tiny(tmp_path / "whole", *overrides)).train()
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole", parts=("backbone", "proposer_optimiser"))

@@ -1,0 +1,230 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from steadface.errors import SteadfaceError
+from steadface.training.assemble import assemble, open_recipe_faces
+from steadface.training.network import resolve_device
+from steadface.training.recipe import Recipe, load_recipe, make_recipe
+
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+LEAST: dict[str, Any] = {"name": "least", "data": {"images": "faces"}, "run": {"steps": 1}}
+
+
+def sections(model: type[BaseModel] = Recipe) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from sections(inner)
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(SteadfaceError) as refused:
+        make_recipe(LEAST, list(overrides))
+    return str(refused.value)
+
+
+def needs(recipe: Path) -> list[str]:
+    """What a shipped recipe leaves to its user."""
+    return [] if "synthetic" in yaml.safe_dump(_values(recipe)) else ["data.images=faces"]
+
+
+def _values(path: Path) -> dict[str, Any]:
+    values = yaml.safe_load(path.read_text())
+    base = values.get("extends")
+    return {**(_values(path.parent / base) if base else {}), **values}
+
+
+def test_all_the_recipes_promised_ship() -> None:
+    names = {path.stem for path in SHIPPED}
+    assert names >= {"clean", "pgd_at", "trades", "gated_literal", "gated", "gated_no_targets", "gated_generator", "demo"}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    recipe = load_recipe(path, needs(path))
+    assert recipe.name
+    small = [
+        "data.images=null",
+        "data.synthetic.people=6",
+        "data.synthetic.images_per_person=2",
+        "data.size=[16, 16]",
+        "data.validation=0",
+        "model.architecture.blocks=[1, 0, 0, 0]",
+        "model.architecture.width=0.125",
+    ]
+    recipe = load_recipe(path, small)
+    faces = open_recipe_faces(recipe)
+    parts = assemble(recipe, faces, None, resolve_device("cpu"), fresh=True)
+    assert parts.trainer.gate.is_open == (recipe.method.gate.kind == "always")
+
+
+def test_training_recipes_differ_in_method_only() -> None:
+    """One loop for all, so that comparisons are fair."""
+    trained = [load_recipe(path, needs(path)) for path in SHIPPED if not path.stem.startswith("demo")]
+    for part in ("data", "model", "head", "optimiser", "evaluation", "run"):
+        assert len({getattr(recipe, part).model_dump_json() for recipe in trained}) == 1, part
+
+
+@pytest.mark.parametrize("section", set(sections()), ids=lambda section: section.__name__)
+def test_every_section_is_documented(section: type[BaseModel]) -> None:
+    assert section.__doc__
+    assert "!!!" not in section.__doc__
+    assert section.__doc__ != BaseModel.__doc__
+    assert "__doc__" in vars(section), "inherited words are about something else"
+
+
+@pytest.mark.parametrize(
+    ("text", "radius"), [("4/255", 4 / 255), ("8 / 255", 8 / 255), ("0.03", 0.03), ("1", 1.0), ("0.5/255", None)]
+)
+def test_a_radius_may_be_a_fraction(text: str, radius: float | None) -> None:
+    if radius is None:  # Fraction("0.5/255") is none
+        assert "method.attack.eps" in refusal(f"method.attack.eps={text}")
+        return
+    assert make_recipe(LEAST, [f"method.attack.eps={text}"]).method.attack.eps == radius
+    assert make_recipe(LEAST, [f"evaluation.eps=[{text}]"]).evaluation.eps == (radius,)
+
+
+@pytest.mark.parametrize("text", ["0", "-1/255", "4/0", "four", "nan"])
+def test_a_radius_is_a_positive_number(text: str) -> None:
+    assert "method.attack.eps" in refusal(f"method.attack.eps={text}")
+
+
+def test_a_radius_in_grey_levels_is_caught() -> None:
+    assert "write 4/255" in refusal("method.attack.eps=4")
+    assert "write 4/255" in refusal("evaluation.eps=[2/255, 4]")
+    assert make_recipe(LEAST, ["method.attack.norm=l2", "method.attack.eps=2"]).method.attack.eps == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "of_chance"),
+    [("3", 3, False), ("0.3 chance", 0.3, True), ("0.3 of chance", 0.3, True), ("{value: 2}", 2, False)],
+)
+def test_a_gates_bound_is_a_number_or_a_fraction_of_chance(text: str, value: float, of_chance: bool) -> None:
+    bound = make_recipe(LEAST, [f"method.gate.loss={text}"]).method.gate.loss
+    assert (bound.value, bound.of_chance) == (value, of_chance)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "chance", "0.3 cats"])
+def test_no_other_bound_is(text: str) -> None:
+    assert "method.gate.loss" in refusal(f"method.gate.loss={text}")
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("optimiser.rat=1", "optimiser.rat is no key of a recipe; did you mean rate?"),
+        ("optimizer.rate=1", "optimizer is no key of a recipe; did you mean optimiser?"),
+        ("model.architecture.widht=1", "model.architecture.widht is no key of a recipe; did you mean width?"),
+        ("data.synthetic.poeple=1", "did you mean people?"),
+        ("method.gate.loss={valeu: 1}", "did you mean value?"),
+        ("method.eps=1/255", "did you mean method.attack.eps or evaluation.eps?"),
+        ("minutes=10", "did you mean run.minutes?"),
+        ("head.zzz=1", "head.zzz is no key of a recipe; known keys: kind, m, s"),
+    ],
+)
+def test_a_wrong_key_is_answered_with_the_nearest_right_one(override: str, answer: str) -> None:
+    assert answer in refusal(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("head.kind=arcfase", "head.kind = 'arcfase': Input should be 'arcface', 'cosface'"),
+        ("data.batch=1", "data.batch = 1: Input should be greater than or equal to 2"),
+        ("data.validation=1", "data.validation = 1: Input should be less than 1"),
+        ("run.seed=-1", "run.seed = -1: Input should be greater than or equal to 0"),
+        ("optimiser=3", "optimiser = 3"),
+        ("run.steps", "--set run.steps: write section.key=value"),
+        ("data.size=[112", "--set data.size=[112: the value is not YAML"),
+    ],
+)
+def test_a_wrong_value_is_named(override: str, answer: str) -> None:
+    assert answer in refusal(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["data.images=null"], "give either data.images"),
+        (["data.synthetic.people=4"], "give either data.images"),
+        (["run.steps=null"], "give exactly one of run.steps, run.epochs and run.minutes, got none"),
+        (["head.kind=none"], "give model.start"),
+        (["method.regularizer.reference_source=1"], "give model.start"),
+        (["method.targets.kind=none"], "set attack.goal: dodge and regularizer.triplet: 0"),
+        (["method.source=0"], "set gate.kind: always and timing: next"),
+        (["method.targets.designate=map"], "targets.designate map and targets.map FILE belong together"),
+        (["method.targets.map=m.yaml"], "targets.designate map and targets.map FILE belong together"),
+        (["method.batchnorm=frozen"], "give model.start"),
+        (["method.gate.kind=verification", "data.validation=0"], "data.validation above 0"),
+        (["data.batch=9", "optimiser.accumulate=2"], "data.batch 9 does not part into 2 equal micro-batches"),
+        (["data.batch=4", "optimiser.accumulate=4"], "equal micro-batches of two or more"),
+        (["data.sampling=balanced", "data.batch=9", "data.images_per_person=2"], "no multiple of data.images_per_person"),
+        (["evaluation.eps=[]"], "eps is empty"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused_with_the_remedy(overrides: list[str], remedy: str) -> None:
+    assert remedy in refusal(*overrides)
+
+
+def test_every_key_can_be_overridden() -> None:
+    recipe = make_recipe(
+        LEAST,
+        ["name=other", "method.attack.kind=pgd", "method.attack.steps=7", "data.size=[112, 96]", "run.compile=on"],
+    )
+    assert (recipe.name, recipe.method.attack.kind, recipe.method.attack.steps) == ("other", "pgd", 7)
+    assert recipe.data.size == (112, 96)
+    assert recipe.run.compile == "on", "YAML reads a bare on as true"
+    assert make_recipe(LEAST, ["run.compile=off"]).run.compile == "off"
+    assert make_recipe(LEAST, ["optimiser.clip_norm=null"]).optimiser.clip_norm is None
+    assert make_recipe(LEAST, ["data.images=~/faces"]).data.images == Path.home() / "faces"
+    assert LEAST == {"name": "least", "data": {"images": "faces"}, "run": {"steps": 1}}, "the values given are kept"
+
+
+def test_a_length_replaces_one_in_another_unit() -> None:
+    assert make_recipe(LEAST, ["run.minutes=2"]).run.steps is None
+    run = make_recipe(LEAST, ["run.minutes=2", "run.epochs=3", "run.log_every=5"]).run
+    assert (run.steps, run.minutes, run.epochs, run.log_every) == (None, None, 3, 5)
+    assert make_recipe(LEAST, ["run.log_every=5"]).run.steps == 1
+
+
+def test_a_recipe_extends_another_section_by_section(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("name: base\ndata: {images: a, batch: 8}\nrun: {epochs: 3, seed: 5}\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "top.yaml").write_text("extends: ../base.yaml\ndata: {batch: 16}\nrun: {steps: 7}\n")
+    recipe = load_recipe(tmp_path / "inner" / "top.yaml", ["data.workers=0"])
+    assert (recipe.name, recipe.data.batch, recipe.data.workers, recipe.data.images) == ("base", 16, 0, Path("a"))
+    assert (recipe.run.steps, recipe.run.epochs, recipe.run.seed) == (7, None, 5)
+
+
+def test_files_that_are_no_recipe_are_named(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [\n")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "lost.yaml").write_text("extends: nowhere.yaml\n")
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    for name, said in {
+        "list.yaml": "holds no mapping of sections",
+        "broken.yaml": "is not YAML",
+        "binary.yaml": "is not YAML",
+        "missing.yaml": "No such file.*recipes/ holds the ones that ship",
+        "lost.yaml": "nowhere.yaml: No such file",
+        "a.yaml": "extends itself",
+        "": "Is a directory",
+    }.items():
+        with pytest.raises(SteadfaceError, match=said):
+            load_recipe(tmp_path / name)
+
+
+def test_a_recipe_written_down_is_the_same_recipe() -> None:
+    for path in SHIPPED:
+        recipe = load_recipe(path, needs(path))
+        again = make_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
+        assert again == recipe

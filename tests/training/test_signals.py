@@ -1,0 +1,45 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from steadface.training.signals import stop_on_signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_a_request(number: signal.Signals) -> None:
+    with stop_on_signal() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+
+
+def test_the_second_signal_interrupts_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("not interrupted")
+
+
+def test_the_handlers_that_were_there_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), stop_on_signal():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+        raise ZeroDivisionError
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_off_the_main_thread_signals_are_left_alone() -> None:
+    found = []
+
+    def enter() -> None:
+        with stop_on_signal() as stop:
+            found.append((bool(stop), signal.getsignal(signal.SIGINT)))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [(False, before)]
