@@ -76,7 +76,7 @@ SCRATCH = Setting(
         "model.architecture.blocks": [1, 2, 3, 1],
         "head.kind": "cosface",
         "head.m": 0.15,
-        "method.gate.loss": "0.75 chance",
+        "method.gate.loss": "0.85 chance",
         "evaluation.fmr": 0.1,
         "evaluation.eps": ["2/255", "4/255"],
     },

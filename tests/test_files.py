@@ -59,5 +59,5 @@ def test_the_leftover_of_a_killed_writer_is_written_over(tmp_path: Path) -> None
 
 def test_where_no_folder_can_be_the_error_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SteadfaceError, match="Not a directory|File exists"):
+    with pytest.raises(SteadfaceError, match=r"Not a directory|File exists"):
         write_atomically(tmp_path / "file" / "inner.bin", b"")

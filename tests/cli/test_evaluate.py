@@ -101,7 +101,9 @@ def test_it_takes_a_run_a_checkpoint_and_its_own_report(
     run, figures = tmp_path / "run", []
     for model in (run, run / "model.safetensors", run / "checkpoints" / "step-000000004.safetensors"):
         out = tmp_path / "out.json"
-        said = call("evaluate", model, "--images", faces, "--pairs", pairs, "--json", out, "--report", tmp_path / "page")
+        said = call(
+            "evaluate", model, "--images", faces, "--pairs", pairs, "--json", out, "--report", tmp_path / "page"
+        )
         assert said.code == 0, said.err
         figures.append({**json.loads(out.read_text()), "model": None})
         assert f"report: {tmp_path / 'page' / 'report.html'}\n" in said.out
@@ -124,7 +126,7 @@ def test_missing_files_are_named(call: Call, model: Path, faces: Path, pairs: Pa
         (["--images", tmp_path / "none"], f"{tmp_path / 'none'} is not a folder of faces"),
         (["--images", tmp_path / "none", "--pairs", pairs], f"{tmp_path / 'none'} is not a folder"),
         (["--images", faces, "--pairs", tmp_path / "none.txt"], f"cannot read the pairs file {tmp_path / 'none.txt'}"),
-        (["--images", tmp_path, "--pairs", pairs], "45 of the 45 images"),
+        (["--images", tmp_path, "--pairs", pairs], "42 of the 42 images"),
         (["--bin", tmp_path / "none.bin"], "none.bin"),
         (["--images", faces, "--attack", "pgd", "--fmr", "1e-9"], "1e-09"),
     ):

@@ -20,8 +20,14 @@ def test_help_names_every_command(call: Call) -> None:
 @pytest.mark.parametrize(
     ("command", "explained"),
     [
-        ("demo", ["built-in synthetic faces", "clean beside gated", "--out", "Where the runs and the report go", "--set"]),
-        ("train", ["Train the recognisers of a recipe", "Ctrl-C saves and says how to go on", "--set", "Override a key"]),
+        (
+            "demo",
+            ["built-in synthetic faces", "clean beside gated", "--out", "Where the runs and the report go", "--set"],
+        ),
+        (
+            "train",
+            ["Train the recognisers of a recipe", "Ctrl-C saves and says how to go on", "--set", "Override a key"],
+        ),
         ("resume", ["stopped or killed, from its newest checkpoint", "A run folder"]),
         ("faces", ["synthetic faces as identity folders", "--people", "How many identities", "--seed", "--size"]),
         (
@@ -49,7 +55,10 @@ def test_without_a_command_there_is_help(call: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (["train", "nowhere.yaml"], "recipe nowhere.yaml: No such file or directory; recipes/ holds the ones that ship"),
+        (
+            ["train", "nowhere.yaml"],
+            "recipe nowhere.yaml: No such file or directory; recipes/ holds the ones that ship",
+        ),
         (["train", "clean"], "give either data.images"),
         (["train", "clean", "--set", "data.images=/nowhere"], "/nowhere is not a folder of faces nor a .rec file"),
         (["train", "clean", "--set", "method.gate.kin=loss"], "did you mean kind?"),

@@ -10,7 +10,17 @@ from steadface.training import loop
 
 from .conftest import Call
 
-ARM = {"accuracy", "eer", "genuine_mean", "impostor_mean", "operating_points", "attacks", "seconds", "steps", "duty_cycle"}
+ARM = {
+    "accuracy",
+    "eer",
+    "genuine_mean",
+    "impostor_mean",
+    "operating_points",
+    "attacks",
+    "seconds",
+    "steps",
+    "duty_cycle",
+}
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -40,7 +40,7 @@ def lie_in_wait(moment: str, after: int) -> None:
         fsync = os.fsync
 
         def half(descriptor: int) -> None:
-            if due(os.readlink(f"/proc/self/fd/{descriptor}")):
+            if due(Path(f"/proc/self/fd/{descriptor}").readlink().name):
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
                 die()
             fsync(descriptor)

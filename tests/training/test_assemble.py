@@ -89,7 +89,9 @@ def test_the_same_seed_builds_the_same_trainer() -> None:
         parts = assembled(f"run.seed={seed}", "method.attack.kind=generator", "method.gate.kind=always")
         assert parts.proposer is not None
         modules = {"b": parts.backbone, "o": parts.objective, "p": parts.proposer.network}
-        return {f"{k}.{name}": p for k, module in modules.items() for name, p in module.named_parameters() if p.ndim > 1}
+        return {
+            f"{k}.{name}": p for k, module in modules.items() for name, p in module.named_parameters() if p.ndim > 1
+        }
 
     state = torch.get_rng_state()
     first, same, other = weights(1), weights(1), weights(2)
@@ -116,7 +118,9 @@ def test_gates_and_what_they_judge() -> None:
 
     assert gate("method.gate.kind=loss", "method.gate.loss=3") == (ThresholdGate(-3.0), negative_loss)
     chance = heads.CosFace(6, 8, s=8, m=0.1).chance_loss()
-    assert gate("method.gate.kind=loss", "method.gate.loss=0.5 chance")[0] == ThresholdGate(pytest.approx(-0.5 * chance))
+    assert gate("method.gate.kind=loss", "method.gate.loss=0.5 chance")[0] == ThresholdGate(
+        pytest.approx(-0.5 * chance)
+    )
     smoothed = SmoothedGate(-3.0, decay=0.8, hysteresis=0.2)
     options = ("method.gate.loss=3", "method.gate.decay=0.8", "method.gate.hysteresis=0.2")
     assert gate("method.gate.kind=smoothed", *options)[0] == smoothed
@@ -148,7 +152,7 @@ def test_attacks() -> None:
     assert (l2.ball.norm, l2.ball.radius) == ("l2", 2.0)
 
 
-def test_targets(tmp_path: Path) -> None:
+def test_targets() -> None:
     def targets(*overrides: str) -> object:
         return assembled(*(f"method.targets.{override}" for override in overrides)).trainer.targets
 
@@ -184,7 +188,9 @@ def test_faces_are_split_by_people_and_say_what_was_left_out(tmp_path: Path) -> 
     assert open_recipe_faces(tiny(tmp_path)).messages == ()
 
 
-@pytest.mark.parametrize("options", [[], ["data.sampling=balanced", "data.images_per_person=2"], ["data.augmentation={mirror: 0}"]])
+@pytest.mark.parametrize(
+    "options", [[], ["data.sampling=balanced", "data.images_per_person=2"], ["data.augmentation={mirror: 0}"]]
+)
 def test_batches_are_of_the_size_asked_for(options: list[str]) -> None:
     batch = one_batch("data.size=[20, 16]", *options)
     assert batch.images.shape == (4, 3, 20, 16)
@@ -253,7 +259,9 @@ def test_a_map_of_targets_names_everybody(tmp_path: Path) -> None:
     path.write_text("ada: bo\nbo: 3\n3: ada\n")  # YAML reads 3 as a number, and people are called that
     assert read_target_map(path, people).tolist() == [1, 2, 0]
     path.write_text(yaml.safe_dump({"ada": "bo", "bo": "zoe"}))
-    with pytest.raises(SteadfaceError, match=r"1 unknown people \(first: \['zoe'\]\), 1 of the 3 .* \(first: \['3'\]\)"):
+    with pytest.raises(
+        SteadfaceError, match=r"1 unknown people \(first: \['zoe'\]\), 1 of the 3 .* \(first: \['3'\]\)"
+    ):
         read_target_map(path, people)
     for text in ("- a list", "", "a: ["):
         path.write_text(text)

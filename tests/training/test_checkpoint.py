@@ -49,7 +49,9 @@ def test_a_write_that_fails_costs_no_older_checkpoint(tmp_path: Path, monkeypatc
     with pytest.raises(SteadfaceError) as reported:
         checkpoint.save(tmp_path, at(2), keep=1)
     assert "No space left" in str(reported.value)
-    assert f"the last good checkpoint is {first}, to go on from with: steadface resume {tmp_path}" in str(reported.value)
+    assert f"the last good checkpoint is {first}, to go on from with: steadface resume {tmp_path}" in str(
+        reported.value
+    )
     assert checkpoint.paths(tmp_path) == [first]
     assert checkpoint.load(first).state["step"] == 1
 

@@ -86,7 +86,9 @@ def test_a_full_disk_is_reported_and_closing_stays_quiet(tmp_path: Path) -> None
     log._file.close()
     with Path("/dev/full").open("w") as full:
         log._file = full
-        with pytest.raises(SteadfaceError, match=r"cannot write the log of .*No space left.*there is no checkpoint yet"):
+        with pytest.raises(
+            SteadfaceError, match=r"cannot write the log of .*No space left.*there is no checkpoint yet"
+        ):
             log.step(1, 1.0, {})
         log.close()
 

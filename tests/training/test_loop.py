@@ -1,4 +1,5 @@
 import errno
+import itertools
 import logging
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -224,7 +226,7 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint_whole(
     out, fsync = tmp_path / "run", os.fsync
 
     def full(descriptor: int) -> None:
-        if "step-000000004" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if "step-000000004" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -243,35 +245,24 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint_whole(
     assert_same_run(out, tmp_path / "whole")
 
 
-def test_a_log_that_cannot_be_written_names_the_last_good_checkpoint(tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_a_log_that_cannot_be_written_names_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write = tmp_path / "run", loop.MetricsLog.step
 
-    def fill(at: Progress) -> None:
-        if at.step == 3:  # a device on which every write fails for want of space
-            (out / "checkpoints" / "step-000000002.safetensors").stat()
-            run_log._file.close()
-            run_log._file = Path("/dev/full").open("w")
+    def full(self: loop.MetricsLog, step: int, *rest: Any) -> None:
+        if step == 4:  # a device on which every write fails for want of space
+            self._file.close()
+            self._file = Path("/dev/full").open("w")  # noqa: SIM115 - the log closes it
+        write(self, step, *rest)
 
-    logs = []
-    make = loop.MetricsLog
-
-    def remember(*args: object, **kwargs: object) -> object:
-        logs.append(make(*args, **kwargs))
-        return logs[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        run = TrainingRun.start(tiny(out))
-        patch.setattr(loop, "MetricsLog", remember)
-
-        def observe(at: Progress) -> None:
-            nonlocal run_log
-            run_log = logs[-1]
-            fill(at)
-
-        run_log = None
-        with pytest.raises(SteadfaceError, match=r"cannot write the log.*No space left.*step-000000002\.safetensors"):
-            run.train(observe)
-    assert TrainingRun.resume(out).train().finished
+    monkeypatch.setattr(loop.MetricsLog, "step", full)
+    with pytest.raises(SteadfaceError, match=r"cannot write the log.*No space left.*step-000000002\.safetensors"):
+        TrainingRun.start(tiny(out)).train()
+    monkeypatch.undo()
+    TrainingRun.resume(out).train()
+    TrainingRun.start(tiny(tmp_path / "whole")).train()
+    assert_same_run(out, tmp_path / "whole")
 
 
 def test_a_model_that_cannot_be_written_names_the_last_checkpoint(tmp_path: Path) -> None:
@@ -369,7 +360,7 @@ def test_a_run_is_as_long_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (outcome.finished, outcome.steps, outcome.seconds) == (True, expected, expected)
     assert [at.step for at in seen] == list(range(1, expected + 1))
     assert seen[-1].done == 1
-    assert all(before.done < after.done for before, after in zip(seen, seen[1:], strict=False))
+    assert all(before.done < after.done for before, after in itertools.pairwise(seen))
 
 
 def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:

@@ -42,7 +42,16 @@ def _values(path: Path) -> dict[str, Any]:
 
 def test_all_the_recipes_promised_ship() -> None:
     names = {path.stem for path in SHIPPED}
-    assert names >= {"clean", "pgd_at", "trades", "gated_literal", "gated", "gated_no_targets", "gated_generator", "demo"}
+    assert names >= {
+        "clean",
+        "pgd_at",
+        "trades",
+        "gated_literal",
+        "gated",
+        "gated_no_targets",
+        "gated_generator",
+        "demo",
+    }
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -165,7 +174,10 @@ def test_a_wrong_value_is_named(override: str, answer: str) -> None:
         (["method.gate.kind=verification", "data.validation=0"], "data.validation above 0"),
         (["data.batch=9", "optimiser.accumulate=2"], "data.batch 9 does not part into 2 equal micro-batches"),
         (["data.batch=4", "optimiser.accumulate=4"], "equal micro-batches of two or more"),
-        (["data.sampling=balanced", "data.batch=9", "data.images_per_person=2"], "no multiple of data.images_per_person"),
+        (
+            ["data.sampling=balanced", "data.batch=9", "data.images_per_person=2"],
+            "no multiple of data.images_per_person",
+        ),
         (["evaluation.eps=[]"], "eps is empty"),
     ],
 )
