@@ -73,6 +73,21 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_ends_bitwise_equal(tmp_path: Path, 
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_a_rate_measured_now_and_then_is_measured_when_it_would_have_been(tmp_path: Path) -> None:
+    measured = [
+        "data.validation=0.4",
+        "data.synthetic.people=10",
+        "method.gate.kind=verification",
+        "method.gate.every=4",
+        "method.gate.fmr=0.2",
+        "method.gate.threshold=0.1",
+    ]
+    TrainingRun.start(tiny(tmp_path / "whole", *measured)).train()
+    TrainingRun.start(tiny(tmp_path / "stopped", *measured)).train(Stop(3))
+    TrainingRun.resume(tmp_path / "stopped").train()
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
 def test_what_a_users_function_draws_from_torch_goes_on_too(tmp_path: Path) -> None:
     recipe = [
         *GATED,

@@ -11,7 +11,7 @@ from steadface.attacks import NFGSM, ball
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.training.gate import FixedGate
-from steadface.training.objective import MarginObjective
+from steadface.training.objective import MarginObjective, SelfReference
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.step import NonFiniteLoss, Weights
 from steadface.training.targets import KeptBlend, Mapped, Nearest, OtherFace, PerturbedSource, RandomOther
@@ -203,6 +203,8 @@ def test_adversarial_samples_move_their_cosines_in_training_too(make_trainer, ma
 class Poisoned(nn.Module):
     """FR that turns bad at the chosen call, on clean or on adversarial samples."""
 
+    labelled = True
+
     def __init__(self, inner, *, value, clean, call):
         super().__init__()
         self.inner, self.value, self.clean, self.calls, self.bad_call = inner, value, clean, 0, call
@@ -352,3 +354,47 @@ def test_adversarial_training_without_source_term_judges_the_clean_loss(make_tra
     (batch,) = batches(1)
     clean = F.cross_entropy(make_head()(network().eval()(batch.images), batch.labels), batch.labels)
     assert trainer.step(batch).loss == pytest.approx(float(clean.detach()), rel=1e-5)
+
+
+def test_without_labels_every_image_is_its_own_class(make_trainer, network, batches, watched_targets):
+    """Whatever folder they came from: the images of one folder may designate each other."""
+    frozen = network().eval().requires_grad_(False)
+    targets = watched_targets(OtherFace(designate=Nearest(same_person=1.0)))
+    trainer = make_trainer(
+        objective=SelfReference(),
+        batchnorm="frozen",
+        targets=targets,
+        timing="next",
+        reference=lambda images: F.normalize(frozen(images)),
+    )
+    (batch,) = batches(1)
+    trainer.step(Batch(images=batch.images, labels=torch.zeros_like(batch.labels)))
+    ((source, found),) = targets.calls
+    assert source.labels.tolist() == list(range(len(batch.labels)))
+    assert bool((found.labels != source.labels).all())
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(clip_norm, make_trainer, batches, weights_of):
+    """A finite loss can have an infinite gradient; an update with it would end the run one step later."""
+
+    def rootless(embeddings):
+        return (embeddings.adversarial - embeddings.adversarial.detach()).abs().sum().sqrt()
+
+    trainer = make_trainer(regularizer=rootless, clip_norm=clip_norm, timing="next")
+    before = {name: value.clone() for name, value in weights_of(trainer).items() if "running" not in name}
+    with pytest.raises(NonFiniteLoss, match="gradient"):
+        trainer.step(batches(1)[0])
+    assert all(torch.equal(value, weights_of(trainer)[name]) for name, value in before.items() if value.ndim > 0)
+
+
+def test_targets_that_the_regulariser_does_not_use_are_not_embedded(make_trainer, network, batches):
+    sizes = []
+    counted = network()
+    counted.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    blend = KeptBlend(designate=Nearest())
+    for weight, largest in ((0.0, 8), (1.0, 16)):
+        sizes.clear()
+        trainer = make_trainer(network=counted, targets=blend, regularizer=PullRepel(target_pull=weight), timing="next")
+        trainer.step(batches(1)[0])
+        assert max(sizes) == largest

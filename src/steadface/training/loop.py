@@ -260,12 +260,7 @@ class TrainingRun:
         log.validation(self.step, metrics.to_json())
 
     def _export(self) -> None:
-        facts = {
-            "recipe": self.recipe.name,
-            "steps": self.step,
-            "seconds": self.seconds,
-            "duty_cycle": self.duty_cycle,
-        }
+        facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
         try:
             save_backbone(self.folder / runfolder.MODEL_FILE, self._parts.backbone, facts)
         except SteadfaceError as error:

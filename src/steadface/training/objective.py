@@ -13,6 +13,10 @@ from steadface.training.regularizers import cosine
 class Objective(Protocol):
     """``FR``: raw embeddings ``(B, D)`` of samples that are, or should pass as, the people ``labels``."""
 
+    @property
+    def labelled(self) -> bool:
+        """Whether identities are known; without them every image is its own class."""
+
     def __call__(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:
         """The mean loss, a scalar. ``clean`` marks source passes, the only ones that may move statistics."""
 
@@ -28,6 +32,8 @@ class Objective(Protocol):
 
 class MarginObjective(nn.Module):
     """Cross-entropy of a head's logits over the identities (mean over the batch)."""
+
+    labelled = True
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -49,6 +55,8 @@ class MarginObjective(nn.Module):
 
 class SelfReference(nn.Module):
     """Without labels every image is its own class: ``mean(1 - cos(z, z_ref))`` against a frozen copy's embedding."""
+
+    labelled = False
 
     def forward(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:  # noqa: ARG002
         assert reference is not None, "training without labels needs a frozen reference"

@@ -71,6 +71,11 @@ class PullRepel:
     reference_adversarial: float = 0.0
     reference_source: float = 0.0
 
+    @property
+    def uses_target(self) -> bool:
+        """Whether target samples that keep their identity have to be embedded."""
+        return self.target_pull > 0
+
     def __call__(self, e: Embeddings, /) -> Tensor:
         total = torch.zeros((), device=e.source.device)
         if self.triplet and e.repel is not None:

@@ -38,7 +38,7 @@ Timing = Literal["same", "next"]
 
 
 class NonFiniteLoss(Exception):
-    """A loss came out NaN or infinite; the weights have not been updated with it."""
+    """A loss or its gradient came out NaN or infinite; the weights have not been updated with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +202,8 @@ class Trainer:
             batch.images.chunk(self.accumulate), batch.labels.chunk(self.accumulate), strict=True
         ):
             reference = None if self.reference is None else self.reference(images)
+            if not self.objective.labelled:
+                labels = torch.arange(len(images), device=images.device)
             yield _Part(images=images, labels=labels, share=len(images) / len(batch.images), reference=reference)
 
     def _source_embeddings(self, part: _Part) -> tuple[Tensor, Tensor]:
@@ -237,9 +239,9 @@ class Trainer:
 
     def _robust_embeddings(self, x_a: Tensor, targets: Targets | None) -> tuple[Tensor, Tensor | None]:
         """Raw embeddings of adversarial samples and, in the same pass, of targets that are pulled home."""
-        pulled = targets is not None and targets.keeps_identity
         with self.batchnorm.adversarial():
-            if targets is None or not pulled:
+            # A function of the user's own that does not say is taken to use the targets.
+            if targets is None or not targets.keeps_identity or not getattr(self.regularizer, "uses_target", True):
                 return self.network(x_a), None
             e_a, e_t = self.network(torch.cat([x_a, targets.images])).chunk(2)
             return e_a, e_t
@@ -274,9 +276,12 @@ class Trainer:
         return value
 
     def _update(self) -> None:
-        if self.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # Without a bound the gradients stay as they are, and the norm still tells whether they are finite.
+        norm = float(nn.utils.clip_grad_norm_(parameters, math.inf if self.clip_norm is None else self.clip_norm))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteLoss(f"the loss is finite, but the norm of its gradient became {norm}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
