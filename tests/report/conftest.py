@@ -29,6 +29,7 @@ def _history(steps: int = 60, *, gated: bool = True) -> History:
         gate = bool(gated and loss < 3)
         record = {"step": step, "seconds": 0.5 * step, "loss": loss, "gate": gate, "threshold": 3.0, "lr": 0.1}
         records.append(record | {"adversarial_loss": loss + 2 if gate else None, "eps": 4 / 255 if gate else 0.0})
+    records.append({"step": steps // 2, "validation": {"eer": 0.2, "tar": 0.4}})
     records.append({"step": steps, "validation": {"eer": 0.1, "tar": 0.7}})
     return history_from(records)
 

@@ -29,6 +29,12 @@ def test_nothing_to_draw_gives_no_figure(make_arm):
     assert error_figure([bare], LINF) is None
 
 
+def test_a_single_look_at_the_held_out_people_is_no_curve(make_arm, make_history):
+    history = make_history()
+    assert validation_figure([make_arm(history=history)]) is not None
+    assert validation_figure([make_arm(history=replace(history, validation=history.validation[-1:]))]) is None
+
+
 def test_unfinished_numbers_do_not_stop_a_figure(make_arm, make_history):
     history = make_history()
     empty = np.full_like(history.loss, np.nan)

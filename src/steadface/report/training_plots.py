@@ -127,12 +127,12 @@ def _end(history: History) -> float:
 
 
 def validation_figure(arms: Sequence[Arm], *, key: str = "eer") -> str | None:
-    """The figure `key` of the held-out people by step, arms as lines; SVG text, None where no arm has it."""
+    """The figure `key` of the held-out people by step, arms as lines; SVG text, None where no arm has two of them."""
     series = [
         [(point.step, number(point.figures, key)) for point in (arm.history.validation if arm.history else ())]
         for arm in arms
     ]
-    if not any(math.isfinite(value) for points in series for _, value in points):
+    if all(sum(math.isfinite(value) for _, value in points) < 2 for points in series):
         return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")

@@ -23,7 +23,7 @@ class FastNetwork:
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._call = torch.compile(backbone, dynamic=False) if compiled else backbone
+        self._call = torch.compile(backbone) if compiled else backbone
         self._bf16 = bf16
 
     def __call__(self, images: Tensor) -> Tensor:
