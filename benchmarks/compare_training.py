@@ -89,9 +89,9 @@ SCRATCH = Setting(
 START = Setting(
     overrides={
         "data.workers": 0,
-        "data.batch": 32,
+        "data.batch": 16,
         "method.batchnorm": "frozen",
-        "method.attack.ramp": 40,
+        "method.attack.ramp": 20,
         "method.gate.loss": 1.0,
         "optimiser.rate": 0.01,
         "evaluation.eps": ["2/255"],
@@ -108,7 +108,7 @@ START = Setting(
         arm("gated_generator"),
     ),
     fmr=0.01,
-    eps=("1/255", "2/255", "4/255"),
+    eps=("1/255", "2/255"),
     mirror=False,
     pairs=50,
 )
