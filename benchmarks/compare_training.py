@@ -82,9 +82,9 @@ SCRATCH = Setting(
     },
     arms=(arm("clean"), arm("pgd_at"), arm("gated"), *CONTROLS),
     fmr=0.1,
-    eps=("1/255", "2/255", "4/255"),
-    mirror=True,
-    pairs=200,
+    eps=("2/255", "4/255"),
+    mirror=False,
+    pairs=50,
 )
 START = Setting(
     overrides={
@@ -108,9 +108,9 @@ START = Setting(
         arm("gated_generator"),
     ),
     fmr=0.01,
-    eps=("1/255", "2/255"),
+    eps=("2/255",),
     mirror=False,
-    pairs=50,
+    pairs=40,
 )
 
 
