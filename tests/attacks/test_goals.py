@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from steadface.attacks import dodge, dodge_or_impersonate, impersonate
+from steadface.attacks.goals import template
 
 
 def flat(images):
@@ -65,3 +66,18 @@ def test_each_sample_dodges_its_own_or_impersonates_the_other(images, references
     expected = torch.where(dodges, -cosines(images, references), cosines(images, other))
     assert torch.allclose(score(images), expected, atol=1e-6)
     assert torch.allclose(score.anchors, F.normalize(torch.where(dodges[:, None], references, other)))
+
+
+def test_a_template_is_the_mean_direction_of_its_references_whatever_their_lengths(images, seeded):
+    several = torch.randn(len(images), 3, images[0].numel(), generator=seeded(2))
+    units = several / several.norm(dim=-1, keepdim=True)
+    enrolled = template(several * torch.tensor([1.0, 5.0, 0.1]).view(1, 3, 1))
+    assert torch.allclose(enrolled.norm(dim=-1), torch.ones(len(images)))
+    assert torch.allclose(torch.cosine_similarity(enrolled, units.mean(1)), torch.ones(len(images)))
+    # Its cosine is the mean of the cosines to the references, up to a factor of each template.
+    mean = torch.einsum("bd,btd->b", F.normalize(flat(images)), units) / 3
+    assert torch.allclose(impersonate(flat, enrolled)(images) * units.mean(1).norm(dim=-1), mean, atol=1e-6)
+
+
+def test_a_template_of_one_is_that_one(references):
+    assert torch.allclose(template(references[:, None]), F.normalize(references))

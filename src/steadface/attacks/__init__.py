@@ -1,29 +1,52 @@
 """Attacks on embeddings: balls of perturbations, goals on cosines, and one attack a file."""
 
+from steadface.attacks.apgd import APGD
 from steadface.attacks.balls import L2, Ball, Linf, Norm, ball
 from steadface.attacks.base import Attack
+from steadface.attacks.cw import CarliniWagnerL2
+from steadface.attacks.fgsm import FGSM
+from steadface.attacks.fmn import FMN
 from steadface.attacks.generator import GenerativeAttack, PerturbationNetwork
-from steadface.attacks.goals import CosineScore, Score, dodge, dodge_or_impersonate, impersonate
+from steadface.attacks.goals import CosineScore, Score, dodge, dodge_or_impersonate, impersonate, template
 from steadface.attacks.gradients import crafting, score_and_gradient
+from steadface.attacks.mifgsm import MIFGSM
+from steadface.attacks.minimum_norm import Bisection, Closest, minimum_distance
 from steadface.attacks.nfgsm import NFGSM
 from steadface.attacks.pgd import PGD
+from steadface.attacks.transfer import Ensemble, Transformed, Transforms, on_surrogates
+from steadface.attacks.universal import FixedPerturbation, Universal
 
 __all__ = [
+    "APGD",
+    "FGSM",
+    "FMN",
     "L2",
+    "MIFGSM",
     "NFGSM",
     "PGD",
     "Attack",
     "Ball",
+    "Bisection",
+    "CarliniWagnerL2",
+    "Closest",
     "CosineScore",
+    "Ensemble",
+    "FixedPerturbation",
     "GenerativeAttack",
     "Linf",
     "Norm",
     "PerturbationNetwork",
     "Score",
+    "Transformed",
+    "Transforms",
+    "Universal",
     "ball",
     "crafting",
     "dodge",
     "dodge_or_impersonate",
     "impersonate",
+    "minimum_distance",
+    "on_surrogates",
     "score_and_gradient",
+    "template",
 ]

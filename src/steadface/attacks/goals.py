@@ -49,6 +49,13 @@ class CosineScore:
         return torch.zeros_like(values, dtype=torch.bool) if self.enough is None else values >= self.enough
 
 
+def template(references: Tensor) -> Tensor:
+    """The one reference ``(..., D)`` that enrolling several ``(..., T, D)`` of a person makes: the normalised mean of
+    the unit embeddings. `dodge` and `impersonate` take it like the embedding of a single image.
+    """
+    return F.normalize(F.normalize(references, dim=-1).mean(-2), dim=-1)
+
+
 def dodge(embed: Embed, references: Tensor, *, threshold: float | None = None) -> CosineScore:
     """Look unlike ``references``: maximise ``-cos``; success is a cosine below the verifier's threshold."""
     enough = None
