@@ -238,9 +238,16 @@ def test_a_failing_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_an_absent_folder_is_reported(tmp_path: Path) -> None:
+def test_an_absent_folder_is_made(tmp_path: Path) -> None:
+    backbone, path = trained(SMALL), tmp_path / "absent" / "model.safetensors"
+    save_backbone(path, backbone, {})
+    assert load_backbone(path).architecture == backbone.architecture
+
+
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(SteadfaceError, match="cannot write"):
-        save_backbone(tmp_path / "absent" / "model.safetensors", trained(SMALL), {})
+        save_backbone(tmp_path / "taken" / "model.safetensors", trained(SMALL), {})
 
 
 def mobilefacenet_pytorch_keys() -> dict[str, str]:
