@@ -21,13 +21,15 @@ ALLOWED: dict[str, set[str]] = {
     "data": SHARED,
     "backbones": SHARED,
     "heads": {"margins", "errors"},
+    "models": FACES | SHARED,  # recognisers of any origin
     "evaluation": MATHEMATICS | FACES | SHARED,
+    "audit": {"evaluation", "models"} | MATHEMATICS | FACES | SHARED,
     "report": MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
-    "api": {"training", "evaluation", "report"} | MATHEMATICS | FACES | SHARED,
-    "cli": {"api", "recipes", "training", "evaluation", "report"} | MATHEMATICS | FACES | SHARED,
+    "api": {"training", "evaluation", "report", "models", "audit"} | MATHEMATICS | FACES | SHARED,
+    "cli": {"api", "recipes", "training", "evaluation", "report", "models", "audit"} | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli"},
-    "__init__": {"api", "training", "evaluation", "report"} | MATHEMATICS | FACES | SHARED,
+    "__init__": {"api", "training", "evaluation", "report", "models", "audit"} | MATHEMATICS | FACES | SHARED,
 }
 """Package or module directly below ``steadface`` -> what it may import of the others."""
 
