@@ -1,7 +1,7 @@
 import pytest
 from scipy.stats import binom
 
-from steadface.evaluation.intervals import clopper_pearson
+from steadface.evaluation.intervals import clopper_pearson, trials_for_width
 
 
 def test_no_error_in_n_trials_has_the_closed_form() -> None:
@@ -27,3 +27,18 @@ def test_no_trials_say_nothing() -> None:
 def test_impossible_counts_are_refused(successes: int, trials: int, confidence: float) -> None:
     with pytest.raises(ValueError, match=r"give 0 <=|between 0 and 1"):
         clopper_pearson(successes, trials, confidence=confidence)
+
+
+@pytest.mark.parametrize("width", [0.3, 0.1, 0.05])
+def test_trials_for_a_width_are_the_fewest_that_reach_it(width: float) -> None:
+    def widest(trials: int) -> float:
+        return max(high - low for low, high in (clopper_pearson(hits, trials) for hits in range(trials + 1)))
+
+    trials = trials_for_width(width)
+    assert widest(trials) <= width < widest(trials - 2)  # odd and even numbers of trials differ a little
+
+
+def test_a_width_that_is_none_is_refused() -> None:
+    for width in (0.0, 1.0, -0.1):
+        with pytest.raises(ValueError, match="width"):
+            trials_for_width(width)

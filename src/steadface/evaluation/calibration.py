@@ -98,26 +98,60 @@ class Calibration:
         }
 
 
-def split_for_attack(pairs: PairSet, *, fmr: float, max_pairs: int, seed: int) -> AttackSplit:
+def split_for_attack(
+    pairs: PairSet, *, fmr: float, max_pairs: int, seed: int, most_images: int = MAX_CROSS_IMAGES, checked: bool = True
+) -> AttackSplit:
     """Draw `max_pairs` genuine and as many impostor pairs, even over the folds, and the people to calibrate on.
 
     Should that touch more than half of the people, or should the people not be known, the pairs come from every
-    second fold only, so that the others stay clean. Costs no embedding. Raises `SteadfaceError` where the
-    impostor pairs left over do not support `fmr`.
+    second fold only, so that the others stay clean. At most `most_images` are calibrated on. Costs no embedding.
+    Raises `SteadfaceError` where the impostor pairs left over do not support `fmr`, unless the threshold comes from
+    elsewhere (`checked` false).
     """
     if not 0 < fmr < 1:
         raise SteadfaceError(f"FMR {fmr} is not a rate between 0 and 1; ask for e.g. 1e-2")
     if max_pairs < 1:
         raise SteadfaceError(f"max_pairs is {max_pairs}; attack at least one genuine and one impostor pair")
     names = np.unique(pairs.fold)
-    split = None if pairs.people is None else _split(pairs, names, fmr, max_pairs, seed)
+    split = None if pairs.people is None else _split(pairs, names, fmr, max_pairs, seed, most_images)
     if split is None or (len(names) > 1 and _touches_most(pairs, split)):
-        split = _split(pairs, names[::2], fmr, max_pairs, seed)
-    if not supports(split.impostor_pairs, fmr):
+        split = _split(pairs, names[::2], fmr, max_pairs, seed, most_images)
+    if checked and not supports(split.impostor_pairs, fmr):
         raise SteadfaceError(_shortage(split, max_pairs))
     if not len(split.genuine) or not len(split.impostor):
         raise SteadfaceError("an attack needs genuine and impostor pairs, and the pairs lack one of them")
     return split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Impostors:
+    """Clean `similarity` (n,) of different people, none of them attacked; what any threshold is read off.
+
+    `images` and `people` say how many they come from, None where they are listed pairs of unknown people.
+    """
+
+    similarity: NDArray[np.float32]
+    images: int | None = None
+    people: int | None = None
+
+    def at(self, fmr: float) -> Calibration:
+        """The threshold of that FMR. Raises `SteadfaceError` where the pairs are too few for it."""
+        if not supports(len(self.similarity), fmr):
+            raise SteadfaceError(f"only {len(self.similarity)} impostor pairs are readable, too few for FMR {fmr:g}")
+        return self.given(threshold_at(self.similarity, fmr), fmr)
+
+    def given(self, threshold: float, fmr: float | None = None) -> Calibration:
+        """What these pairs say of a threshold that came from elsewhere."""
+        measured = float(np.mean(self.similarity >= threshold))
+        return Calibration(
+            fmr=measured if fmr is None else fmr,
+            threshold=threshold,
+            measured_fmr=measured,
+            impostor_mean=float(self.similarity.mean(dtype=np.float64)),
+            impostor_pairs=len(self.similarity),
+            images=self.images,
+            people=self.people,
+        )
 
 
 def calibrate(split: AttackSplit, pairs: PairSet, embeddings: NDArray[np.float32]) -> Calibration:
@@ -125,29 +159,30 @@ def calibrate(split: AttackSplit, pairs: PairSet, embeddings: NDArray[np.float32
 
     Raises `SteadfaceError` where too few pairs remain.
     """
+    return clean_impostors(split, pairs, embeddings).at(split.fmr)
+
+
+def clean_impostors(split: AttackSplit, pairs: PairSet, embeddings: NDArray[np.float32]) -> Impostors:
+    """The similarities that `split` sets aside: all cross pairs of its images, or its listed pairs."""
     if split.images is None or pairs.people is None:
         first, second = embeddings[pairs.first[split.listed]], embeddings[pairs.second[split.listed]]
-        impostor = (first * second).sum(1)
-        impostor, images, people = impostor[np.isfinite(impostor)], None, None
-    else:
-        usable = split.images[np.isfinite(embeddings[split.images, 0])]
-        impostor = cross_similarities(embeddings[usable], pairs.people[usable]).impostor
-        images, people = len(usable), len(np.unique(pairs.people[usable]))
-    if not supports(len(impostor), split.fmr):
-        raise SteadfaceError(f"only {len(impostor)} impostor pairs are readable, too few for FMR {split.fmr:g}")
-    threshold = threshold_at(impostor, split.fmr)
-    return Calibration(
-        fmr=split.fmr,
-        threshold=threshold,
-        measured_fmr=float(np.mean(impostor >= threshold)),
-        impostor_mean=float(impostor.mean(dtype=np.float64)),
-        impostor_pairs=len(impostor),
-        images=images,
-        people=people,
+        similarity = (first * second).sum(1)
+        return Impostors(similarity=similarity[np.isfinite(similarity)])
+    return cross_impostors(embeddings[split.images], pairs.people[split.images])
+
+
+def cross_impostors(embeddings: NDArray[np.float32], people: Indices) -> Impostors:
+    """All cross pairs of different `people` (n,) among unit `embeddings` (n, D); rows of NaN are left out."""
+    usable = np.isfinite(embeddings[:, 0])
+    known = people[usable]
+    return Impostors(
+        similarity=cross_similarities(embeddings[usable], known).impostor,
+        images=int(usable.sum()),
+        people=len(np.unique(known)),
     )
 
 
-def _split(pairs: PairSet, folds: Indices, fmr: float, max_pairs: int, seed: int) -> AttackSplit:
+def _split(pairs: PairSet, folds: Indices, fmr: float, max_pairs: int, seed: int, most_images: int) -> AttackSplit:
     rng = np.random.default_rng(seed)
     attackable = np.isin(pairs.fold, folds)
     genuine = _stratified(pairs.fold, np.flatnonzero(attackable & pairs.same), max_pairs, rng)
@@ -157,7 +192,7 @@ def _split(pairs: PairSet, folds: Indices, fmr: float, max_pairs: int, seed: int
     if pairs.people is not None:
         used = np.union1d(pairs.first, pairs.second)
         other = used[~np.isin(pairs.people[used], _people(pairs, genuine, impostor))]
-        images = capped(other, rng)
+        images = capped(other, rng, most_images)
         count = count_impostors(pairs.people[images])
     return AttackSplit(fmr=fmr, genuine=genuine, impostor=impostor, images=images, listed=listed, impostor_pairs=count)
 

@@ -67,7 +67,7 @@ class AttackResult:
 class AttackExample:
     """One attacked pair for a sheet of images, each (H, W, 3) float32 in [0, 1].
 
-    The adversarial image is the attack's best one, found inside the ball of radius `eps`.
+    The adversarial image is the attack's best one, rounded to 8 bits, found inside the ball of radius `eps`.
     """
 
     attack: str

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from steadface.attacks.balls import Ball
 from steadface.attacks.base import Attack
+from steadface.attacks.gradients import crafting
 from steadface.data.loading import load_images
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
@@ -136,19 +137,20 @@ def _attack(
     """One batch, and those of its pairs that are among the first `examples` that the clean verifier gets right."""
     pairs, batch = attacked.pairs, attacked.chosen[rows]
     images = load_images(pairs.faces, pairs.first[batch], embedder.size).to(embedder.device)
-    outcome, adversarial = run_series(
-        embedder,
-        attacked.aim,
-        attacks,
-        images=images,
-        references=torch.from_numpy(attacked.embeddings[pairs.second[batch]]).to(embedder.device),
-        clean=torch.from_numpy(attacked.similarity[rows]).to(embedder.device),
-        generator=generator,
-    )
+    with crafting(embedder):
+        outcome = run_series(
+            embedder,
+            attacked.aim,
+            attacks,
+            images=images,
+            references=torch.from_numpy(attacked.embeddings[pairs.second[batch]]).to(embedder.device),
+            clean=torch.from_numpy(attacked.similarity[rows]).to(embedder.device),
+            generator=generator,
+        )
     shown = []
     right = np.flatnonzero(~attacked.aim.broken(attacked.similarity))[:examples]
     for row in np.flatnonzero(np.isin(rows, right)):
-        ball = attacks[int(outcome.found[row])].ball
+        ball = attacks[int((attacked.aim.sign * outcome.cosine_8bit[:, row]).argmax())].ball
         reference = load_images(pairs.faces, pairs.second[batch[row : row + 1]], embedder.size)[0]
         shown.append(
             AttackExample(
@@ -159,9 +161,9 @@ def _attack(
                 threshold=attacked.aim.threshold,
                 source=_picture(images[row]),
                 reference=_picture(reference),
-                adversarial=_picture(adversarial[row]),
+                adversarial=_picture(torch.from_numpy(outcome.images[-1, row]) / 255),
                 cosine_before=float(attacked.similarity[rows[row]]),
-                cosine_after=float(outcome.cosine[-1, row]),
+                cosine_after=float(outcome.cosine_8bit[-1, row]),
             )
         )
     return outcome, shown
@@ -179,8 +181,8 @@ def _results(
             fmr=fmr,
             threshold=attacked.aim.threshold,
             pairs=len(attacked.chosen),
-            errors=int(outcome.broken[number].sum()),
-            errors_8bit=int(outcome.broken_8bit[number].sum()),
+            errors=int(attacked.aim.broken(outcome.cosine[number]).sum()),
+            errors_8bit=int(attacked.aim.broken(outcome.cosine_8bit[number]).sum()),
             clean_errors=int(attacked.aim.broken(attacked.similarity).sum()),
             clean_cosine=float(attacked.similarity.mean(dtype=np.float64)),
             cosine=float(outcome.cosine[number].mean(dtype=np.float64)),

@@ -1,6 +1,6 @@
 """One attack at rising radii on a batch of pairs, each pair attacked until it breaks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadface.attacks.base import Attack
-from steadface.attacks.goals import CosineScore, dodge, impersonate
-from steadface.attacks.gradients import crafting
-from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.attacks.goals import CosineScore, Embed, Score, dodge, impersonate
+from steadface.attacks.rounding import as_bytes, towards_source
 
 Goal = Literal["dodging", "impersonation"]
 
@@ -22,43 +21,55 @@ AIM = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """A goal at a threshold. The attacker raises `sign` times the cosine."""
+    """A goal at a threshold. The attacker raises `sign` times the cosine.
+
+    `line` is the cosine to cross before a pair is left alone: the threshold, unless several thresholds are to be read
+    off one attack; then it is the one that is hardest to cross.
+    """
 
     goal: Goal
     threshold: float
+    line: float | None = None
 
     @property
     def sign(self) -> int:
         return -1 if self.goal == "dodging" else 1
 
-    def score(self, embedder: MirrorEmbedder, references: Tensor) -> CosineScore:
-        make = dodge if self.goal == "dodging" else impersonate
-        return make(embedder, references, threshold=self.threshold + self.sign * AIM)
+    @property
+    def hardest(self) -> float:
+        return self.threshold if self.line is None else self.line
 
-    def broken(self, cosine: Any) -> Any:
+    def score(self, embed: Embed, references: Tensor) -> CosineScore:
+        make = dodge if self.goal == "dodging" else impersonate
+        return make(embed, references, threshold=self.hardest + self.sign * AIM)
+
+    def broken(self, cosine: Any, threshold: float | None = None) -> Any:
         """Where the verifier is wrong, for a tensor or an array: it accepts iff cosine >= threshold."""
-        accepted = cosine >= self.threshold
+        accepted = cosine >= (self.threshold if threshold is None else threshold)
         return accepted if self.goal == "impersonation" else ~accepted
+
+    def finished(self, cosine: Any) -> Any:
+        """Where the hardest threshold is crossed, and all others with it."""
+        return self.broken(cosine, self.hardest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one series did to n pairs at each of its K radii.
+    """What one series did to n pairs at each of its K radii; what a smaller radius did counts at larger ones.
 
-    `broken` and `broken_8bit` (K, n) count every smaller radius in; `cosine` (K, n) is the furthest so far, `own`
-    (K, n) that of this radius alone, NaN where it was not attacked; `found` (n,) is the number of the radius at which
-    the furthest was found.
+    `cosine` (K, n) is the furthest so far and `cosine_8bit` (K, n) that of images rounded to 8 bits towards the source,
+    which `images` (K, n, 3, H, W) uint8 are; `own` (K, n) is what this radius alone reached, NaN where it was not
+    attacked.
     """
 
-    broken: NDArray[np.bool_]
-    broken_8bit: NDArray[np.bool_]
     cosine: NDArray[np.float32]
+    cosine_8bit: NDArray[np.float32]
     own: NDArray[np.float32]
-    found: NDArray[np.int64]
+    images: NDArray[np.uint8]
 
 
 def run_series(
-    embedder: MirrorEmbedder,
+    embed: Embed,
     aim: Aim,
     attacks: Sequence[Attack],
     *,
@@ -66,55 +77,78 @@ def run_series(
     references: Tensor,
     clean: Tensor,
     generator: torch.Generator,
-) -> tuple[Outcome, Tensor]:
+    score: Callable[[Tensor], Score] | None = None,
+) -> Outcome:
     """Attack `images` (n, 3, H, W) of clean cosine `clean` (n,) to the unit `references` (n, D), radii rising.
 
-    Returns the outcome and the adversarial images (n, 3, H, W) that came furthest. Pairs that are broken, also after
-    rounding to 8 bits, are not attacked again. The embedder is left as it was.
+    Pairs past the line, also when rounded to 8 bits, are not attacked again. `score` makes another score than that of
+    `embed`, such as one on surrogates, for the given rows; the outcome is judged by `embed` all the same. Call it
+    within `crafting`.
     """
-    best, adversarial, found = clean.clone(), images.clone(), torch.zeros_like(clean, dtype=torch.int64)
-    broken, broken_8bit = aim.broken(clean), aim.broken(clean)
-    history: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    with crafting(embedder):
-        for number, attack in enumerate(attacks):
-            own = torch.full_like(clean, torch.nan)
-            active = (~(broken & broken_8bit)).nonzero().squeeze(1)
-            if len(active):
-                score = aim.score(embedder, references[active])
-                crafted = attack(score, images[active], generator=generator).detach()
-                own[active] = cosines(embedder, crafted, references[active])
-                rounded = cosines(embedder, (crafted * 255).round() / 255, references[active])
-                broken_8bit = broken_8bit.index_put((active,), aim.broken(rounded) | broken_8bit[active])
-                broken = broken | (aim.broken(own) & own.isfinite())
-                further = aim.sign * own > aim.sign * best  # false where own is NaN
-                best = torch.where(further, own, best)
-                found[further] = number
-                adversarial[active] = torch.where(further[active].view(-1, 1, 1, 1), crafted, adversarial[active])
-            history.append((broken.clone(), broken_8bit.clone(), best.clone(), own))
-    stacked = [torch.stack(column).cpu().numpy() for column in zip(*history, strict=True)]
-    outcome = Outcome(
-        broken=stacked[0],
-        broken_8bit=stacked[1],
-        cosine=stacked[2],
-        own=stacked[3],
-        found=found.cpu().numpy(),
-    )
-    return outcome, adversarial
+
+    def own_score(rows: Tensor) -> Score:
+        return aim.score(embed, references[rows])
+
+    course = Course(aim, images, clean)
+    for attack in attacks:
+        rows = course.open()
+        if len(rows):
+            crafted = attack((score or own_score)(rows), images[rows], generator=generator).detach()
+            rounded = towards_source(crafted, images[rows])
+            course.offer(
+                rows, cosines(embed, crafted, references[rows]), cosines(embed, rounded, references[rows]), rounded
+            )
+        course.turn()
+    return course.outcome()
 
 
-def cosines(embedder: MirrorEmbedder, images: Tensor, references: Tensor) -> Tensor:
-    """(n,) cosines of the images' embeddings and unit `references` (n, D)."""
+class Course:
+    """Where each of n pairs stands while radii rise."""
+
+    def __init__(self, aim: Aim, images: Tensor, clean: Tensor) -> None:
+        self.aim = aim
+        self.best, self.best_8bit, self.shown = clean.clone(), clean.clone(), images.clone()
+        self.own = torch.full_like(clean, torch.nan)
+        self.turns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def open(self) -> Tensor:
+        """The rows that are not past the line yet."""
+        finished: Tensor = self.aim.finished(self.best) & self.aim.finished(self.best_8bit)
+        return (~finished).nonzero().squeeze(1)
+
+    def offer(self, rows: Tensor, cosine: Tensor, cosine_8bit: Tensor, rounded: Tensor) -> None:
+        """What an attack made of `rows`: cosines (m,) as crafted and as rounded to 8 bits, and those images."""
+        self.own[rows] = cosine
+        self.best[rows] = self._further(cosine, self.best[rows])
+        further = self.aim.sign * cosine_8bit > self.aim.sign * self.best_8bit[rows]
+        self.shown[rows[further]] = rounded[further]
+        self.best_8bit[rows] = self._further(cosine_8bit, self.best_8bit[rows])
+
+    def turn(self) -> None:
+        """On to the next radius."""
+        self.turns.append((self.best.clone(), self.best_8bit.clone(), self.own.clone(), as_bytes(self.shown)))
+        self.own = torch.full_like(self.own, torch.nan)
+
+    def outcome(self) -> Outcome:
+        best, best_8bit, own, images = (torch.stack(column).cpu().numpy() for column in zip(*self.turns, strict=True))
+        return Outcome(cosine=best, cosine_8bit=best_8bit, own=own, images=images)
+
+    def _further(self, one: Tensor, other: Tensor) -> Tensor:
+        return torch.fmin(one, other) if self.aim.sign < 0 else torch.fmax(one, other)  # NaN is never further
+
+
+def cosines(embed: Embed, images: Tensor, references: Tensor) -> Tensor:
+    """(n,) cosines of the images' unit embeddings and unit `references` (n, D)."""
     with torch.no_grad():
-        cosine: Tensor = (embedder(images) * references).sum(1)
+        cosine: Tensor = (embed(images) * references).sum(1)
     return cosine
 
 
 def joined(parts: Sequence[Outcome]) -> Outcome:
     """The outcomes of several batches as one."""
     return Outcome(
-        broken=np.concatenate([part.broken for part in parts], axis=1),
-        broken_8bit=np.concatenate([part.broken_8bit for part in parts], axis=1),
         cosine=np.concatenate([part.cosine for part in parts], axis=1),
+        cosine_8bit=np.concatenate([part.cosine_8bit for part in parts], axis=1),
         own=np.concatenate([part.own for part in parts], axis=1),
-        found=np.concatenate([part.found for part in parts]),
+        images=np.concatenate([part.images for part in parts], axis=1),
     )
