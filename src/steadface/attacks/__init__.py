@@ -13,6 +13,8 @@ from steadface.attacks.mifgsm import MIFGSM
 from steadface.attacks.minimum_norm import Bisection, Closest, minimum_distance
 from steadface.attacks.nfgsm import NFGSM
 from steadface.attacks.pgd import PGD
+from steadface.attacks.queries import Counted
+from steadface.attacks.square import Square
 from steadface.attacks.transfer import Ensemble, Transformed, Transforms, on_surrogates
 from steadface.attacks.universal import FixedPerturbation, Universal
 
@@ -30,6 +32,7 @@ __all__ = [
     "CarliniWagnerL2",
     "Closest",
     "CosineScore",
+    "Counted",
     "Ensemble",
     "FixedPerturbation",
     "GenerativeAttack",
@@ -37,6 +40,7 @@ __all__ = [
     "Norm",
     "PerturbationNetwork",
     "Score",
+    "Square",
     "Transformed",
     "Transforms",
     "Universal",
