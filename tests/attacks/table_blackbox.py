@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from steadface.attacks.evolutionary import Evolutionary
+from steadface.attacks.hopskipjump import HopSkipJump
 from steadface.attacks.square import Square
 
 from .table import Case
@@ -15,4 +17,8 @@ class Deciding(Case):
     best: bool = False
 
 
-BLACK_BOX = (Case(name="Square", make=lambda ball: Square(ball=ball, queries=60)),)
+BLACK_BOX = (
+    Case(name="Square", make=lambda ball: Square(ball=ball, queries=60)),
+    Deciding(name="HopSkipJump", make=lambda ball: HopSkipJump(ball=ball, queries=150, probes=20)),
+    Deciding(name="Evolutionary", make=lambda ball: Evolutionary(ball=ball, queries=150, grid=16), radius=(0.06, 1.0)),
+)

@@ -4,11 +4,13 @@ from steadface.attacks.apgd import APGD
 from steadface.attacks.balls import L2, Ball, Linf, Norm, ball
 from steadface.attacks.base import Attack
 from steadface.attacks.cw import CarliniWagnerL2
+from steadface.attacks.evolutionary import Evolutionary
 from steadface.attacks.fgsm import FGSM
 from steadface.attacks.fmn import FMN
 from steadface.attacks.generator import GenerativeAttack, PerturbationNetwork
 from steadface.attacks.goals import CosineScore, Score, dodge, dodge_or_impersonate, impersonate, template
 from steadface.attacks.gradients import crafting, score_and_gradient
+from steadface.attacks.hopskipjump import HopSkipJump
 from steadface.attacks.mifgsm import MIFGSM
 from steadface.attacks.minimum_norm import Bisection, Closest, minimum_distance
 from steadface.attacks.nfgsm import NFGSM
@@ -34,8 +36,10 @@ __all__ = [
     "CosineScore",
     "Counted",
     "Ensemble",
+    "Evolutionary",
     "FixedPerturbation",
     "GenerativeAttack",
+    "HopSkipJump",
     "Linf",
     "Norm",
     "PerturbationNetwork",
