@@ -148,3 +148,14 @@ def test_impossible_options_are_refused():
     for options in ({"steps": 0}, {"restarts": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             APGD(ball=ball("linf", 0.1), **options)
+
+
+def test_samples_may_succeed_at_any_step_and_the_last_one_too(images, seeded):
+    frequencies = 4 * torch.randn(images.shape, generator=seeded(7), dtype=torch.float64)
+    for steps in range(1, 12):
+        attack = APGD(ball=ball("l2", 0.2), steps=steps)
+        free = Hills(frequencies)
+        reached = free.silently(attack(free, images.double(), generator=seeded(8)))
+        enough = torch.where(torch.arange(len(images)) % 2 == 0, reached, torch.inf)  # some just before the end
+        ended = Hills(frequencies, enough)
+        assert torch.allclose(ended.silently(attack(ended, images.double(), generator=seeded(8))), reached)

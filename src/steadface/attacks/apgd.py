@@ -76,11 +76,11 @@ class APGD:
             if step in windows:
                 path = path.judged(windows[step], best.images[active], best.values[active])
             x = self._move(path, images, momentum=step > 0)
-            if step + 1 < self.steps:
-                values, gradient = score_and_gradient(score, x)
-            else:
+            if step + 1 == self.steps:
                 with torch.no_grad():
-                    values = score(x)
+                    best.offer(active, x, score(x))
+                break
+            values, gradient = score_and_gradient(score, x)
             path = path.advanced(x, values, gradient, best.offer(active, x, values))
         return best.images, best.values
 
