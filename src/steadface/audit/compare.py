@@ -1,8 +1,8 @@
 """Two audits side by side, pair by pair: the same pairs, so that paired tests can tell the models apart.
 
 - Error rates: McNemar's exact test on the pairs that only one of the models gets wrong; the interval of the difference
-  is that of Bonett and Price, Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired
-  Data, 2012.
+  is the adjusted Wald interval for paired proportions of Bonett and Price, Journal of Educational and Behavioral
+  Statistics 37 (2012).
 - Distances: the sign test over pairs; a censored distance counts as further than any that was found.
 """
 

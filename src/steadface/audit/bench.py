@@ -1,0 +1,135 @@
+"""What every part of an audit works with: the networks, the trial, work that is kept, and the meter."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from steadface.attacks import crafting
+from steadface.audit.battery import Batch, Victim
+from steadface.audit.chunks import Arrays, Chunks, Progress
+from steadface.audit.request import Request
+from steadface.audit.trial import Trial
+from steadface.backbones.frozen import frozen
+from steadface.data.loading import load_images
+from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.evaluation.series import Aim
+from steadface.models import fitted
+
+PARITY = 1e-4
+"""How far unit embeddings of the fast copy may be from the network's own."""
+
+
+class Meter:
+    """How much of all work, in passes of one image through the network, is done."""
+
+    def __init__(self, report: Progress, total: float) -> None:
+        self._report, self._done, self._total = report, 0.0, total
+
+    def advance(self, what: str, work: float = 0.0) -> None:
+        self._done += work
+        self._report(what, min(self._done, self._total), self._total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One goal: its pairs (n,) of the pair set, clean cosines (n,), and what attacks aim at."""
+
+    aim: Aim
+    chosen: NDArray[np.int64]
+    clean: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The recogniser as it is, as it is attacked, and the surrogates; all take images of its size."""
+
+    embedder: MirrorEmbedder
+    victim: Victim
+    surrogates: tuple[nn.Module, ...]
+
+    @classmethod
+    def of(cls, request: Request) -> "Networks":
+        network = request.model.network.to(request.device)
+        embedder = MirrorEmbedder(network, request.mirror)
+        gradients = bool(network.differentiable)
+        crafts = _fast(embedder, request) if gradients else embedder
+        return cls(
+            embedder=embedder,
+            victim=Victim(embedder=embedder, crafts=crafts, differentiable=gradients),
+            surrogates=tuple(
+                MirrorEmbedder(fitted(other.network.to(request.device), embedder.size), mirror=False).eval()
+                for other in request.surrogates
+            ),
+        )
+
+
+def _fast(embedder: MirrorEmbedder, request: Request) -> MirrorEmbedder:
+    """A fast copy for crafting where its embeddings are those of the network itself; else the network."""
+    copy = MirrorEmbedder(frozen(embedder.backbone), request.mirror).to(request.device)
+    noise = torch.rand((4, 3, *embedder.size), generator=torch.Generator().manual_seed(0)).to(request.device)
+    with crafting(embedder, copy), torch.no_grad():
+        apart = float((embedder(noise) - copy(noise)).abs().max())
+    return copy if apart <= PARITY else embedder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """`embeddings` (N, D) are clean ones, NaN where none was needed or the image cannot be read."""
+
+    request: Request
+    trial: Trial
+    networks: Networks
+    embeddings: NDArray[np.float32]
+    chunks: Chunks
+    meter: Meter
+
+    @property
+    def victim(self) -> Victim:
+        return self.networks.victim
+
+    def rows(self, side: Side) -> list[NDArray[np.int64]]:
+        """The pairs of a side in batches."""
+        size = self.request.batch_size
+        return [np.arange(start, min(start + size, len(side.chosen))) for start in range(0, len(side.chosen), size)]
+
+    def generator(self, name: str) -> torch.Generator:
+        """Randomness that depends on the seed and the name alone."""
+        return torch.Generator().manual_seed(self.request.seed * 1_000_003 + zlib.crc32(name.encode()))
+
+    def batch(self, side: Side, rows: NDArray[np.int64], *, surrogates: bool = False) -> Batch:
+        """Those pairs of a side, with what the surrogates make of the references where asked."""
+        pairs, chosen = self.trial.pairs, side.chosen[rows]
+        device, size = self.request.device, self.networks.embedder.size
+        targets = load_images(pairs.faces, pairs.second[chosen], size).to(device)
+        with torch.no_grad():
+            others = tuple(other(targets) for other in self.networks.surrogates) if surrogates else ()
+        return Batch(
+            images=load_images(pairs.faces, pairs.first[chosen], size).to(device),
+            targets=targets,
+            references=torch.from_numpy(self.embeddings[pairs.second[chosen]]).to(device),
+            clean=torch.from_numpy(side.clean[rows]).to(device),
+            surrogates=others,
+        )
+
+    def by_batches(
+        self, name: str, side: Side, cost: float, make: Callable[[NDArray[np.int64], torch.Generator], Arrays]
+    ) -> list[Arrays]:
+        """What `make` returns for every batch of a side, each kept once it is done; `cost` is that of a pair."""
+        what = f"{name}, {side.aim.goal}"
+        parts = []
+        for rows in self.rows(side):
+            self.meter.advance(what)
+            chunk = f"{name}-{side.aim.goal}-{rows[0]:05d}".replace(" ", "-")
+
+            def made(rows: NDArray[np.int64] = rows, chunk: str = chunk) -> Arrays:
+                with crafting(self.networks.embedder, self.victim.crafts, *self.networks.surrogates):
+                    return make(rows, self.generator(chunk))
+
+            parts.append(self.chunks.get(chunk, made))
+            self.meter.advance(what, cost * len(rows))
+        return parts

@@ -1,0 +1,261 @@
+"""Whether the attacks of an audit can be believed: the checks of Carlini et al., On Evaluating Adversarial Robustness,
+2019 (their section 3 and 5), on what was found.
+
+A model that hides its gradients (masking) makes gradient attacks fail without resisting anything. Each check states
+what must hold if that is not the case; one that fails is a warning in the report.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steadface.attacks import APGD, Ball, CosineScore, crafting
+from steadface.audit.battery import Batch, Found, Victim
+from steadface.evaluation.findings import COLLAPSED, RETREAT
+from steadface.evaluation.series import Aim, Goal
+
+SLACK = 0.02
+"""By how much a weaker attack's rate may exceed a stronger one's, and what more steps or other starts may add in mean
+cosine."""
+MORE_PAIRS = 0.1
+"""The share of pairs that more steps may break besides."""
+FAR: dict[str, float] = {"linf": 64 / 255, "l2": 30.0}
+"""A radius at which nothing recognisable need be left: every pair must break inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """`passed` is None where it could not be judged."""
+
+    name: str
+    passed: bool | None
+    finding: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "passed": self.passed, "finding": self.finding}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """All that was found for one goal: attacks by name, the pairs broken at a `FAR` radius (n,), and the runs again."""
+
+    aim: Aim
+    radii: tuple[float, ...]
+    found: Mapping[str, Found]
+    far: NDArray[np.bool_] | None
+    again: "Again | None"
+
+    def rates(self, *names: str) -> NDArray[np.float64] | None:
+        """(K,) share of pairs broken by any of the named attacks up to each radius; None where none was run."""
+        cosines = [self.found[name].outcome.cosine for name in names if name in self.found]
+        if not cosines:
+            return None
+        broken = np.stack([self.aim.broken(cosine) for cosine in cosines]).any(0)
+        rates: NDArray[np.float64] = broken.mean(1)
+        return rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """m pairs that held, attacked to the end: `starts` (S, m) cosines from S starts, `longer` (m,) with twice the steps
+    from the first.
+    """
+
+    radius: float
+    starts: NDArray[np.float32]
+    longer: NDArray[np.float32]
+
+
+def attack_again(
+    victim: Victim, aim: Aim, batch: Batch, ball: Ball, *, steps: int, starts: int, seed: int
+) -> Mapping[str, NDArray[np.float32]]:
+    """The arrays of `Again`: APGD without an end, from several starts and with twice the steps from the first."""
+    sign = torch.full_like(batch.clean, float(aim.sign))
+    score = CosineScore(embed=victim.crafts, anchors=batch.references, signs=sign)
+
+    def reached(steps: int, start: int) -> NDArray[np.float32]:
+        generator = torch.Generator().manual_seed(seed + start)
+        attack = APGD(ball=ball, steps=steps)
+        with crafting(victim.embedder, victim.crafts):
+            crafted = attack(score, batch.images, generator=generator)
+            with torch.no_grad():
+                values: NDArray[np.float32] = (sign * score(crafted)).cpu().numpy()
+        return values
+
+    return {
+        "starts": np.stack([reached(steps, start) for start in range(starts)]),
+        "longer": reached(2 * steps, 0),
+        "radius": np.array([ball.radius], dtype=np.float32),
+    }
+
+
+def holding(aim: Aim, found: Found, least: int, most: int) -> tuple[int, NDArray[np.int64]]:
+    """The largest radius at which at least `least` pairs hold, and `most` of those; no pairs where there is none."""
+    held = ~aim.broken(found.outcome.cosine)
+    for number in range(len(held) - 1, -1, -1):
+        rows = np.flatnonzero(held[number])
+        if len(rows) >= least:
+            return number, rows[:most]
+    return 0, np.empty(0, dtype=np.int64)
+
+
+def masking_checks(tried: Sequence[Tried], *, impostor_mean: float, norm: str, differentiable: bool) -> list[Check]:
+    """Every check, also those that could not be judged."""
+    collapsed = Check(
+        name="different people look different",
+        passed=impostor_mean <= COLLAPSED,
+        finding=f"mean cosine of different people {impostor_mean:.2f}"
+        + ("" if impostor_mean <= COLLAPSED else ": the embedding has collapsed, and seeming robust means nothing"),
+    )
+    if not differentiable:
+        why = "the model gives no gradients; only score and decision attacks were run"
+        return [collapsed, Check(name="gradients", passed=None, finding=why)]
+    return [
+        _single_step(tried),
+        _rises(tried),
+        _far(tried, norm),
+        _beats(tried, "Square", "white-box beats black-box (Square)"),
+        _beats(tried, "transfer", "white-box beats transfer"),
+        _longer(tried),
+        _starts(tried),
+        collapsed,
+    ]
+
+
+def _single_step(tried: Sequence[Tried]) -> Check:
+    return _compared(
+        tried, "iterative beats single step", ("APGD",), ("FGSM",), "APGD", "FGSM", "the steps lose their way"
+    )
+
+
+def _beats(tried: Sequence[Tried], weaker: str, name: str) -> Check:
+    why = "gradients lead astray: the model masks them, and the white-box figures are too low"
+    return _compared(tried, name, ("APGD", "FMN"), (weaker,), "white-box", weaker, why)
+
+
+def _compared(
+    tried: Sequence[Tried],
+    name: str,
+    strong: tuple[str, ...],
+    weak: tuple[str, ...],
+    strong_name: str,
+    weak_name: str,
+    meaning: str,
+) -> Check:
+    worst: tuple[float, str] | None = None
+    for one in tried:
+        more, less = one.rates(*strong), one.rates(*weak)
+        if more is None or less is None:
+            continue
+        at = int((less - more).argmax())
+        gap = float(less[at] - more[at])
+        told = f"{one.aim.goal} at {one.radii[at]:.4g}: {strong_name} {more[at]:.0%}, {weak_name} {less[at]:.0%}"
+        if worst is None or gap > worst[0]:
+            worst = gap, told
+    if worst is None:
+        return Check(name=name, passed=None, finding=f"{weak_name} was not run")
+    passed = worst[0] <= SLACK
+    return Check(name=name, passed=passed, finding=worst[1] + ("" if passed else f"; {meaning}"))
+
+
+def _rises(tried: Sequence[Tried]) -> Check:
+    name = "a larger radius is never worse"
+    told, passed, judged = [], True, False
+    for one in tried:
+        own = one.aim.sign * one.found["APGD"].outcome.own
+        for number in range(1, len(own)):
+            both = np.isfinite(own[number]) & np.isfinite(own[number - 1])
+            if not both.any():
+                continue
+            judged = True
+            change = float((own[number] - own[number - 1])[both].mean())
+            passed &= change >= -RETREAT
+            told.append(
+                f"{one.aim.goal}: {change:+.3f} in cosine from {one.radii[number - 1]:.4g} to {one.radii[number]:.4g}"
+            )
+    if not judged:
+        return Check(name=name, passed=None, finding="every pair broke at the smallest radius, or there is only one")
+    return Check(name=name, passed=passed, finding="; ".join(told))
+
+
+def _far(tried: Sequence[Tried], norm: str) -> Check:
+    name = "a huge radius breaks every pair"
+    shares = [(one.aim.goal, float(one.far.mean())) for one in tried if one.far is not None]
+    told = "; ".join(f"{goal} {share:.0%} at {norm} {FAR[norm]:.3g}" for goal, share in shares)
+    passed = all(share == 1 for _, share in shares)
+    return Check(
+        name=name,
+        passed=passed,
+        finding=told + ("" if passed else "; what fails even there is the attack, not the eye"),
+    )
+
+
+def _longer(tried: Sequence[Tried]) -> Check:
+    name = "twice the steps add little"
+    told, passed = [], True
+    for one in tried:
+        if one.again is None:
+            continue
+        first, longer = one.again.starts[0], one.again.longer
+        gain = float((one.aim.sign * (longer - first)).mean())
+        more = int((one.aim.broken(longer) & ~one.aim.broken(first)).sum())
+        passed &= gain <= SLACK and more <= max(1.0, MORE_PAIRS * len(first))
+        told.append(
+            f"{one.aim.goal} at {one.again.radius:.4g}: {gain:+.3f} in cosine, {more} of {len(first)} pairs more"
+        )
+    return _again(name, told, passed, "the steps were too few: believe the next preset")
+
+
+def _starts(tried: Sequence[Tried]) -> Check:
+    name = "random starts matter little"
+    told, passed = [], True
+    for one in tried:
+        if one.again is None or len(one.again.starts) < 2:
+            continue
+        spread = float(one.again.starts.std(0, ddof=1).mean())
+        passed &= spread <= SLACK
+        told.append(f"{one.aim.goal}: standard deviation {spread:.3f} in cosine over {len(one.again.starts)} starts")
+    return _again(name, told, passed, "the surface is rough: more restarts would find more")
+
+
+def _again(name: str, told: list[str], passed: bool, meaning: str) -> Check:
+    if not told:
+        return Check(name=name, passed=None, finding="too few pairs held at any radius to be attacked again")
+    return Check(name=name, passed=passed, finding="; ".join(told) + ("" if passed else f"; {meaning}"))
+
+
+def loss_surface(
+    victim: Victim, batch: Batch, ball: Ball, generator: torch.Generator, *, steps: int = 6
+) -> list[dict[str, Any]]:
+    """Cosines of each pair over the plane of its gradient's and a random direction, each -2..2 radii, as plain JSON."""
+    axis = torch.linspace(-2, 2, 2 * steps + 1)
+    across, along = torch.meshgrid(axis, axis, indexing="ij")
+    surfaces = []
+    for row in range(len(batch.images)):
+        image, reference = batch.images[row : row + 1], batch.references[row : row + 1]
+        score = CosineScore(embed=victim.crafts, anchors=reference, signs=torch.ones_like(batch.clean[:1]))
+        x = ball.scaled(0.1).sample(image, generator).requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(score(x).sum(), x)
+        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
+        ways = [ball.radius * ball.steepest(way) for way in (gradient, noise)]
+        points = image + along.flatten().view(-1, 1, 1, 1).to(image) * ways[0]
+        points = (points + across.flatten().view(-1, 1, 1, 1).to(image) * ways[1]).clamp(0, 1)
+        with torch.no_grad():
+            values = [
+                CosineScore(
+                    embed=victim.crafts, anchors=reference.expand(len(part), -1), signs=torch.ones(len(part)).to(part)
+                )(part)
+                for part in torch.split(points, 32)
+            ]
+        grid = torch.cat(values).view(len(axis), len(axis)).cpu().numpy()
+        radii = (ball.radius * axis).tolist()
+        surfaces.append({"gradient": radii, "random": radii, "cosine": np.round(grid, 5).tolist()})
+    return surfaces
+
+
+GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")

@@ -1,0 +1,82 @@
+"""What is asked of an audit."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from steadface.attacks import Attack, Norm
+from steadface.audit.presets import Preset
+from steadface.data.pairs import PairSet
+from steadface.errors import SteadfaceError
+from steadface.models import OpenedRecogniser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked: `eps` are radii of `norm` as fractions of the pixel range; `threshold` overrides `fmr`.
+
+    `extra` are further attacks by name, tried beside the standard ones (a trained generator, say).
+    """
+
+    model: OpenedRecogniser
+    pairs: PairSet
+    preset: Preset
+    eps: tuple[float, ...]
+    norm: Norm = "linf"
+    fmr: float = 1e-2
+    threshold: float | None = None
+    max_pairs: int = 100
+    seed: int = 0
+    mirror: bool = False
+    detail: bool = False
+    calibration: PairSet | None = None
+    surrogates: tuple[OpenedRecogniser, ...] = ()
+    extra: tuple[tuple[str, Attack], ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.eps or min(self.eps) <= 0:
+            raise SteadfaceError(f"eps {list(self.eps)}: give one or more positive radii, such as 2/255")
+        if self.norm == "linf" and max(self.eps) > 1:
+            raise SteadfaceError(
+                f"eps {max(self.eps):g} is more than the whole pixel range: write {max(self.eps):g}/255"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What is printed in the report."""
+        budget = {name.replace("_", " "): value for name, value in self.preset.to_json().items() if name != "name"}
+        return {
+            "preset": self.preset.name,
+            "norm": self.norm,
+            "eps": sorted(self.eps),
+            "fmr": self.fmr,
+            "threshold": self.threshold,
+            "max_pairs": self.max_pairs,
+            "seed": self.seed,
+            "mirror": self.mirror,
+            "detail": self.detail,
+            "surrogates": [surrogate.name for surrogate in self.surrogates],
+            "budget": budget,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What decides every figure, as plain JSON."""
+        return self.settings() | {
+            "model": self.model.fingerprint,
+            "surrogates": [surrogate.fingerprint for surrogate in self.surrogates],
+            "pairs": _fingerprint(self.pairs),
+            "calibration": None if self.calibration is None else _fingerprint(self.calibration),
+            "extra": [name for name, _ in self.extra],
+            "batch_size": self.batch_size,
+        }
+
+
+def _fingerprint(pairs: PairSet) -> str:
+    digest = hashlib.sha256(pairs.faces.fingerprint().encode())
+    for array in (pairs.first, pairs.second, pairs.same, pairs.fold):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

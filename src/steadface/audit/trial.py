@@ -1,0 +1,175 @@
+"""What an audit tries: the pairs it attacks, the images that must be embedded, and the thresholds that follow."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steadface.audit.presets import Preset
+from steadface.data.pairs import PairSet
+from steadface.errors import SteadfaceError
+from steadface.evaluation.calibration import (
+    AttackSplit,
+    Calibration,
+    Impostors,
+    clean_impostors,
+    cross_impostors,
+    split_for_attack,
+)
+from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.identification import IdentificationPlan, plan_identification
+from steadface.evaluation.verification import supports
+
+FMRS = (1e-2, 1e-3, 1e-4)
+"""Reported besides the one asked for, where the calibration pairs support them."""
+
+FPIR = 1e-2
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """All indices are into `pairs`' own arrays; `others` are calibration pairs that the user gave, and `usable` (m,)
+    those of their images that show nobody who is attacked.
+    """
+
+    pairs: PairSet
+    split: AttackSplit
+    others: PairSet | None
+    usable: Indices
+    identification: IdentificationPlan | None
+    remark: str = ""
+    """Why there is no 1:N part."""
+
+    def images(self) -> Indices:
+        """The images of `pairs` that must be embedded, ascending."""
+        pairs, split = self.pairs, self.split
+        attacked = np.concatenate([split.genuine, split.impostor])
+        parts = [pairs.first[attacked], pairs.second[attacked]]
+        if self.others is None:
+            listed = split.listed if split.images is None else np.empty(0, dtype=np.int64)
+            parts += [pairs.first[listed], pairs.second[listed]]
+            parts += [] if split.images is None else [split.images]
+        if self.identification is not None:
+            parts += [self.identification.images()]
+        return np.unique(np.concatenate(parts))
+
+
+def plan_trial(
+    pairs: PairSet,
+    *,
+    preset: Preset,
+    fmr: float,
+    threshold: float | None,
+    max_pairs: int,
+    seed: int,
+    calibration: PairSet | None = None,
+) -> Trial:
+    """Draws pairs, calibration people and the 1:N part. Costs no embedding.
+
+    Raises `SteadfaceError` where the pairs, or those of `calibration` without the attacked people, do not support
+    `fmr`.
+    """
+    split = split_for_attack(
+        pairs,
+        fmr=fmr,
+        max_pairs=max_pairs,
+        seed=seed,
+        most_images=preset.calibration_images,
+        checked=threshold is None and calibration is None,
+    )
+    usable = np.empty(0, dtype=np.int64)
+    if calibration is not None:
+        usable = _others(pairs, split, calibration, preset, seed)
+    plan = plan_identification(pairs, split, seed=seed, fpir=FPIR, most=preset.gallery)
+    if isinstance(plan, str):
+        return Trial(pairs=pairs, split=split, others=calibration, usable=usable, identification=None, remark=plan)
+    return Trial(pairs=pairs, split=split, others=calibration, usable=usable, identification=plan)
+
+
+def _others(pairs: PairSet, split: AttackSplit, calibration: PairSet, preset: Preset, seed: int) -> Indices:
+    """Images of the calibration pairs whose people are not attacked, at most as many as the preset takes."""
+    if calibration.people is None or pairs.people is None:
+        raise SteadfaceError("calibration pairs must say who they show; give a pairs file over identity folders")
+    attacked = np.concatenate([split.genuine, split.impostor])
+    shown = np.unique(pairs.people[np.concatenate([pairs.first[attacked], pairs.second[attacked]])])
+    names = {pairs.faces.people[person] for person in shown}
+    used = np.union1d(calibration.first, calibration.second)
+    apart = np.array([calibration.faces.people[person] not in names for person in calibration.people[used]], dtype=bool)
+    if not apart.any():
+        raise SteadfaceError(
+            "every person of the calibration pairs is attacked, and a threshold must not come from them: bring pairs "
+            "of other people"
+        )
+    kept = used[apart]
+    limit = preset.calibration_images
+    return kept if len(kept) <= limit else np.sort(np.random.default_rng(seed).choice(kept, limit, replace=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Unit `embeddings` (N, D) of the trial's images, NaN elsewhere, and the clean similarities of other people."""
+
+    embeddings: NDArray[np.float32]
+    impostors: Impostors
+
+
+def embed_trial(embedder: MirrorEmbedder, trial: Trial, *, batch_size: int, progress: Progress | None) -> Embedded:
+    """Embeds what the trial needs. Raises `SteadfaceError` where none of the calibration images can be read."""
+    images = trial.images()
+    total, before = len(images) + len(trial.usable), len(images)
+
+    def of_all(done: int, _: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    def of_others(done: int, _: int) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
+    rows = embed_faces(
+        embedder, trial.pairs.faces, images, batch_size=batch_size, skip_unreadable=True, progress=of_all
+    )
+    embeddings = np.full((len(trial.pairs.faces), rows.shape[1]), np.nan, dtype=np.float32)
+    embeddings[images] = rows
+    if trial.others is None:
+        impostors = clean_impostors(trial.split, trial.pairs, embeddings)
+    else:
+        assert trial.others.people is not None
+        other = embed_faces(
+            embedder, trial.others.faces, trial.usable, batch_size=batch_size, skip_unreadable=True, progress=of_others
+        )
+        impostors = cross_impostors(other, trial.others.people[trial.usable])
+    return Embedded(embeddings=embeddings, impostors=impostors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The one that the audit is about, those reported besides, and that of 1:N at `FPIR` where there is one."""
+
+    main: Calibration
+    others: tuple[Calibration, ...]
+    identification: float | None
+
+    def hardest(self, goal: str) -> float:
+        """Of all thresholds, the one that is hardest to cross: the lowest to dodge, the highest to impersonate."""
+        every = [self.main.threshold, *(other.threshold for other in self.others)]
+        if self.identification is not None:
+            every.append(self.identification)
+        return min(every) if goal == "dodging" else max(every)
+
+
+def thresholds(
+    impostors: Impostors, *, fmr: float, threshold: float | None, identification: float | None
+) -> Thresholds:
+    """Raises `SteadfaceError` where the readable impostor pairs are too few for `fmr`."""
+    if threshold is not None:
+        if not len(impostors.similarity):
+            raise SteadfaceError(
+                "no pair of people who are not attacked is left to measure what the given threshold accepts: attack "
+                "fewer pairs, or give --calibration-pairs"
+            )
+        return Thresholds(main=impostors.given(threshold), others=(), identification=None)
+    others = tuple(impostors.at(other) for other in FMRS if other != fmr and supports(len(impostors.similarity), other))
+    return Thresholds(main=impostors.at(fmr), others=others, identification=identification)

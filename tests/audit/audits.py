@@ -1,0 +1,63 @@
+"""Small recognisers and faces that the tests of the audit share."""
+
+from dataclasses import replace
+
+import torch
+from steadface.models import Convention, OpenedRecogniser
+from torch import Tensor
+
+from steadface.audit.presets import QUICK, Preset
+from steadface.audit.request import Request
+from steadface.data.pairs import PairSet
+from steadface.evaluation.labelled import pairs_from_labels
+
+from ..evaluation.faces import LinearBackbone, noise_faces
+
+TINY: Preset = replace(
+    QUICK,
+    apgd_steps=8,
+    fmn_start_steps=4,
+    fmn_steps=10,
+    square_queries=200,
+    transfer_steps=4,
+    decision_queries=100,
+    checked_pairs=4,
+    gallery=20,
+)
+
+
+class Masked(LinearBackbone):
+    """Activations rounded to a few levels: no gradient reaches the pixels, and nothing resists any better."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        return super().embed((8 * pixels).round() / 8)
+
+
+class Collapsed(LinearBackbone):
+    """Everybody looks alike: a constant drowns what tells people apart."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        embedded = super().embed(pixels)
+        return embedded + 4 * embedded.detach().norm(dim=1, keepdim=True) * torch.ones_like(embedded[:1]) / 32**0.5
+
+
+def people_pairs(people: int = 40, images: int = 4, seed: int = 0) -> PairSet:
+    return pairs_from_labels(noise_faces(people, images, spread=30.0, seed=seed), 200, seed=seed)
+
+
+def opened(network: torch.nn.Module, name: str = "linear") -> OpenedRecogniser:
+    convention = Convention(size=(16, 16), pixel_range="0..1", channel_order="rgb")
+    return OpenedRecogniser(network=network, name=name, fingerprint=name, convention=convention, notes=())
+
+
+def request(network: torch.nn.Module | None = None, **changes: object) -> Request:
+    values = {
+        "model": opened(network or LinearBackbone()),
+        "pairs": people_pairs(),
+        "preset": TINY,
+        "eps": (2 / 255, 8 / 255),
+        "fmr": 0.05,
+        "max_pairs": 12,
+        "batch_size": 5,
+    }
+    return Request(**{**values, **changes})  # type: ignore[arg-type]

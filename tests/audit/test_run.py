@@ -1,0 +1,169 @@
+"""A whole audit of small networks: what it leaves, that it goes on where it was stopped, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from steadface import api
+from steadface.audit import attacking
+from steadface.audit.run import run_audit
+from steadface.data.faces import decode_image
+from steadface.errors import SteadfaceError
+
+from ..evaluation.faces import LinearBackbone
+from .audits import opened, people_pairs, request
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    surrogate = opened(LinearBackbone(seed=1), "stranger")
+    asked = request(surrogates=(surrogate,), detail=True)
+    before = {name: value.clone() for name, value in asked.model.network.state_dict().items()}
+    result = api.audit(asked, tmp_path_factory.mktemp("audit"), command="steadface audit linear")
+    after = asked.model.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    return result
+
+
+def entries(data, key, **wanted):
+    return [entry for entry in data[key] if all(entry[name] == value for name, value in wanted.items())]
+
+
+def test_it_leaves_a_page_figures_and_pictures_and_no_state(audited) -> None:
+    files = {path.name for path in audited.folder.iterdir()}
+    assert files == {"report.html", "audit.json", "adversarial"}
+    data = json.loads((audited.folder / "audit.json").read_text())
+    assert {"threshold", "clean", "worst_case", "attacks", "median_distance", "warnings"} <= data.keys()
+    assert {"fnmr", "fmr", "ci"} <= data["clean"].keys()
+    for entry in data["worst_case"] + data["attacks"]:
+        assert {"attack", "norm", "eps", "goal", "error_rate", "ci", "pairs"} <= entry.keys()
+        low, high = entry["ci"]
+        assert low <= entry["error_rate"] <= high
+    assert data["median_distance"].keys() == {"linf"}
+    assert data["median_distance"]["linf"].keys() == {"dodging", "impersonation"}
+    assert [other["fmr"] for other in data["other_thresholds"]] == [1e-2, 1e-3]
+
+
+def test_errors_rise_with_the_radius_and_no_attack_exceeds_the_worst_case(audited) -> None:
+    for goal in ("dodging", "impersonation"):
+        worst = [entry["error_rate"] for entry in entries(audited.data, "worst_case", goal=goal)]
+        assert worst == sorted(worst)
+        for entry in entries(audited.data, "attacks", goal=goal, part_of_worst_case=True):
+            (same,) = entries(audited.data, "worst_case", goal=goal, eps=entry["eps"])
+            assert entry["error_rate"] <= same["error_rate"]
+    names = {entry["attack"] for entry in audited.data["attacks"]}
+    assert names >= {"APGD", "FMN", "Square", "transfer", "FGSM", "BIM", "MI-FGSM", "HopSkipJump", "evolutionary"}
+
+
+def test_pictures_stay_in_the_ball_and_are_those_that_were_judged(audited) -> None:
+    pairs = people_pairs()
+    shown = [pair for pair in audited.data["pairs"] if pair["png"]]
+    assert shown
+    names = {pairs.faces.name(index): index for index in range(len(pairs.faces))}
+    for pair in shown:
+        image = decode_image((audited.folder / pair["png"]).read_bytes(), pair["png"]).astype(int)
+        source = pairs.faces.read(names[pair["first"]]).astype(int)
+        assert 0 < np.abs(image - source).max() <= round(255 * pair["broken_at"])
+    survived = [pair["survives_png"] for pair in shown]
+    assert sum(survived) / len(survived) > 0.5
+
+
+def test_one_to_n_is_reported_and_gets_worse_under_attack(audited) -> None:
+    known = audited.data["identification"]
+    assert known is not None
+    dodged = [attack for attack in known["attacks"] if attack["goal"] == "dodging"]
+    assert dodged[-1]["fnir"] >= known["clean"]["fnir"]
+    assert dodged[-1]["fnir"] > 0.5
+
+
+def test_the_same_request_gives_the_same_figures(tmp_path) -> None:
+    first, second = (run_audit(request(), tmp_path / name).data for name in ("one", "two"))
+    for data in (first, second):
+        del data["seconds"]
+    assert first == second
+
+
+def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch) -> None:
+    whole = run_audit(request(), tmp_path / "whole").data
+    real, made = attacking.arrays_of, []
+
+    def counted(found):
+        made.append(found)
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        return real(found)
+
+    monkeypatch.setattr(attacking, "arrays_of", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(request(), tmp_path / "stopped")
+    resumed = run_audit(request(), tmp_path / "stopped").data
+    chunks = len(list((tmp_path / "whole" / "state").glob("[A-Z]*.safetensors")))
+    assert len(made) == chunks + 1  # only what was cut off was made twice
+    for data in (whole, resumed):
+        del data["seconds"]
+    assert resumed == whole
+
+
+def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch) -> None:
+    run_audit(request(), tmp_path)
+    monkeypatch.setattr(attacking, "arrays_of", lambda _: pytest.fail("an attack was run again"))
+    run_audit(request(), tmp_path)
+
+
+def test_progress_rises_to_the_whole(tmp_path) -> None:
+    seen: list[tuple[str, float, float]] = []
+    run_audit(request(), tmp_path, progress=lambda *report: seen.append(report))
+    attacking = [report for report in seen if report[0] != "embedding"]
+    done = [report[1] for report in attacking]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(attacking[-1][2], rel=1e-6)
+
+
+def test_another_request_in_the_same_folder_is_refused(tmp_path) -> None:
+    run_audit(request(), tmp_path)
+    with pytest.raises(SteadfaceError, match="seed was 0 and is 1"):
+        run_audit(request(seed=1), tmp_path)
+
+
+def test_without_gradients_only_scores_and_decisions_are_used(tmp_path) -> None:
+    network = LinearBackbone()
+    network.differentiable = False
+    network.requires_grad_(False)
+    data = run_audit(request(network), tmp_path).data
+    assert {entry["attack"] for entry in data["attacks"]} == {"HopSkipJump", "Square"}
+    assert data["median_distance"]["linf"]["dodging"] is not None
+
+
+def test_a_given_threshold_is_used(tmp_path) -> None:
+    data = run_audit(request(threshold=0.5), tmp_path).data
+    assert data["threshold"] == 0.5
+    assert data["other_thresholds"] == []
+    assert {entry["threshold"] for entry in data["worst_case"]} == {0.5}
+
+
+def test_calibration_pairs_of_other_people_are_used_and_the_attacked_are_left_out(tmp_path) -> None:
+    others = people_pairs(people=60, seed=3)
+    theirs = run_audit(request(calibration=others), tmp_path / "a").data
+    own = run_audit(request(), tmp_path / "b").data
+    assert theirs["threshold"] != own["threshold"]
+    assert theirs["calibration"]["pairs"] == "given"
+    assert theirs["calibration"]["people"] < 60  # some are called like people who are attacked
+    few = people_pairs(people=4)
+    with pytest.raises(SteadfaceError, match="every person of the calibration pairs is attacked"):
+        run_audit(request(calibration=few, max_pairs=200), tmp_path / "c")
+
+
+def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:
+    for changes, message in (
+        ({"eps": ()}, "positive radii"),
+        ({"eps": (-0.1,)}, "positive radii"),
+        ({"eps": (4.0,)}, "write 4/255"),
+    ):
+        with pytest.raises(SteadfaceError, match=message):
+            request(**changes)
+    with pytest.raises(SteadfaceError, match=r"needs .* impostor pairs of people who are not attacked"):
+        run_audit(request(fmr=1e-6), tmp_path)
+    assert not list(tmp_path.iterdir())
