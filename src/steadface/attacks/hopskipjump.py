@@ -92,7 +92,7 @@ class HopSkipJump:
         x, size = found.nearest[rows], max(CHUNK // len(found.images), 1)
         delta = self.probe * (x - found.images[rows]).square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
         plain, signed, phis = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(delta)
-        for first in range(0, count, size):
+        for first in range(0, int(asked.max()), size):  # whoever goes on later asks all, so the draws stay in step
             draws = self._directions(found.images, min(size, count - first), generator)[rows]
             ranks = torch.arange(first, first + draws.shape[1], device=x.device)
             which, column = (ranks < asked[:, None]).nonzero(as_tuple=True)
