@@ -1,0 +1,158 @@
+"""A trained generative attack in a file: the network that proposes perturbations, and what it was trained against.
+
+The file is safetensors whose metadata entry `steadface` describes the network, its ball, its victim and its training.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from steadface.attacks import Ball, CosineScore, GenerativeAttack, Norm, PerturbationNetwork, Score, ball
+from steadface.backbones.weights import read_state, write_safetensors
+from steadface.errors import SteadfaceError
+
+KIND = "generative attack"
+
+
+class Description(BaseModel):
+    """What stands beside the weights: all that rebuilds the network, and where it comes from.
+
+    `embedding_size`, `width` and `blocks` are those of `PerturbationNetwork`; `steps` of `planned` were trained. The
+    last two say how far the cosine was moved on training faces at the end, None where that was not measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["generative attack"] = "generative attack"
+    embedding_size: int = Field(ge=1)
+    width: int = Field(ge=1, le=1024)
+    blocks: int = Field(ge=1, le=64)
+    norm: Norm
+    eps: float = Field(gt=0, allow_inf_nan=False)
+    victim: str
+    fingerprint: str
+    steps: int = Field(ge=1)
+    planned: int
+    batch: int
+    seed: int
+    faces: str
+    """Fingerprint of the faces."""
+    dodging_moved: float | None = None
+    impersonation_moved: float | None = None
+
+    def network(self) -> PerturbationNetwork:
+        """The network without weights, on the CPU."""
+        with torch.device("meta"):  # drawing weights would use the global random state
+            bare = PerturbationNetwork(embedding_size=self.embedding_size, width=self.width, blocks=self.blocks)
+        return bare.to_empty(device="cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedGenerator:
+    """A generative attack that has learnt all it will. It moves to the device of the images.
+
+    Its network may be used inside any ball; it was trained for that of its description.
+    """
+
+    attack: GenerativeAttack
+    description: Description
+    file: Path
+
+    @property
+    def ball(self) -> Ball:
+        return self.attack.ball
+
+    def within(self, ball: Ball) -> "TrainedGenerator":
+        return replace(self, attack=self.attack.within(ball))
+
+    def __call__(self, score: Score, images: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Raises `SteadfaceError` where the score's embeddings are of another size than those trained for."""
+        if isinstance(score, CosineScore):
+            self.check_embedding_size(score.anchors.shape[1])
+        self.attack.network.to(images.device)
+        return self.attack(score, images, generator=generator)
+
+    def check_embedding_size(self, size: int) -> None:
+        """Raises `SteadfaceError` unless the attack was trained for embeddings of that size."""
+        if size != self.description.embedding_size:
+            raise SteadfaceError(
+                f"{self.file} was trained against {self.description.victim}, whose embeddings have "
+                f"{self.description.embedding_size} numbers, and those of this recogniser have {size}: train one with "
+                "`steadface attack-train` against a recogniser of that size"
+            )
+
+
+def save_generative(path: Path, network: PerturbationNetwork, description: Description) -> None:
+    """Writes the network and its description, whole or not at all. Raises `SteadfaceError` where the disk refuses."""
+    write_safetensors(path, network.state_dict(), description.model_dump(mode="json"))
+
+
+def load_generative(path: Path, *, embedding_size: int | None = None) -> TrainedGenerator:
+    """The attack in the file at `path`, which only proposes, inside the ball that it was trained for.
+
+    Raises `SteadfaceError` for a file that is missing, damaged or none of `save_generative`, and where `embedding_size`
+    is given and not that of the recogniser it was trained against.
+    """
+    if not path.is_file():
+        raise SteadfaceError(f"{path} is no file; train a generative attack with `steadface attack-train --out {path}`")
+    state, metadata = read_state(path)
+    if not _ours(metadata):
+        raise SteadfaceError(f"{path} holds no generative attack; `steadface attack-train` writes one")
+    network, description = _rebuilt(path, state, metadata)
+    trained = TrainedGenerator(attack=_proposing(network, description), description=description, file=path)
+    if embedding_size is not None:
+        trained.check_embedding_size(embedding_size)
+    return trained
+
+
+def check_out(path: Path) -> None:
+    """Raises `SteadfaceError` unless a generative attack can be written to `path`.
+
+    What stands there already must be an earlier one, which is replaced.
+    """
+    if path.suffix != ".safetensors":
+        raise SteadfaceError(f"--out {path}: the weights are written as safetensors; name a file that ends with that")
+    if path.is_dir():
+        raise SteadfaceError(f"--out {path} is a folder: name a file, as in {path / 'generator.safetensors'}")
+    if path.exists() and not _is_ours(path):
+        raise SteadfaceError(f"--out {path} exists and holds no generative attack: name another file or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SteadfaceError(f"--out {path}: cannot make its folder: {error.strerror}; name another") from None
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return _ours(read_state(path, keys=())[1])
+    except SteadfaceError:
+        return False
+
+
+def _ours(metadata: Mapping[str, object]) -> bool:
+    return metadata.get("kind") == KIND
+
+
+def _rebuilt(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object]
+) -> tuple[PerturbationNetwork, Description]:
+    try:
+        description = Description.model_validate(metadata)
+        network = description.network()
+        network.load_state_dict(state)
+    except (ValidationError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise SteadfaceError(f"{path} is damaged, or of another version ({reason:.300}); train it anew") from error
+    return network.eval(), description
+
+
+def _proposing(network: PerturbationNetwork, description: Description) -> GenerativeAttack:
+    network.requires_grad_(False)
+    optimizer = torch.optim.SGD(network.parameters())  # never steps
+    around = ball(description.norm, description.eps)
+    return GenerativeAttack(ball=around, network=network, optimizer=optimizer, learn=False)

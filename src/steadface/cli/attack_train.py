@@ -1,0 +1,139 @@
+"""``steadface attack-train``: a generative attack against one recogniser, for ``steadface audit --generator``."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from steadface.attacks import ball
+from steadface.audit.generative import Description, check_out, save_generative
+from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
+from steadface.backbones import load_backbone
+from steadface.backbones.weights import find_weights
+from steadface.cli.console import console, errors, say_warning
+from steadface.cli.evaluate import parsed_radius
+from steadface.data.faces import FaceSource
+from steadface.data.folders import open_faces
+from steadface.errors import SteadfaceError
+from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.training.network import resolve_device
+from steadface.training.signals import stop_on_signal
+
+FEW = 0.05
+"""Cosines moved less than this on average make a generator that says nothing of its victim."""
+
+
+def train_attack(
+    model: Annotated[
+        Path, typer.Argument(help="A run folder, one of our checkpoints, or a state dict of a known layout.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Aligned faces, one folder per person; not those of the audit.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The .safetensors file to write.")] = None,
+    eps: Annotated[str, typer.Option(help="Radius of the pixel range, e.g. 8/255.")] = "8/255",
+    norm: Annotated[Literal["linf", "l2"], typer.Option(help="Norm of the radius.")] = "linf",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 500,
+    batch: Annotated[int, typer.Option(min=4, help="Faces a step; an even number.")] = 32,
+    width: Annotated[int, typer.Option(min=1, help="Channels of the network that proposes.")] = 24,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 2e-3,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same attack.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+) -> None:
+    """Train a network that attacks **MODEL** in a single pass: it dodges and impersonates, whoever the person is.
+
+    Try it with `steadface audit MODEL --generator FILE`, on other people. Ctrl-C writes what has been learnt so far.
+    Attack only systems that you may test.
+    """
+    if images is None or out is None:
+        raise SteadfaceError("name the faces to train on with --images DIR and the file to write with --out FILE")
+    around = ball(norm, parsed_radius(eps, norm))
+    options = Options(ball=around, steps=steps, batch=batch, width=width, rate=rate, seed=seed)
+    check_out(out)
+    embedder = MirrorEmbedder(load_backbone(model), mirror=False).to(resolve_device(device))
+    size = embedding_size(embedder)
+    faces = open_faces(images)
+    for message in getattr(faces, "messages", ()):
+        say_warning(message)
+    began = time.perf_counter()
+    with stop_on_signal() as stop, generator_bar(steps) as observe:
+        trained = train_generator(embedder, faces, options, progress=observe, stop=lambda: bool(stop))
+    if not trained.moved:
+        console.print("stopped before the first step: nothing was written")
+        raise typer.Exit(130)
+    save_generative(out, trained.network, _description(options, trained, size, model, faces))
+    _say(trained, steps, out, time.perf_counter() - began)
+    if len(trained.moved) < steps:
+        raise typer.Exit(130)
+
+
+@contextmanager
+def generator_bar(steps: int) -> Iterator[Callable[[Moved], None]]:
+    """A bar with how far cosines are moved and the time left; a plain line now and then off a terminal."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=not errors.is_terminal) as bar:
+        task = bar.add_task("training", total=steps, status="")
+        spoken = 0
+
+        def observe(at: Moved) -> None:
+            nonlocal spoken
+            done = at.step + 1
+            status = f"cosine moved: dodging {at.dodging:.3f}, impersonation {at.impersonation:.3f}"
+            bar.update(task, completed=done, status=status)
+            tenth = 10 * done // steps
+            if not errors.is_terminal and tenth > spoken:
+                spoken = tenth
+                errors.print(f"step {done} of {steps}  {status}", highlight=False, soft_wrap=True)
+
+        yield observe
+
+
+def _description(options: Options, trained: Trained, size: int, model: Path, faces: FaceSource) -> Description:
+    dodging, impersonation = trained.lately()
+    return Description(
+        embedding_size=size,
+        width=options.width,
+        blocks=BLOCKS,
+        norm=options.ball.norm,
+        eps=options.ball.radius,
+        victim=model.name,
+        fingerprint=hashlib.sha256(find_weights(model).read_bytes()).hexdigest(),
+        steps=len(trained.moved),
+        planned=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        faces=faces.fingerprint(),
+        dodging_moved=dodging if math.isfinite(dodging) else None,
+        impersonation_moved=impersonation if math.isfinite(impersonation) else None,
+    )
+
+
+def _say(trained: Trained, steps: int, out: Path, seconds: float) -> None:
+    done, (dodging, impersonation) = len(trained.moved), trained.lately()
+    state = "finished" if done == steps else f"stopped (of {steps}, so it is weaker than it could be)"
+    console.print(
+        f"{state}: {done} steps in {seconds / 60:.1f} minutes; on the faces trained on it moves the cosine by "
+        f"{dodging:.3f} dodging and {impersonation:.3f} impersonating",
+        soft_wrap=True,
+    )
+    console.print(f"generator: [bold]{escape(str(out))}[/bold]", soft_wrap=True)
+    if not min(dodging, impersonation) >= FEW:
+        say_warning(
+            f"it moves cosines by less than {FEW} for one goal at least: train it for more steps, or on more faces, "
+            "before concluding anything from it"
+        )
