@@ -1,17 +1,15 @@
 """The report: one self-contained HTML page and one JSON file, written together."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from steadface.errors import SteadfaceError
-from steadface.report import plots, tables, training_plots, words
+from steadface.report import html, plots, tables, training_plots, words
 from steadface.report.arm import Arm, settings, supported_fmr
 from steadface.report.output import plain, write_together
 from steadface.report.sheet import sheet
@@ -66,65 +64,26 @@ def render_page(
     notes: Sequence[str] = (),
 ) -> str:
     """The whole page as text."""
-    style = files("steadface.report").joinpath("page.css").read_text(encoding="utf-8")
     sections = [
         _summary(arms, notes),
         _training(arms),
         _recognition(arms),
         _attack(arms),
-        _section("What this does not show", "".join(f"<p>{escape(text)}</p>" for text in words.LIMITS)),
+        html.section("What this does not show", html.paragraphs(words.LIMITS)),
         _repeat(arms, versions, seed, command),
     ]
     body = "\n".join(section for section in sections if section)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header><h1>{escape(title)}</h1></header>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
-
-
-def _figure(svg: str | None, caption: str, alt: str) -> str:
-    if svg is None:
-        return ""
-    address = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
-    return (
-        f'<figure><img class="plot" src="{address}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _items(texts: Sequence[str], style: str) -> str:
-    lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="{style}">{lines}</ul>' if texts else ""
+    return html.document(title, body)
 
 
 def _summary(arms: Sequence[Arm], notes: Sequence[str]) -> str:
     told = "".join(f"<dt>{escape(arm.name)}</dt><dd>{escape(words.about(arm))}</dd>" for arm in arms)
     compared = words.comparison(arms)
-    warnings = words.cautions(arms)
-    box = f"<aside><h3>Read with care</h3>{_items(warnings, 'cautions')}</aside>" if warnings else ""
     parts = [
         f'<p class="lead">{escape(words.opening(arms))} {escape(compared)}</p>',
         f"<dl>{told}</dl>",
-        box,
-        _items(notes, "notes"),
+        html.box("Read with care", words.cautions(arms)),
+        html.items(notes, "notes"),
         tables.training_table(arms),
         *(tables.attack_summary(arms, setting) for setting in settings(arms)),
     ]
@@ -132,24 +91,24 @@ def _summary(arms: Sequence[Arm], notes: Sequence[str]) -> str:
 
 
 def _training(arms: Sequence[Arm]) -> str:
-    loss = _figure(
+    loss = html.figure(
         training_plots.loss_figure(arms),
         "Loss by step: averages, and as a thin line each logged source batch. Shaded: the gate was open, that is, "
         "adversarial samples were trained on.",
         "Loss curves with the gate's open stretches shaded",
     )
-    held_out = _figure(
+    held_out = html.figure(
         training_plots.validation_figure(arms),
         "Equal error rate on the held-out people during training.",
         "Equal error rate on held-out people by step",
     )
-    return _section("Training", loss + held_out)
+    return html.section("Training", loss + held_out)
 
 
 def _recognition(arms: Sequence[Arm]) -> str:
     ends = [fmr for arm in arms if (fmr := supported_fmr(arm)) > 0]
     end = f" The axis ends at FMR {power(min(ends))}, the lowest that the impostor pairs support." if ends else ""
-    curves = _figure(
+    curves = html.figure(
         plots.curves_figure(arms),
         f"ROC, with operating points and their 95 % intervals, and DET. Dotted: chance (ROC), equal error (DET).{end}",
         "ROC and DET curves",
@@ -160,7 +119,7 @@ def _recognition(arms: Sequence[Arm]) -> str:
         key="cross_operating_points",
         caption="Operating points on all cross pairs (they share images: the intervals are too narrow)",
     )
-    return _section("Recognition of clean faces", curves + points + crossed)
+    return html.section("Recognition of clean faces", curves + points + crossed)
 
 
 def _attack(arms: Sequence[Arm]) -> str:
@@ -171,11 +130,11 @@ def _attack(arms: Sequence[Arm]) -> str:
             f"FMR {power(setting.fmr)}. Bands: 95 % intervals. A model that errs often on clean faces has little "
             "left to lose."
         )
-        figures += _figure(plots.error_figure(arms, setting), caption, "Error rates against the radius")
+        figures += html.figure(plots.error_figure(arms, setting), caption, "Error rates against the radius")
     faces = sheet(arms)
     if faces:
         faces = f"<h3>Attacked faces</h3>{faces}"
-    return _section("Under attack", figures + tables.attacks_table(arms) + faces)
+    return html.section("Under attack", figures + tables.attacks_table(arms) + faces)
 
 
 def _repeat(arms: Sequence[Arm], versions: Mapping[str, str], seed: int, command: str) -> str:
@@ -188,7 +147,7 @@ def _repeat(arms: Sequence[Arm], versions: Mapping[str, str], seed: int, command
         tables.differences_table(arms),
         f'<h3>Recipes</h3><div class="recipes">{recipes}</div>',
     ]
-    return _section("How to repeat it", "\n".join(part for part in parts if part))
+    return html.section("How to repeat it", "\n".join(part for part in parts if part))
 
 
 def _yaml(recipe: Mapping[str, Any]) -> str:

@@ -47,15 +47,18 @@ def table(
     )
 
 
-def _name(text: str, *, rows: int = 1, below: str = "") -> Cell:
+def name_cell(text: str, *, rows: int = 1, below: str = "") -> Cell:
+    """The name at the start of a row or above a column of them."""
     return Cell(text=text, below=below, head=True, style="name", rows=rows)
 
 
-def _heads(*titles: str) -> list[Cell]:
-    return [_name(titles[0]), *(Cell(text=title, head=True) for title in titles[1:])]
+def head_cells(*titles: str) -> list[Cell]:
+    """One row of titles, the first above names and the others above numbers."""
+    return [name_cell(titles[0]), *(Cell(text=title, head=True) for title in titles[1:])]
 
 
-def _rate(rate: Rate, *, first: bool = False) -> Cell:
+def rate_cell(rate: Rate, *, first: bool = False) -> Cell:
+    """A rate in per cent, its interval below."""
     return Cell(text=percent(rate.rate), below=interval(rate), style="number first" if first else "number")
 
 
@@ -63,10 +66,10 @@ def training_table(arms: Sequence[Arm]) -> str:
     """Arms as rows: what training took and how the model does on clean faces."""
     found = settings(arms)
     fmr = found[0].fmr if found else _common_fmr(arms)
-    second = _heads("model", "steps", "minutes", "gate open, %", "accuracy, %", "EER, %", "genuine", "impostor")
+    second = head_cells("model", "steps", "minutes", "gate open, %", "accuracy, %", "EER, %", "genuine", "impostor")
     second += [Cell(text=f"FNMR at FMR {power(fmr)}, %", head=True)]
     first = [
-        _name(""),
+        name_cell(""),
         Cell(text="training", columns=3, head=True, style="group"),
         Cell(text="clean faces", columns=2, head=True, style="group"),
         Cell(text="mean cosine", columns=2, head=True, style="group"),
@@ -85,7 +88,7 @@ def _training_row(arm: Arm, fmr: float) -> list[Cell]:
     duty = float("nan") if arm.duty_cycle is None else arm.duty_cycle
     spread = percent(arm.figure("accuracy_std"), 2)
     return [
-        _name(arm.name),
+        name_cell(arm.name),
         Cell(text=count(arm.steps)),
         Cell(text=minutes(arm.seconds)),
         Cell(text=percent(duty)),
@@ -93,7 +96,7 @@ def _training_row(arm: Arm, fmr: float) -> list[Cell]:
         Cell(text=percent(arm.figure("eer"), 2)),
         Cell(text=decimal(arm.figure("genuine_mean"))),
         Cell(text=decimal(arm.figure("impostor_mean"))),
-        _rate(clean_fnmr(arm, fmr)),
+        rate_cell(clean_fnmr(arm, fmr)),
     ]
 
 
@@ -105,14 +108,14 @@ def attack_summary(arms: Sequence[Arm], setting: Setting) -> str:
         for e in eps
     ]
     first = [
-        _name(""),
+        name_cell(""),
         Cell(text="dodging: FNMR, %", columns=len(eps), head=True, style="group"),
         Cell(text="impersonation: FMR, %", columns=len(eps), head=True, style="group"),
         Cell(text="mean cosine", head=True, style="group"),
     ]
     body = [[_attack_row(arm, setting, eps)] for arm in arms]
     caption = f"Under {setting.norm} attack, threshold frozen at FMR {power(setting.fmr)}"
-    second = [_name("model"), *labels, *labels, Cell(text="impostor", head=True, style="number first")]
+    second = [name_cell("model"), *labels, *labels, Cell(text="impostor", head=True, style="number first")]
     return table(head=[first, second], body=body, caption=caption, style="dense whole")
 
 
@@ -120,8 +123,8 @@ def _attack_row(arm: Arm, setting: Setting, eps: Sequence[float]) -> list[Cell]:
     goals: tuple[Goal, Goal] = ("dodging", "impersonation")
     missing = Rate(rate=float("nan"))
     rates = [attacked(arm, setting, goal) for goal in goals]
-    cells = [_rate(by_eps.get(e, missing), first=not e) for by_eps in rates for e in eps]
-    return [_name(arm.name), *cells, Cell(text=decimal(arm.figure("impostor_mean")), style="number first")]
+    cells = [rate_cell(by_eps.get(e, missing), first=not e) for by_eps in rates for e in eps]
+    return [name_cell(arm.name), *cells, Cell(text=decimal(arm.figure("impostor_mean")), style="number first")]
 
 
 def operating_points_table(arms: Sequence[Arm], *, key: str, caption: str) -> str:
@@ -132,12 +135,12 @@ def operating_points_table(arms: Sequence[Arm], *, key: str, caption: str) -> st
         points = entries(arm, key)
         for index, point in enumerate(points):
             tar = rate_of(point, "tar", "tar_ci")
-            row = [_name(arm.name, rows=len(points))] if index == 0 else []
+            row = [name_cell(arm.name, rows=len(points))] if index == 0 else []
             row += [Cell(text=power(number(point, "fmr"))), Cell(text=decimal(number(point, "threshold")))]
             row += [Cell(text=percent(tar.rate, 2)), Cell(text=interval(tar, 2) or NONE)]
             rows.append([*row, Cell(text=percent(1 - tar.rate, 2))])
         body += [rows] if rows else []
-    head = [_heads("model", "FMR", "threshold", "TAR, %", "95 % interval", "FNMR, %")]
+    head = [head_cells("model", "FMR", "threshold", "TAR, %", "95 % interval", "FNMR, %")]
     return table(head=head, body=body, caption=caption) if body else ""
 
 
@@ -148,11 +151,11 @@ def attacks_table(arms: Sequence[Arm]) -> str:
         attacks = entries(arm, "attacks")
         rows = []
         for index, attack in enumerate(attacks):
-            row = [_name(arm.name, rows=len(attacks))] if index == 0 else []
+            row = [name_cell(arm.name, rows=len(attacks))] if index == 0 else []
             rows.append([*row, *_attack_cells(attack)])
         body += [rows] if rows else []
     titles = ("attack", "budget", "goal")
-    head = [_name("model"), *(Cell(text=title, head=True, style="word") for title in titles)]
+    head = [name_cell("model"), *(Cell(text=title, head=True, style="word") for title in titles)]
     numbers = ("FMR", "threshold", "error, %", "95 % interval", "saved as 8 bits, %", "pairs")
     head += [Cell(text=title, head=True) for title in numbers]
     return table(head=[head], body=body, caption="Every attack") if body else ""
@@ -179,8 +182,8 @@ def differences_table(arms: Sequence[Arm]) -> str:
     differing = [key for key in keys if len({recipe.get(key, NONE) for recipe in flat}) > 1]
     if len(arms) < 2 or not differing:
         return ""
-    head = [_name("key"), *(Cell(text=arm.name, head=True, style="word") for arm in arms)]
-    rows = [[_name(key), *(Cell(text=r.get(key, NONE), style="word") for r in flat)] for key in differing]
+    head = [name_cell("key"), *(Cell(text=arm.name, head=True, style="word") for arm in arms)]
+    rows = [[name_cell(key), *(Cell(text=r.get(key, NONE), style="word") for r in flat)] for key in differing]
     return table(head=[head], body=[rows], caption="Where the recipes differ")
 
 
@@ -196,5 +199,5 @@ def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def pairs_table(pairs: Mapping[str, Any], *, caption: str) -> str:
     """Names and values, as for versions."""
-    rows = [[_name(str(key)), Cell(text=str(value), style="word")] for key, value in pairs.items()]
+    rows = [[name_cell(str(key)), Cell(text=str(value), style="word")] for key, value in pairs.items()]
     return table(head=[], body=[rows], caption=caption) if rows else ""
