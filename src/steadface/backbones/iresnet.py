@@ -16,6 +16,8 @@ from steadface.backbones.base import Architecture, Backbone, reset_norms_and_act
 class Block(nn.Module):
     """Residual block; its shortcut is a strided 1x1 convolution and BatchNorm in the first block of a stage."""
 
+    FOLLOWED_BY = (("conv1", "bn2"), ("conv2", "bn3"))
+
     def __init__(self, inputs: int, outputs: int, *, first: bool) -> None:
         super().__init__()
         stride = 2 if first else 1
@@ -42,6 +44,8 @@ def stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
 
 class IResNet(Backbone):
     """See the module's docstring; built by `Architecture.build`."""
+
+    FOLLOWED_BY = (("conv1", "bn1"), ("fc", "features"))
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)

@@ -1,0 +1,75 @@
+"""Copies of networks for crafting: evaluation mode for good, the same embeddings, faster forward and backward.
+
+An attack takes hundreds of forward passes and input gradients of a network that does not change meanwhile. A copy can
+therefore have every BatchNorm folded into the convolution or the linear layer before it, lie in memory channels last,
+and leave out the gradients of its own parameters, which PyTorch's PReLU computes whether they are asked for or not.
+"""
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, its parameters without gradients; same outputs, up to rounding. `network` stays.
+
+    BatchNorms are folded within `nn.Sequential`, and where a module's `FOLLOWED_BY` names children of which the second
+    is always applied to what the first gives. Only first-order gradients with respect to the input can be taken. What
+    is not known stays as it is.
+    """
+    fast = copy.deepcopy(network).eval().requires_grad_(False)
+    for part in fast.modules():
+        names = list(part._modules)
+        follows = pairwise(names) if isinstance(part, nn.Sequential) else getattr(part, "FOLLOWED_BY", ())
+        for before, after in follows:
+            _fold(part, before, after)
+    for part in list(fast.modules()):
+        for name, child in list(part.named_children()):
+            if type(child) is nn.PReLU:
+                setattr(part, name, FrozenPReLU(child.weight))
+    return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class FrozenPReLU(nn.Module):
+    """`max(x, 0) + weight * min(x, 0)` for a weight (C,) or (1,) that takes no gradient."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone())
+        self.weight: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        rectified: Tensor = _PReLU.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return rectified
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.prelu(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, weight = ctx.saved_tensors
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        passed = torch.ops.aten.threshold_backward(gradient, x, 0.0)
+        return torch.lerp(passed, gradient, weight.view(shape).expand_as(gradient)), None
+
+
+def _fold(part: nn.Module, before: str, after: str) -> None:
+    """Fold child `after` into `before` where they are a convolution or linear layer and a BatchNorm with statistics."""
+    first, second = part._modules[before], part._modules[after]
+    if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d and second.track_running_stats:
+        part._modules[before] = fuse_conv_bn_eval(first, second)
+    elif type(first) is nn.Linear and type(second) is nn.BatchNorm1d and second.track_running_stats:
+        part._modules[before] = fuse_linear_bn_eval(first, second)
+    else:
+        return
+    part._modules[after] = nn.Identity()

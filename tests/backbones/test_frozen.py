@@ -1,0 +1,88 @@
+"""Fast copies: the same function and the same input gradient, and the original as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+from steadface.backbones import Architecture
+from steadface.backbones.frozen import FrozenPReLU, frozen
+
+
+def network(name):
+    blocks = (1, 1, 1, 1)
+    architecture = Architecture(name=name, width=0.25, blocks=blocks, embedding_size=16, image_size=(32, 32))
+    built = architecture.build(torch.Generator().manual_seed(0)).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for part in built.modules():
+            if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):  # statistics that folding must not ignore
+                part.running_mean.normal_(generator=generator)
+                part.running_var.uniform_(0.5, 2, generator=generator)
+                part.weight.uniform_(0.5, 1.5, generator=generator)
+                part.bias.normal_(generator=generator)
+            if isinstance(part, nn.PReLU):
+                part.weight.uniform_(-0.5, 1, generator=generator)
+    return built
+
+
+@pytest.fixture(params=["mobilefacenet", "iresnet18"])
+def original(request):
+    return network(request.param)
+
+
+def images():
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+def embedded_and_gradient(network):
+    x = images().requires_grad_(True)
+    embedded = network(x)
+    (gradient,) = torch.autograd.grad(embedded.square().sum(), x)
+    return embedded.detach(), gradient
+
+
+def test_embeddings_and_input_gradients_are_those_of_the_original(original):
+    fast = frozen(original.eval())
+    for one, other in zip(embedded_and_gradient(original), embedded_and_gradient(fast), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9 * float(one.abs().max()))
+
+
+def test_no_batchnorm_is_left_that_can_be_folded(original):
+    left = [part for part in frozen(original).modules() if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d)]
+    # IResNet normalises before its first convolutions, whose padding is of zeros, and before it flattens.
+    expected = 0 if original.architecture.name == "mobilefacenet" else sum(original.architecture.blocks) + 1
+    assert len(left) == expected
+
+
+def test_the_original_stays_as_it_was(original):
+    original.train()
+    before = {name: value.clone() for name, value in original.state_dict().items()}
+    fast = frozen(original)
+    fast(images())
+    assert original.training
+    assert all(parameter.requires_grad for name, parameter in original.named_parameters() if name != "features.weight")
+    assert all(torch.equal(before[name], value) for name, value in original.state_dict().items())
+    assert not fast.training
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+def test_it_is_still_a_backbone(original):
+    fast = frozen(original)
+    assert fast.architecture == original.architecture
+    assert fast.image_size == (32, 32)
+
+
+def test_prelu_without_weight_gradients_passes_gradcheck():
+    generator = torch.Generator().manual_seed(3)
+    for channels in (1, 4):
+        weight = torch.rand(channels, generator=generator, dtype=torch.float64) - 0.3
+        x = torch.randn(2, 4, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+        assert torch.equal(FrozenPReLU(weight)(x), torch.prelu(x, weight))
+        assert torch.autograd.gradcheck(FrozenPReLU(weight), (x,))
+
+
+def test_other_modules_are_frozen_too_and_compute_the_same():
+    generator = torch.Generator().manual_seed(4)
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+    x = torch.rand(2, 3, 8, 8, generator=generator)
+    assert torch.allclose(frozen(other)(x), other.eval()(x), atol=1e-6)
