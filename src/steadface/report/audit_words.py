@@ -1,0 +1,245 @@
+"""An audit in plain words, made from its numbers: what was tried, what an attacker reaches, what follows from it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from steadface.report.arm import Rate
+from steadface.report.audit_data import (
+    GOALS,
+    Data,
+    block,
+    clean_rate,
+    distances,
+    failed_checks,
+    name_of,
+    norm_of,
+    records,
+    security,
+    smallest,
+    word,
+)
+from steadface.report.history import number
+from steadface.report.text import SPACE, count, decimal, listing, power, radius, share
+
+# From these shares of broken pairs on, at the smallest radius tried, a model counts as open to attack.
+MANY, SOME = 0.5, 0.1
+HOPELESS = 0.5
+
+QUICK = "This was a quick run, made to try out that everything works: it supports no claim about the recogniser."
+STANDARDS = (
+    "The error rates are the false match rate (FMR: pairs of different people that are accepted) and the false "
+    "non-match rate (FNMR: pairs of one person that are refused) as ISO/IEC 19795-1, the standard on testing biometric "
+    "performance, defines them for ordinary use. That standard describes no attacks.",
+    "ISO/IEC 30107-3 tests the detection of presentation attacks: masks, printouts and screens held before the capture "
+    "device. The attacks here change the picture after the camera, and so lie outside it.",
+    "No standard defines a metric for digital attacks of this kind. What stands here is therefore not a certificate: "
+    "the same rates are measured again on attacked pictures, at a threshold frozen on clean pairs.",
+    "An attack that fails proves little, since a better one may exist: a worst case over the attacks tried is at most "
+    "the true one. Intervals cover the choice of the pairs, not that of the people, of the data set or of the attacks.",
+)
+
+
+def opening(data: Data) -> str:
+    """The first paragraph, for a reader who knows nothing of the field."""
+    told = (_tried(data), _clean(data), *_attacked(data), meaning(data))
+    return " ".join(sentence for sentence in told if sentence)
+
+
+def _tried(data: Data) -> str:
+    clean, threshold = block(data, "clean"), number(data, "threshold")
+    genuine, impostor = (count(number(clean, key)) for key in ("genuine_pairs", "impostor_pairs"))
+    pairs = ""
+    if math.isfinite(number(clean, "genuine_pairs") + number(clean, "impostor_pairs")):
+        pairs = f" with {genuine} pairs of pictures of one person and {impostor} pairs of different people"
+    text = f"This audit tried to deceive the face recogniser “{name_of(data)}”{pairs}."
+    if not math.isfinite(threshold):
+        return text
+    fmr = number(data, "fmr")
+    odds = f", the threshold at which it takes {odds_of(fmr)} pairs of different people for one" if fmr > 0 else ""
+    return f"{text} It accepts two pictures as one person from a similarity of {decimal(threshold)}{odds}."
+
+
+def odds_of(rate: float) -> str:
+    """A rare rate in (0, 1) as people say it: 0.01 is `1 in 100`."""
+    inverse = 1 / rate
+    if math.isclose(inverse, round(inverse), rel_tol=1e-3):
+        return f"1 in {round(inverse):,}"
+    return f"{share(rate, 1 if rate > 1e-3 else 3)} of"
+
+
+def _clean(data: Data) -> str:
+    missed, accepted = (clean_rate(data, goal) for goal in GOALS)
+    facts = []
+    if math.isfinite(missed.rate):
+        facts.append(f"misses {of_ten(missed.rate)} pairs of one person ({share(missed.rate)})")
+    if math.isfinite(accepted.rate):
+        facts.append(f"accepts {of_ten(accepted.rate)} pairs of different people ({share(accepted.rate)})")
+    return f"Left alone, it {listing(facts)}." if facts else "How often it errs when left alone was not measured."
+
+
+def of_ten(rate: float) -> str:
+    """A rate as people count: `none of the`, `1 of 100`, `7 of 10`, `all`; rounded, so the figure belongs beside it."""
+    if rate <= 0:
+        return "none of the"
+    if rate >= 1:
+        return "all"
+    if 0.095 <= rate <= 0.905:
+        return f"{round(10 * rate)} of 10"
+    hundredths = round(100 * rate)
+    if hundredths == 0:
+        return "fewer than 1 of 100"
+    return f"{hundredths} of 100" if hundredths < 100 else "nearly all"
+
+
+def _attacked(data: Data) -> list[str]:
+    """One sentence for the smallest radius and one for the largest."""
+    curves = [security(data, goal) for goal in GOALS]
+    eps = sorted({e for curve in curves for e in curve if e > 0})
+    if not eps:
+        return ["It was not attacked."]
+    found = []
+    for number_, e in enumerate([eps[0]] if len(eps) == 1 else [eps[0], eps[-1]]):
+        missed, accepted = (curve.get(e) for curve in curves)
+        facts = []
+        if missed:
+            what = "pairs of one person, who then is not recognised" if not number_ else "pairs of one person"
+            facts.append(f"refuse {of_ten(missed.rate)} {what} ({share(missed.rate)})")
+        if accepted:
+            what = "different people as the person whom the attacker chose" if not number_ else "different people"
+            facts.append(f"accept {of_ten(accepted.rate)} {what} ({share(accepted.rate)})")
+        who = "An attacker who" if not number_ else "One who"
+        found.append(f"{who} {budget(data, e)} makes it {listing(facts)}.")
+    return found
+
+
+def budget(data: Data, eps: float) -> str:
+    """What a radius means for the picture: `changes no pixel by more than 2 of 255 grey levels, which ...`."""
+    norm, levels = norm_of(data), 255 * eps
+    if norm == "linf":
+        return f"changes no pixel by more than {levels:.3g} of 255 grey levels, {visibility(levels)},"
+    size = block(data, "model").get("image_size")
+    if norm != "l2" or not _is_size(size):
+        return f"stays within {norm} distance {radius(eps, norm)} of the picture"
+    mean = levels / math.sqrt(3 * float(size[0]) * float(size[1]))
+    return f"changes the pixels by {mean:.2g} of 255 grey levels in the root mean square (l2 {radius(eps, norm)})"
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int | float) and s > 0 for s in size)
+
+
+def visibility(levels: float) -> str:
+    """What a change of every pixel by so many of 255 grey levels looks like."""
+    if levels <= 3:
+        return "which nobody sees"
+    if levels <= 6:
+        return "which is hardly visible"
+    return "which shows as faint noise" if levels <= 12 else "which shows as plain noise"
+
+
+def meaning(data: Data) -> str:
+    """What follows, or why nothing does."""
+    if not any(len(security(data, goal)) for goal in GOALS):
+        return "So nothing is known about how it resists."
+    worst = max((smallest(data, goal)[1].rate for goal in GOALS if math.isfinite(smallest(data, goal)[0])), default=0.0)
+    parts = [_resists(worst), _hopeless(data), _doubted(data), QUICK if is_quick(data) else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _resists(worst: float) -> str:
+    if worst >= MANY:
+        return (
+            "That means: it does not resist. Where people can hand in picture files of their own, its decisions must "
+            "not be relied on without another safeguard."
+        )
+    if worst >= SOME:
+        return (
+            "That means: it resists in part. An attacker with a few tries will get through; where people can hand in "
+            "picture files of their own it needs another safeguard."
+        )
+    return (
+        "That means: it resisted most of what was tried with the smallest of these changes, which is no proof that "
+        "nothing better exists."
+    )
+
+
+def _hopeless(data: Data) -> str:
+    if not any(clean_rate(data, goal).rate > HOPELESS for goal in GOALS):
+        return ""
+    return "As more than half of the pairs of one kind are decided wrongly without any attack, these rates say little."
+
+
+def _doubted(data: Data) -> str:
+    failed = failed_checks(data)
+    if not failed:
+        return ""
+    which = f"A check of the attacks themselves does not hold (“{failed[0]}”)"
+    if len(failed) > 1:
+        which = f"{len(failed)} checks of the attacks themselves do not hold"
+    return f"{which}: the recogniser may resist less than the figures say."
+
+
+def is_quick(data: Data) -> bool:
+    """Whether the preset supports no claim."""
+    return word(block(data, "settings"), "preset") == "quick"
+
+
+def half_broken(data: Data) -> str:
+    """The median smallest distances in words; empty where none were sought."""
+    told = []
+    for goal in GOALS:
+        found = distances(data, goal)
+        if found is None:
+            continue
+        if math.isfinite(found.median):
+            told.append(f"half of the pairs fall to {goal} within {distance(found.median, found.norm)}")
+        else:
+            within = f" within {distance(found.radius, found.norm)}" if math.isfinite(found.radius) else ""
+            told.append(f"more than half of the pairs hold against {goal}{within}, so that its median is not known")
+    text = "; ".join(told)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def distance(value: float, norm: str) -> str:
+    """A distance in the unit of the figures: grey levels for linf."""
+    return f"{decimal(255 * value, 2)}{SPACE}of 255 grey levels" if norm == "linf" else f"{norm} {decimal(value, 2)}"
+
+
+def curve_alt(name: str, curves: dict[str, dict[float, Rate]], norm: str) -> str:
+    """Error curves by goal as a sentence, for readers who do not see the figure."""
+    told = []
+    for goal, curve in curves.items():
+        points = [f"{share(rate.rate)} at {radius(eps, norm) if eps else 'no attack'}" for eps, rate in curve.items()]
+        told += [f"{goal} {listing(points)}"] if points else []
+    return f"{name}: {'; '.join(told) or 'not attacked'}."
+
+
+def distance_alt(audits: Sequence[tuple[str, Data]]) -> str:
+    """The distributions' medians as sentences."""
+    return " ".join(f"{name}: {half_broken(data) or 'no distances.'}" for name, data in audits)
+
+
+def corruption_note(data: Data) -> str:
+    """The worst ordinary disturbance beside the attack; empty where there is none to compare."""
+    entries = [e for e in records(data, "corruptions") if math.isfinite(number(e, "error_rate"))]
+    told = []
+    for goal in GOALS:
+        mine = [entry for entry in entries if entry.get("goal") == goal]
+        eps, attacked = smallest(data, goal)
+        if not mine or not math.isfinite(eps):
+            continue
+        worst = max(mine, key=lambda entry: number(entry, "error_rate"))
+        told.append(
+            f"{goal} at {norm_of(data)} {radius(eps, norm_of(data))} causes {share(attacked.rate)} errors, the worst "
+            f"disturbance ({word(worst, 'corruption')}, severity {word(worst, 'severity')}) "
+            f"{share(number(worst, 'error_rate'))}"
+        )
+    return f"In figures: {'; '.join(told)}." if told else ""
+
+
+def operating_point(data: Data) -> str:
+    """`threshold 0.230, FMR 10⁻²`."""
+    threshold, fmr = number(data, "threshold"), number(data, "fmr")
+    told = [f"threshold {decimal(threshold)}"] if math.isfinite(threshold) else []
+    return ", ".join([*told, *([f"FMR {power(fmr)}"] if fmr > 0 else [])])
