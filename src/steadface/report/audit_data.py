@@ -123,16 +123,16 @@ def distances(data: Data, goal: str) -> Distances | None:
     if not len(found):
         return None
     interval = rate_of(summary, "median", "ci")
-    interval, low_high = rate_of(summary, "median", "ci"), summary.get("ci")
-    bounded = isinstance(low_high, list | tuple) and len(low_high) == 2
+    median, ends = rate_of(summary, "median", "ci"), summary.get("ci")
+    open_ended = isinstance(ends, list | tuple) and len(ends) == 2 and ends[1] is None
     return Distances(
         norm=norm,
         found=found,
         pairs=len(found) + held,
         radius=number(summary, "radius"),
-        median=interval.rate,
-        low=interval.low,
-        high=math.inf if bounded and low_high[1] is None else interval.high,
+        median=median.rate,
+        low=median.low,
+        high=math.inf if open_ended else median.high,
     )
 
 

@@ -1,7 +1,6 @@
 """An audit in plain words, made from its numbers: what was tried, what an attacker reaches, what follows from it."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from steadface.report.arm import Rate
@@ -10,17 +9,15 @@ from steadface.report.audit_data import (
     Data,
     block,
     clean_rate,
-    distances,
     failed_checks,
     name_of,
     norm_of,
-    records,
     security,
     smallest,
     word,
 )
 from steadface.report.history import number
-from steadface.report.text import SPACE, count, decimal, listing, power, radius, share
+from steadface.report.text import count, decimal, listing, radius, share
 
 # From these shares of broken pairs on, at the smallest radius tried, a model counts as open to attack.
 MANY, SOME = 0.5, 0.1
@@ -99,34 +96,37 @@ def _attacked(data: Data) -> list[str]:
     if not eps:
         return ["It was not attacked."]
     found = []
-    for number_, e in enumerate([eps[0]] if len(eps) == 1 else [eps[0], eps[-1]]):
+    for index, e in enumerate([eps[0]] if len(eps) == 1 else [eps[0], eps[-1]]):
         missed, accepted = (curve.get(e) for curve in curves)
         facts = []
         if missed:
-            what = "pairs of one person, who then is not recognised" if not number_ else "pairs of one person"
+            what = "pairs of one person, who then is not recognised" if not index else "pairs of one person"
             facts.append(f"refuse {of_ten(missed.rate)} {what} ({share(missed.rate)})")
         if accepted:
-            what = "different people as the person whom the attacker chose" if not number_ else "different people"
+            what = "strangers as the person whom the attacker chose" if not index else "strangers"
             facts.append(f"accept {of_ten(accepted.rate)} {what} ({share(accepted.rate)})")
-        who = "An attacker who" if not number_ else "One who"
+        who = "An attacker who" if not index else "One who"
         found.append(f"{who} {budget(data, e)} makes it {listing(facts)}.")
     return found
 
 
 def budget(data: Data, eps: float) -> str:
     """What a radius means for the picture: `changes no pixel by more than 2 of 255 grey levels, which ...`."""
-    norm, levels = norm_of(data), 255 * eps
+    norm, levels, pixels = norm_of(data), 255 * eps, _pixels(data)
     if norm == "linf":
         return f"changes no pixel by more than {levels:.3g} of 255 grey levels, {visibility(levels)},"
-    size = block(data, "model").get("image_size")
-    if norm != "l2" or not _is_size(size):
+    if norm != "l2" or not pixels:
         return f"stays within {norm} distance {radius(eps, norm)} of the picture"
-    mean = levels / math.sqrt(3 * float(size[0]) * float(size[1]))
+    mean = levels / math.sqrt(3 * pixels)
     return f"changes the pixels by {mean:.2g} of 255 grey levels in the root mean square (l2 {radius(eps, norm)})"
 
 
-def _is_size(size: Any) -> bool:
-    return isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int | float) and s > 0 for s in size)
+def _pixels(data: Data) -> float:
+    """Pixels of a picture, 0 where its size is not known."""
+    size: Any = block(data, "model").get("image_size")
+    if not isinstance(size, list | tuple) or not all(isinstance(side, int | float) for side in size):
+        return 0.0
+    return float(math.prod(size)) if len(size) == 2 else 0.0
 
 
 def visibility(levels: float) -> str:
@@ -183,63 +183,3 @@ def _doubted(data: Data) -> str:
 def is_quick(data: Data) -> bool:
     """Whether the preset supports no claim."""
     return word(block(data, "settings"), "preset") == "quick"
-
-
-def half_broken(data: Data) -> str:
-    """The median smallest distances in words; empty where none were sought."""
-    told = []
-    for goal in GOALS:
-        found = distances(data, goal)
-        if found is None:
-            continue
-        if math.isfinite(found.median):
-            told.append(f"half of the pairs fall to {goal} within {distance(found.median, found.norm)}")
-        else:
-            within = f" within {distance(found.radius, found.norm)}" if math.isfinite(found.radius) else ""
-            told.append(f"more than half of the pairs hold against {goal}{within}, so that its median is not known")
-    text = "; ".join(told)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def distance(value: float, norm: str) -> str:
-    """A distance in the unit of the figures: grey levels for linf."""
-    return f"{decimal(255 * value, 2)}{SPACE}of 255 grey levels" if norm == "linf" else f"{norm} {decimal(value, 2)}"
-
-
-def curve_alt(name: str, curves: dict[str, dict[float, Rate]], norm: str) -> str:
-    """Error curves by goal as a sentence, for readers who do not see the figure."""
-    told = []
-    for goal, curve in curves.items():
-        points = [f"{share(rate.rate)} at {radius(eps, norm) if eps else 'no attack'}" for eps, rate in curve.items()]
-        told += [f"{goal} {listing(points)}"] if points else []
-    return f"{name}: {'; '.join(told) or 'not attacked'}."
-
-
-def distance_alt(audits: Sequence[tuple[str, Data]]) -> str:
-    """The distributions' medians as sentences."""
-    return " ".join(f"{name}: {half_broken(data) or 'no distances.'}" for name, data in audits)
-
-
-def corruption_note(data: Data) -> str:
-    """The worst ordinary disturbance beside the attack; empty where there is none to compare."""
-    entries = [e for e in records(data, "corruptions") if math.isfinite(number(e, "error_rate"))]
-    told = []
-    for goal in GOALS:
-        mine = [entry for entry in entries if entry.get("goal") == goal]
-        eps, attacked = smallest(data, goal)
-        if not mine or not math.isfinite(eps):
-            continue
-        worst = max(mine, key=lambda entry: number(entry, "error_rate"))
-        told.append(
-            f"{goal} at {norm_of(data)} {radius(eps, norm_of(data))} causes {share(attacked.rate)} errors, the worst "
-            f"disturbance ({word(worst, 'corruption')}, severity {word(worst, 'severity')}) "
-            f"{share(number(worst, 'error_rate'))}"
-        )
-    return f"In figures: {'; '.join(told)}." if told else ""
-
-
-def operating_point(data: Data) -> str:
-    """`threshold 0.230, FMR 10⁻²`."""
-    threshold, fmr = number(data, "threshold"), number(data, "fmr")
-    told = [f"threshold {decimal(threshold)}"] if math.isfinite(threshold) else []
-    return ", ".join([*told, *([f"FMR {power(fmr)}"] if fmr > 0 else [])])
