@@ -96,6 +96,8 @@ class Architecture(BaseModel):
 class Backbone(nn.Module, ABC):
     """A network from aligned faces to raw embeddings. Submodules carry the key names of the published weights."""
 
+    differentiable = True
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
@@ -118,6 +120,11 @@ class Backbone(nn.Module, ABC):
 
     def __call__(self, images: Tensor) -> Tensor:  # the base class would hide the return type
         return cast(Tensor, super().__call__(images))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the network takes."""
+        return self.architecture.image_size
 
     @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:

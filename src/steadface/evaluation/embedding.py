@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steadface.attacks.gradients import crafting
-from steadface.backbones.base import Backbone
 from steadface.data.faces import FaceSource, UnreadableImage
 from steadface.data.loading import load_images
 from steadface.errors import SteadfaceError
@@ -21,27 +21,51 @@ Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 
-class MirrorEmbedder(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] to unit embeddings (B, D); differentiable.
+@runtime_checkable
+class FaceNetwork(Protocol):
+    """What an embedder asks of a module: images (B, 3, H, W), RGB in [0, 1], to raw embeddings (B, D).
 
-    With `mirror` it is f(x) + f(flipped x), normalised: InsightFace's protocol for verification sets.
+    `image_size` is (height, width); `differentiable` is false where no gradient reaches the images.
     """
 
-    def __init__(self, backbone: Backbone, mirror: bool = True) -> None:
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def differentiable(self) -> bool: ...
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class MirrorEmbedder(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] to unit embeddings (B, D); differentiable where its network is.
+
+    With `mirror` it is f(x) + f(flipped x), normalised: InsightFace's protocol for verification sets. The network, a
+    `Backbone` or any other module, is a `FaceNetwork`; TypeError else.
+    """
+
+    def __init__(self, backbone: nn.Module, mirror: bool = True) -> None:
         super().__init__()
+        if not isinstance(backbone, FaceNetwork):
+            raise TypeError(f"{type(backbone).__name__} has no image_size and differentiable: it is no FaceNetwork")
         self.backbone = backbone
         self.mirror = mirror
 
     def forward(self, images: Tensor) -> Tensor:
-        raw = self.backbone(images)
+        raw: Tensor = self.backbone(images)
         if self.mirror:
             raw = raw + self.backbone(images.flip(-1))
         return F.normalize(raw.float())
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the images that the backbone takes."""
-        return self.backbone.architecture.image_size
+        """(height, width) of the images that the network takes."""
+        return cast(FaceNetwork, self.backbone).image_size
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the images."""
+        return cast(FaceNetwork, self.backbone).differentiable
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,133 @@
+"""What a recogniser expects of its pixels, and how that came to be known.
+
+input = (255 x - mean) / std     x in [0, 1], per channel, after the colours have been put in order
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from steadface.errors import SteadfaceError
+
+PixelRange = Literal["0..1", "-1..1", "0..255", "(x-127.5)/128", "imagenet"]
+ChannelOrder = Literal["rgb", "bgr"]
+Aspect = Literal["size", "pixel range", "colour order"]
+Origin = Literal["stated", "file", "default", "probed"]
+Triple = tuple[float, float, float]
+
+SIZE = (112, 112)
+"""(height, width) where nothing says otherwise: that of aligned faces."""
+
+NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = MappingProxyType(
+    {
+        "0..1": ((0.0,) * 3, (255.0,) * 3),
+        "-1..1": ((127.5,) * 3, (127.5,) * 3),
+        "0..255": ((0.0,) * 3, (1.0,) * 3),
+        "(x-127.5)/128": ((127.5,) * 3, (128.0,) * 3),
+        # Mean and standard deviation of ImageNet's pixels in red, green, blue (torchvision's), times 255.
+        "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    }
+)
+_FORMULA = re.compile(r"\(x-(-?[\d.e+-]+)\)/([\d.e+-]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """How each part of a convention is known: stated by the user, read in the file, taken by default, or probed."""
+
+    size: Origin = "stated"
+    pixel_range: Origin = "stated"
+    channel_order: Origin = "stated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convention:
+    """The pixels that a network takes: `size` (height, width), `pixel_range` (a `PixelRange`, or a formula such as
+    "(x-127.5)/128" of pixels in 0..255), `channel_order`.
+
+    Raises SteadfaceError for a range or an order that is none.
+    """
+
+    size: tuple[int, int] = SIZE
+    pixel_range: str = "-1..1"
+    channel_order: ChannelOrder = "rgb"
+    known: Known = field(default=Known(), compare=False)
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in get_args(ChannelOrder):
+            raise SteadfaceError(f"channel_order {self.channel_order!r} is not known; give rgb or bgr")
+        if min(self.size) < 1:
+            raise SteadfaceError(f"image_size {self.size} is no (height, width) in pixels; give e.g. (112, 112)")
+        _ = self.normalisation
+
+    @property
+    def normalisation(self) -> tuple[Triple, Triple]:
+        """(mean, std) of red, green and blue pixels in 0..255."""
+        if self.pixel_range in NORMALISATIONS:
+            return NORMALISATIONS[self.pixel_range]
+        match = _FORMULA.fullmatch(self.pixel_range.replace(" ", ""))
+        try:
+            mean, std = (float(part) for part in match.groups()) if match else (0.0, 0.0)
+        except ValueError:
+            mean, std = 0.0, 0.0
+        if not 0 < std < float("inf") or not abs(mean) < float("inf"):
+            raise SteadfaceError(
+                f"pixel_range {self.pixel_range!r} is not known; give one of {', '.join(NORMALISATIONS)}, or (x-M)/S "
+                "for pixels in 0..255"
+            )
+        return (mean,) * 3, (std,) * 3
+
+    def differing(self, other: "Convention") -> tuple[Aspect, ...]:
+        """In which respects two conventions differ."""
+        pairs: dict[Aspect, bool] = {
+            "size": self.size != other.size,
+            "pixel range": self.normalisation != other.normalisation,
+            "colour order": self.channel_order != other.channel_order,
+        }
+        return tuple(aspect for aspect, differ in pairs.items() if differ)
+
+    def changed(
+        self,
+        *,
+        size: tuple[int, int] | None = None,
+        pixel_range: str | None = None,
+        channel_order: ChannelOrder | None = None,
+        origin: Origin = "stated",
+    ) -> "Convention":
+        """With what is given in place of what was, known through `origin`."""
+        given = {"size": size, "pixel_range": pixel_range, "channel_order": channel_order}
+        set_ = {name: value for name, value in given.items() if value is not None}
+        return replace(self, known=replace(self.known, **dict.fromkeys(set_, origin)), **set_)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return f"{height}x{width}, {self.pixel_range}, {self.channel_order}"
+
+    def to_json(self) -> dict[str, object]:
+        """`size`, `range`, `order`, and in `known` how each is known."""
+        height, width = self.size
+        known = {
+            "size": self.known.size,
+            "range": self.known.pixel_range,
+            "order": self.known.channel_order,
+        }
+        return {"size": f"{height}x{width}", "range": self.pixel_range, "order": self.channel_order, "known": known}
+
+
+def range_named(mean: float, std: float) -> str:
+    """The `PixelRange` of that mean and standard deviation in pixels, or else the formula."""
+    for name, normalisation in NORMALISATIONS.items():
+        if normalisation == ((mean,) * 3, (std,) * 3):
+            return name
+    return f"(x-{mean!r})/{std!r}"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of "112x96" or "112". Raises SteadfaceError for anything else."""
+    match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", text)
+    size = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
+    if min(size) < 1:
+        raise SteadfaceError(f"size {text!r} is no height x width in pixels; give e.g. 112x112")
+    return size

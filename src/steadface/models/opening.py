@@ -1,0 +1,217 @@
+"""Recognisers of any origin as one kind of network: `open_recogniser`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from steadface.backbones import load_backbone, read_metadata
+from steadface.errors import SteadfaceError
+from steadface.models.convention import SIZE, ChannelOrder, Convention, Known, Origin, range_named
+from steadface.models.networks import Adapted, BlackBox, under
+from steadface.models.opened import (
+    OpenedRecogniser,
+    digest,
+    embedding_size_of,
+    fingerprint,
+    noise_for,
+    weights_digest,
+)
+from steadface.models.source import load_named
+
+SIZES: tuple[tuple[int, int], ...] = (SIZE, (112, 96), (160, 160), (128, 128), (224, 224))
+"""(height, width) that face recognisers are made for, the most common first."""
+
+WAYS = "a run folder, a file of weights, an .onnx file, module:function or path/to/file.py:function"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """What the user says of the pixels; None where nothing is said."""
+
+    image_size: tuple[int, int] | None
+    pixel_range: str | None
+    channel_order: ChannelOrder | None
+
+    def over(self, convention: Convention) -> Convention:
+        return convention.changed(
+            size=self.image_size, pixel_range=self.pixel_range, channel_order=self.channel_order, origin="stated"
+        )
+
+
+def open_recogniser(
+    spec: str | Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    pixel_range: str | None = None,
+    channel_order: ChannelOrder | None = None,
+) -> OpenedRecogniser:
+    """The recogniser that `spec` stands for, on the device it was made on, ready to embed.
+
+    - A run folder, checkpoint or state dict that `load_backbone` knows.
+    - `module:function` or `path/to/file.py:function`: a torch module, or a factory of one, taking normalised pixels
+      (B, 3, H, W); or a callable (or a factory of one) from uint8 faces (B, H, W, 3) to embeddings (B, D), which has no
+      gradients.
+    - An ONNX file; with gradients where its graph converts to torch, otherwise through onnxruntime (see the notes).
+
+    `image_size` (height, width), `pixel_range` (a `PixelRange`, or a formula such as "(x-127.5)/128") and
+    `channel_order` state what the recogniser expects; else the file says, or a default holds that probing can judge.
+    Raises SteadfaceError for a spec that names nothing of these, and for what fails on two images of noise.
+    """
+    stated = _Stated(image_size=image_size, pixel_range=pixel_range, channel_order=channel_order)
+    stated.over(Convention())  # refuses what cannot be, before anything is loaded
+    path = Path(spec)
+    if path.suffix == ".py" and path.is_file():
+        raise SteadfaceError(f"{path} is a file of code; name a function in it, as in {path}:function")
+    if path.is_file() and path.suffix == ".onnx":
+        return _open_onnx(path, stated)
+    if path.exists():
+        return _open_weights(path, stated)
+    if ":" in str(spec):
+        return _open_named(str(spec), stated)
+    raise SteadfaceError(f"{spec} does not exist; give {WAYS}")
+
+
+def _open_weights(path: Path, stated: _Stated) -> OpenedRecogniser:
+    backbone = load_backbone(path, image_size=stated.image_size)
+    ours = "architecture" in read_metadata(path)
+    told: Origin = "file" if ours else "default"  # a bare state dict does not say how its pixels were prepared
+    architecture = backbone.architecture
+    convention = stated.over(
+        Convention(
+            size=backbone.image_size,
+            pixel_range=range_named(architecture.mean, architecture.std),
+            known=Known(size="file", pixel_range=told, channel_order=told),
+        )
+    )
+    network = under(backbone, convention)
+    return OpenedRecogniser(
+        network=network,
+        name=path.resolve().stem,
+        fingerprint=fingerprint(weights_digest(backbone), convention),
+        convention=convention,
+        path=str(path),
+        embedding_size=embedding_size_of(network, str(path)),
+    )
+
+
+def _open_named(spec: str, stated: _Stated) -> OpenedRecogniser:
+    named = load_named(spec)
+    if isinstance(named.found, nn.Module):
+        return _open_module(spec, named.found, named.source, stated)
+    return _open_service(spec, named.found, named.source, stated)
+
+
+def _open_module(spec: str, module: nn.Module, source: bytes | None, stated: _Stated) -> OpenedRecogniser:
+    module.eval()
+    default: Origin = "default"
+    convention = stated.over(Convention(known=Known(size=default, pixel_range=default, channel_order=default)))
+    network, size = _at_a_size_that_runs(module, convention, spec, SIZES if stated.image_size is None else ())
+    notes = [f"{spec}: the fingerprint covers its weights and {_seen(source)}; code imported from elsewhere is unknown"]
+    if not _gradients_reach(network):
+        network.differentiable = False
+        notes.append(f"{spec}: no gradient reaches the images, so that only attacks without gradients are run")
+    return OpenedRecogniser(
+        network=network,
+        name=_short(spec),
+        fingerprint=fingerprint(
+            digest([_function(spec), weights_digest(module).encode(), source or b""]), network.convention
+        ),
+        convention=network.convention,
+        notes=tuple(notes),
+        path=spec,
+        embedding_size=size,
+    )
+
+
+def _open_service(spec: str, service: Callable[..., object], source: bytes | None, stated: _Stated) -> OpenedRecogniser:
+    if stated.pixel_range not in (None, "0..255"):
+        raise SteadfaceError(
+            f"pixel_range {stated.pixel_range} cannot be stated for {spec}: a function is given uint8 faces in 0..255"
+        )
+    convention = stated.over(
+        Convention(pixel_range="0..255", known=Known(size="default", pixel_range="file", channel_order="default"))
+    )
+    network = BlackBox(service, convention, name=spec)
+    return OpenedRecogniser(
+        network=network,
+        name=_short(spec),
+        fingerprint=fingerprint(digest([_function(spec), source or b""]), convention),
+        convention=convention,
+        notes=(
+            f"{spec}: a function without gradients, so that only attacks without gradients are run",
+            f"{spec}: the fingerprint covers {_seen(source)}; what the function calls, a service perhaps, is unknown",
+        ),
+        path=spec,
+        embedding_size=embedding_size_of(network, spec),
+    )
+
+
+def _open_onnx(path: Path, stated: _Stated) -> OpenedRecogniser:
+    # Importing these two takes as long as all the rest, and most recognisers are no ONNX files.
+    from steadface.models.onnx_file import read_onnx
+    from steadface.models.onnx_network import network_of
+
+    file = read_onnx(path)
+    convention = stated.over(file.convention())
+    if file.size is not None and convention.size != file.size:
+        height, width = file.size
+        raise SteadfaceError(
+            f"image_size {convention.size} does not fit {path}, whose input is {height} x {width}; leave it out"
+        )
+    network, notes = network_of(file, convention)
+    return OpenedRecogniser(
+        network=network,
+        name=path.stem,
+        fingerprint=fingerprint(file.digest, convention),
+        convention=convention,
+        notes=notes,
+        path=str(path),
+        embedding_size=embedding_size_of(network, str(path)),
+    )
+
+
+def _at_a_size_that_runs(
+    module: nn.Module, convention: Convention, name: str, sizes: tuple[tuple[int, int], ...]
+) -> tuple[Adapted, int]:
+    """The module at the convention's size or the first of `sizes` that it takes, and its embedding size."""
+    tried = [convention]
+    tried += [convention.changed(size=size, origin="probed") for size in sizes if size != convention.size]
+    failures = []
+    for one in tried:
+        network = Adapted(module, one, name=name).eval()
+        try:
+            return network, embedding_size_of(network, name)
+        except SteadfaceError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _gradients_reach(network: nn.Module) -> bool:
+    """Whether the embeddings depend on the images as far as autograd can see."""
+    images = noise_for(network).requires_grad_(True)
+    with torch.enable_grad():
+        embeddings: Tensor = network(images)
+    if not embeddings.requires_grad:
+        return False
+    try:
+        (gradient,) = torch.autograd.grad(embeddings.sum(), images, allow_unused=True)
+    except RuntimeError:
+        return False
+    return gradient is not None
+
+
+def _seen(source: bytes | None) -> str:
+    return "no source code" if source is None else "the source file it is named in"
+
+
+def _function(spec: str) -> bytes:
+    """Its name: modules of the same weights may compute different things."""
+    return spec.rpartition(":")[2].encode()
+
+
+def _short(spec: str) -> str:
+    place, _, name = spec.rpartition(":")
+    return f"{Path(place).stem}:{name}" if place.endswith(".py") else spec
