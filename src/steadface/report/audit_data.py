@@ -122,7 +122,6 @@ def distances(data: Data, goal: str) -> Distances | None:
     held = sum(pair.get("censored") is True for pair in pairs)
     if not len(found):
         return None
-    interval = rate_of(summary, "median", "ci")
     median, ends = rate_of(summary, "median", "ci"), summary.get("ci")
     open_ended = isinstance(ends, list | tuple) and len(ends) == 2 and ends[1] is None
     return Distances(

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-from steadface.report.arm import Rate
 from steadface.report.audit_data import (
     GOALS,
     Data,
