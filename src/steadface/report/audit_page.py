@@ -83,7 +83,7 @@ def _believed(data: Data) -> str:
     surfaces = html.figure(
         audit_surroundings.surface_figure(data),
         "The cosine around attacked pairs, from the clean picture (dot) along the gradient and along a random "
-        "direction. White line: the threshold; dotted square: the audit’s smallest ball. A smooth slope can be "
+        "direction. White line: the threshold; dotted square: the ball attacked in. A smooth slope can be "
         "followed by an attack; a rough or flat one misleads it.",
         "Contour maps of the cosine around attacked pairs, along the gradient and a random direction",
     )
@@ -135,14 +135,13 @@ def _faces(data: Data, examples: Sequence[AttackExample]) -> str:
 
 
 def _corruptions(data: Data) -> str:
-    figure = html.figure(
+    return html.figure(
         audit_surroundings.corruption_figure(data),
         "Error by the severity of ordinary disturbances, with no attacker. Horizontal line: the worst case under "
         "attack at the smallest radius. Where that lies far above the others, a wrong decision on a picture that looks "
         "clean speaks of an attack rather than of a bad camera. " + audit_captions.corruption_note(data),
         f"Errors under ordinary disturbances. {audit_captions.corruption_note(data)}",
     )
-    return figure
 
 
 def _identification(data: Data) -> str:

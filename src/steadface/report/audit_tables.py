@@ -10,7 +10,7 @@ from steadface.report.history import number
 from steadface.report.tables import Cell, head_cells, name_cell, rate_cell, table
 from steadface.report.text import NONE, SPACE, count, decimal, interval, listing, percent, power, radius
 
-MARKS = {True: ("✓ holds", "word good"), False: ("✗ fails", "word bad"), None: ("– not judged", "word")}
+MARKS = {True: ("✓ holds", "word good"), False: ("✗ fails", "word bad"), None: (f"{NONE} not judged", "word")}
 
 
 def clean_table(audits: Sequence[Named]) -> str:
@@ -135,8 +135,8 @@ def thresholds_table(data: Data) -> str:
         Cell(text=radius(e, norm) if e else "clean", head=True, style="number" if e else "number first") for e in eps
     ]
     top = [name_cell(""), Cell(text="", head=True)]
-    for title in ("dodging: FNMR, %", "impersonation: FMR, %"):
-        top.append(Cell(text=title, columns=len(eps), head=True, style="group"))
+    titles = ("dodging: FNMR, %", "impersonation: FMR, %")
+    top += [Cell(text=title, columns=len(eps), head=True, style="group") for title in titles]
     body = [[_threshold_row(point, eps, main=point is data)] for point in points]
     caption = f"At other thresholds: the worst case under {norm} attack"
     second = [name_cell("FMR"), Cell(text="threshold", head=True), *labels, *labels]
@@ -153,7 +153,7 @@ def _threshold_row(point: Data, eps: Sequence[float], *, main: bool) -> list[Cel
         cells += [rate_cell(rates.get(e, Rate(rate=math.nan)), first=not e) for e in eps]
     fmr = power(number(point, "fmr"))
     return [
-        name_cell(fmr, below="this audit’s" if main else ""),
+        name_cell(fmr, below="main one" if main else ""),
         Cell(text=decimal(number(point, "threshold"))),
         *cells,
     ]
