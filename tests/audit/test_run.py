@@ -152,8 +152,9 @@ def test_calibration_pairs_of_other_people_are_used_and_the_attacked_are_left_ou
     assert theirs["calibration"]["pairs"] == "given"
     assert theirs["calibration"]["people"] < 60  # some are called like people who are attacked
     few = people_pairs(people=4)
-    with pytest.raises(SteadfaceError, match="every person of the calibration pairs is attacked"):
-        run_audit(request(calibration=few, max_pairs=200), tmp_path / "c")
+    with pytest.raises(SteadfaceError, match=r"too few for FMR 0.05; ask for"):
+        run_audit(request(calibration=few), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def standard_battery(
         run = partial(_series, victim, [attack.within(one) for one in balls], not gradients)
         components.append(Component(name=name, run=run, cost=cost * count, worst=worst, gradients=gradients))
 
+    for name, attack in extra:  # first, so that one that does not fit the model says so before long work
+        series(name, attack, 1, worst=False)
     if victim.differentiable:
         start = APGD(ball=largest, steps=preset.fmn_start_steps)
         fmn = FMN(attack=start, steps=preset.fmn_steps)
@@ -171,8 +173,6 @@ def standard_battery(
     series(
         "Square", Square(ball=first, queries=preset.square_queries), preset.square_queries, worst=True, gradients=False
     )
-    for name, attack in extra:
-        series(name, attack, 1, worst=False, gradients=True)
     if detail:
         if victim.differentiable:
             steps = preset.apgd_steps

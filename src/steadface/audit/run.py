@@ -22,7 +22,7 @@ from steadface.audit.battery import Battery, standard_battery
 from steadface.audit.bench import Bench, Meter, Networks, Side
 from steadface.audit.checks import Check, Tried, masking_checks
 from steadface.audit.chunks import STATE, Chunks, Progress
-from steadface.audit.corrupted import SEVERITIES, corrupted_rates
+from steadface.audit.corrupted import PASSES, corrupted_rates
 from steadface.audit.figures import Attacked
 from steadface.audit.identified import Searched, identification_figures
 from steadface.audit.pictures import most_telling, save_broken, telling
@@ -96,7 +96,7 @@ def run_audit(request: Request, folder: Path, *, progress: Progress | None = Non
         meter=Meter(report, 1.0),
     )
     count = sum(len(side.chosen) for side in sides.values())
-    work = count * (attacking.price(bench, battery) + SEVERITIES) + len(sides) * attacking.again_cost(bench)
+    work = count * (attacking.price(bench, battery) + PASSES) + len(sides) * attacking.again_cost(bench)
     bench = replace(bench, meter=Meter(report, work))
     attacked = {goal: attacking.attack_side(bench, battery, side) for goal, side in sides.items()}
     unions = {goal: figures.union(one) for goal, one in attacked.items()}
@@ -192,7 +192,7 @@ def _corrupt(bench: Bench, sides: Mapping[Goal, Side]) -> list[dict[str, Any]]:
             entries += corrupted_rates(
                 side.aim, bench.networks.embedder, batches, bench.generator(f"corruptions-{goal}")
             )
-        bench.meter.advance(f"corruptions, {goal}", SEVERITIES * len(side.chosen))
+        bench.meter.advance(f"corruptions, {goal}", PASSES * len(side.chosen))
     return entries
 
 

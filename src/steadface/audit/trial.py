@@ -12,13 +12,15 @@ from steadface.evaluation.calibration import (
     AttackSplit,
     Calibration,
     Impostors,
+    capped,
     clean_impostors,
+    count_impostors,
     cross_impostors,
     split_for_attack,
 )
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.identification import IdentificationPlan, plan_identification
-from steadface.evaluation.verification import supports
+from steadface.evaluation.verification import lowest_fmr, supports
 
 FMRS = (1e-2, 1e-3, 1e-4)
 """Reported besides the one asked for, where the calibration pairs support them."""
@@ -81,14 +83,16 @@ def plan_trial(
     )
     usable = np.empty(0, dtype=np.int64)
     if calibration is not None:
-        usable = _others(pairs, split, calibration, preset, seed)
+        usable = _others(pairs, split, calibration, preset=preset, fmr=fmr, seed=seed)
     plan = plan_identification(pairs, split, seed=seed, fpir=FPIR, most=preset.gallery)
     if isinstance(plan, str):
         return Trial(pairs=pairs, split=split, others=calibration, usable=usable, identification=None, remark=plan)
     return Trial(pairs=pairs, split=split, others=calibration, usable=usable, identification=plan)
 
 
-def _others(pairs: PairSet, split: AttackSplit, calibration: PairSet, preset: Preset, seed: int) -> Indices:
+def _others(
+    pairs: PairSet, split: AttackSplit, calibration: PairSet, *, preset: Preset, fmr: float, seed: int
+) -> Indices:
     """Images of the calibration pairs whose people are not attacked, at most as many as the preset takes."""
     if calibration.people is None or pairs.people is None:
         raise SteadfaceError("calibration pairs must say who they show; give a pairs file over identity folders")
@@ -97,14 +101,14 @@ def _others(pairs: PairSet, split: AttackSplit, calibration: PairSet, preset: Pr
     names = {pairs.faces.people[person] for person in shown}
     used = np.union1d(calibration.first, calibration.second)
     apart = np.array([calibration.faces.people[person] not in names for person in calibration.people[used]], dtype=bool)
-    if not apart.any():
-        raise SteadfaceError(
-            "every person of the calibration pairs is attacked, and a threshold must not come from them: bring pairs "
-            "of other people"
-        )
     kept = used[apart]
-    limit = preset.calibration_images
-    return kept if len(kept) <= limit else np.sort(np.random.default_rng(seed).choice(kept, limit, replace=False))
+    available = count_impostors(calibration.people[kept])
+    if not supports(available, fmr):
+        raise SteadfaceError(
+            f"the calibration pairs leave {available} impostor pairs of people who are not attacked, too few for FMR "
+            f"{fmr:g}; ask for {lowest_fmr(available):.2g} or more, or bring pairs of more people"
+        )
+    return capped(kept, np.random.default_rng(seed), preset.calibration_images)
 
 
 @dataclass(frozen=True, kw_only=True)
