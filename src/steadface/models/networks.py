@@ -34,7 +34,7 @@ class Adapted(nn.Module):
         super().__init__()
         self.core, self.convention = core, convention
         self.name, self.differentiable = name, differentiable
-        mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in convention.normalisation)
+        mean, std = (torch.tensor(part, dtype=torch.float64).view(1, 3, 1, 1) for part in convention.normalisation)
         self.register_buffer("mean", mean / 255, persistent=False)
         self.register_buffer("std", std / 255, persistent=False)
 
@@ -44,7 +44,8 @@ class Adapted(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         _check_size(images, self.image_size, self.name)
-        pixels = (images - self.mean) / self.std
+        # Of the images' type and device: where there are no weights nothing else says where they lie.
+        pixels = (images - self.mean.to(images)) / self.std.to(images)
         if self.convention.channel_order == "bgr":
             pixels = pixels.flip(1)
         kind = next((value.dtype for value in self.core.parameters() if value.is_floating_point()), None)
