@@ -8,7 +8,7 @@ from typing import Any
 
 from steadface.report import audit_captions, audit_comparison_words, audit_plots, audit_tables, audit_words, html
 from steadface.report.arm import Rate, rate_of
-from steadface.report.audit_comparison_words import audits_of, probability, rates_of
+from steadface.report.audit_comparison_words import audits_of, rates_of
 from steadface.report.audit_data import GOALS, Data, Named, norm_of, records, security, texts, word
 from steadface.report.audit_page import distance_figure, repeat, write_page
 from steadface.report.history import number
@@ -89,7 +89,7 @@ def _test_cells(test: Data) -> list[Cell]:
         Cell(text=signed(change.rate), below=_ends(change)),
         *(Cell(text=count(n)) for n in only),
         Cell(text=count(number(test, "pairs"))),
-        Cell(text=probability(number(test, "p")).removeprefix("p = ").removeprefix("p ")),
+        Cell(text=_p(test)),
     ]
 
 
@@ -109,14 +109,18 @@ def distance_tests_table(data: Data, audits: Pair) -> str:
         norm = word(test, "norm", "linf")
         far = [f"{decimal(255 * m, 2)}/255" if norm == "linf" else decimal(m, 2) for m in rates_of(test, "medians")]
         far = [text if not text.startswith(DASH) else "not reached" for text in far]
-        p = probability(number(test, "p")).removeprefix("p = ").removeprefix("p ")
         ratio, pairs = decimal(number(test, "ratio"), 2), count(number(test, "pairs"))
-        cells = [Cell(text=text) for text in (norm, *far, ratio, pairs, p)]
+        cells = [Cell(text=text) for text in (norm, *far, ratio, pairs, _p(test))]
         rows.append([name_cell(word(test, "goal", NONE)), *cells])
     titles = ("norm", audits[0].name, audits[1].name, "ratio", "pairs", "p (sign test)")
     head = [name_cell("goal"), *(Cell(text=title, head=True, style="number wrap") for title in titles)]
     caption = "Median of the smallest change that breaks a pair"
     return table(head=[head], body=[rows], caption=caption, style="whole") if rows else ""
+
+
+def _p(test: Data) -> str:
+    p = number(test, "p")
+    return NONE if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def _curves(audits: Pair) -> str:
@@ -131,5 +135,5 @@ def _curves(audits: Pair) -> str:
 
 
 def _believed(audits: Pair) -> str:
-    tables = [(audit.name, audit_tables.checks_table(audit.data)) for audit in audits]
-    return "\n".join(f"<h3>{escape(name)}</h3>{checks}" for name, checks in tables if checks)
+    tables = [audit_tables.checks_table(a.data, caption=f"Checks of the attacks on “{a.name}”") for a in audits]
+    return "\n".join(checks for checks in tables if checks)

@@ -5,7 +5,7 @@ import math
 from steadface.report.audit_data import GOALS, Data, Named, block, failed_checks, norm_of, records, word
 from steadface.report.audit_words import QUICK, is_quick, of_ten
 from steadface.report.history import number
-from steadface.report.text import DASH, count, decimal, listing, radius, share
+from steadface.report.text import DASH, SPACE, count, decimal, listing, percent, radius, share
 
 LEVEL = 0.05
 
@@ -85,10 +85,9 @@ def _rates(data: Data, audits: tuple[Named, Named]) -> str:
         pair = rates_of(test)
         if number(test, "eps") != eps or not all(map(math.isfinite, pair)):
             continue
-        first, second = (
-            f"{of_ten(rate)} pairs of “{a.name}” ({share(rate)})" for rate, a in zip(pair, audits, strict=True)
-        )
-        told.append(f"{word(test, 'goal')} breaks {first} and {second} ({probability(number(test, 'p'))})")
+        first, second = (f"{of_ten(rate)} pairs of “{a.name}”" for rate, a in zip(pair, audits, strict=True))
+        figures = f"{percent(pair[0])} against {share(pair[1])}, {probability(number(test, 'p'))}"
+        told.append(f"{word(test, 'goal')} breaks {first} and {second} ({figures})")
     norm = word(tests[0], "norm", norm_of(data)) if tests else ""
     return f"At {norm} {radius(eps, norm)}, the smallest change tried, {'; '.join(told)}." if told else ""
 
@@ -107,12 +106,10 @@ def _distances(data: Data, audits: tuple[Named, Named]) -> str:
         ratio = number(test, "ratio")
         if ratio > 0:
             far, near = (1, 0) if ratio >= 1 else (0, 1)
-            times = decimal(max(ratio, 1 / ratio), 1)
-            told.append(
-                f"for {word(test, 'goal')} the median pair of “{audits[far].name}” takes a change {times} times as "
-                f"large as that of “{audits[near].name}” ({probability(number(test, 'p'))})"
-            )
-    return f"In distance, {'; '.join(told)}." if told else ""
+            times, p = decimal(max(ratio, 1 / ratio), 1), probability(number(test, "p"))
+            models = f"for “{audits[far].name}” as for “{audits[near].name}”"
+            told.append(f"{word(test, 'goal')} takes a change {times} times as large {models} ({p})")
+    return f"To break half of the pairs, {'; '.join(told)}." if told else ""
 
 
 def _doubt(audit: Named) -> str:
@@ -123,8 +120,8 @@ def _doubt(audit: Named) -> str:
 def probability(p: float) -> str:
     """`p = 0.013`, `p < 0.001`; how likely so large a difference is by chance."""
     if not math.isfinite(p):
-        return f"p {DASH}"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+        return f"p{SPACE}{DASH}"
+    return f"p{SPACE}<{SPACE}0.001" if p < 0.001 else f"p{SPACE}={SPACE}{p:.2g}"
 
 
 def names_of(data: Data) -> tuple[str, str]:

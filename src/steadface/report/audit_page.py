@@ -25,7 +25,7 @@ from steadface.report.audit_data import (
 from steadface.report.history import number
 from steadface.report.output import plain, write_together
 from steadface.report.sheet import sheet
-from steadface.report.text import count, power, radius
+from steadface.report.text import NONE, count, radius
 
 
 def write_audit(
@@ -149,7 +149,8 @@ def _identification(data: Data) -> str:
     if not tables:
         return ""
     gallery, strangers, fpir = (number(known, key) for key in ("gallery", "strangers", "fpir"))
-    at = f"a threshold at which {power(fpir)} of the searches of strangers find somebody (FPIR)"
+    odds = audit_words.odds_of(fpir) if fpir > 0 else NONE
+    at = f"the threshold at which {odds} searches of strangers finds somebody (FPIR)"
     if math.isfinite(strangers):
         at += f", set on {count(strangers)} strangers"
     return html.paragraphs([f"A gallery of {count(gallery)} people, searched at {at}."]) + tables
@@ -166,9 +167,11 @@ def repeat(data: Data) -> str:
         f'<pre class="command">{escape(command)}</pre>' if command else "",
         '<div class="recipes">',
         audit_tables.values_table(settings, caption="Settings"),
-        audit_tables.values_table(block(data, "settings", "budget"), caption="What the attacks spent, a pair"),
-        *(model_table(model) for model in _models(data)),
+        "<div>",
+        audit_tables.values_table(block(data, "settings", "budget"), caption="What the attacks spend, a pair"),
         audit_tables.values_table(_run(data), caption="Versions and time"),
+        "</div>",
+        *(model_table(model) for model in _models(data)),
         "</div>",
     ]
     return "\n".join(part for part in parts if part)

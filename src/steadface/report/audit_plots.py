@@ -125,10 +125,11 @@ def _draw_distances(panel: Any, found: Distances, index: int, *, scale: float, e
         panel.annotate(
             f"{held} of {found.pairs} hold",
             (edge, y[-1]),
-            xytext=(-4, -11 if y[-1] > 12 else 5),
+            xytext=(-4, -13 if y[-1] > 93 else 7),
             textcoords="offset points",
             ha="right",
             color=look(index).color if index else INK,
             fontsize=8.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
         )
         panel.plot([edge], [y[-1]], color=look(index).color, marker=">", ms=7, ls="", clip_on=False, zorder=4)

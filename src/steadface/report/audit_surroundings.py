@@ -89,15 +89,16 @@ def surface_figure(data: Data) -> str | None:
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     low, high = (float(pick([pick(values) for _, (_, _, values) in shown])) for pick in (np.min, np.max))
-    levels = np.linspace(low, max(high, low + 1e-3), 15)
+    levels = np.asarray(MaxNLocator(14).tick_values(low, max(high, low + 1e-3)))
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(min(WIDTH, 1.2 + 3.2 * columns), 3.1 * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.4 * rows), layout="compressed")
         panels = figure.subplots(rows, columns, squeeze=False)
         for panel, (entry, grid) in zip(panels.flat, shown, strict=False):
             drawn = _draw_surface(panel, data, entry, grid, levels)
+            panel.set_box_aspect(1)
         for panel in panels.flat[len(shown) :]:
             panel.set_visible(False)
-        bar = figure.colorbar(drawn, ax=panels, label="cosine", shrink=0.85, ticks=MaxNLocator(6))
+        bar = figure.colorbar(drawn, ax=panels, label="cosine", ticks=MaxNLocator(6), spacing="proportional")
         bar.ax.yaxis.set_major_formatter(lambda value, _: decimal(value, 2))
         return svg(figure)
 
@@ -118,7 +119,7 @@ def _draw_surface(panel: Any, data: Data, entry: Data, grid: Sequence[Floats], l
     norm, eps, threshold = word(entry, "norm", norm_of(data)), number(entry, "eps"), number(data, "threshold")
     scale = 255 if norm == "linf" else 1
     across, along, values = scale * grid[0], scale * grid[1], grid[2]
-    drawn = panel.contourf(across, along, values, levels=levels, cmap="cividis", extend="both")
+    drawn = panel.contourf(across, along, values, levels=levels, cmap="cividis")
     if values.min() < threshold < values.max():
         panel.contour(across, along, values, levels=[threshold], colors="white", linewidths=2.4)
     if math.isfinite(eps):

@@ -10,7 +10,11 @@ from steadface.report.history import number
 from steadface.report.tables import Cell, head_cells, name_cell, rate_cell, table
 from steadface.report.text import NONE, SPACE, count, decimal, interval, listing, percent, power, radius
 
-MARKS = {True: ("✓ holds", "word good"), False: ("✗ fails", "word bad"), None: (f"{NONE} not judged", "word")}
+MARKS = {
+    True: ("✓ holds", "word fixed good"),
+    False: ("✗ fails", "word fixed bad"),
+    None: (f"{NONE} not judged", "word fixed"),
+}
 
 
 def clean_table(audits: Sequence[Named]) -> str:
@@ -79,7 +83,7 @@ def _budget(data: Data, entry: Data) -> str:
     return f"{norm}{SPACE}{radius(number(entry, 'eps'), norm)}"
 
 
-def checks_table(data: Data) -> str:
+def checks_table(data: Data, *, caption: str = "Checks of the attacks") -> str:
     """The masking checks with a mark each."""
     rows = []
     for check in records(data, "checks"):
@@ -88,7 +92,6 @@ def checks_table(data: Data) -> str:
         finding = Cell(text=word(check, "finding", NONE), style="word")
         rows.append([name_cell(word(check, "name", "unnamed")), Cell(text=text, style=style), finding])
     head = [name_cell("what must hold"), *(Cell(text=t, head=True, style="word") for t in ("result", "finding"))]
-    caption = "Can the attacks be believed?"
     return table(head=[head], body=[rows], caption=caption, style="checks") if rows else ""
 
 
@@ -112,7 +115,7 @@ def attacks_table(data: Data) -> str:
 def _attack_cells(data: Data, entry: Data) -> list[Cell]:
     rate, queries = rate_of(entry, "error_rate", "ci"), block(entry, "queries")
     return [
-        Cell(text=word(entry, "goal", NONE), style="word"),
+        Cell(text=word(entry, "goal", NONE), style="word fixed"),
         Cell(text=_budget(data, entry)),
         Cell(text=percent(rate.rate)),
         Cell(text=interval(rate) or NONE),

@@ -1,8 +1,10 @@
 """An audit in plain words, made from its numbers: what was tried, what an attacker reaches, what follows from it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from steadface.report.arm import Rate
 from steadface.report.audit_data import (
     GOALS,
     Data,
@@ -65,13 +67,20 @@ def odds_of(rate: float) -> str:
 
 
 def _clean(data: Data) -> str:
-    missed, accepted = (clean_rate(data, goal) for goal in GOALS)
+    missed, accepted = (clean_rate(data, goal).rate for goal in GOALS)
     facts = []
-    if math.isfinite(missed.rate):
-        facts.append(f"misses {of_ten(missed.rate)} pairs of one person ({share(missed.rate)})")
-    if math.isfinite(accepted.rate):
-        facts.append(f"accepts {of_ten(accepted.rate)} pairs of different people ({share(accepted.rate)})")
+    if math.isfinite(missed):
+        facts.append(f"misses {counted(missed, 'pairs of one person')}")
+    if math.isfinite(accepted):
+        facts.append(f"accepts {counted(accepted, 'pairs of different people')}")
     return f"Left alone, it {listing(facts)}." if facts else "How often it errs when left alone was not measured."
+
+
+def counted(rate: float, things: str) -> str:
+    """`7 of 10 pairs (68.0 %)`, or `3 of 100 pairs` where that is the figure itself."""
+    words = f"{of_ten(rate)} {things}".rstrip()
+    exact = math.isclose(100 * rate, round(100 * rate), abs_tol=1e-6) and (" of 100" in words or rate in (0, 1))
+    return words if exact else f"{words} ({share(rate)})"
 
 
 def of_ten(rate: float) -> str:
@@ -80,8 +89,9 @@ def of_ten(rate: float) -> str:
         return "none of the"
     if rate >= 1:
         return "all"
-    if 0.095 <= rate <= 0.905:
-        return f"{round(10 * rate)} of 10"
+    tenths = round(10 * rate)
+    if 0 < tenths < 10 and abs(rate - tenths / 10) <= 0.03:
+        return f"{tenths} of 10"
     hundredths = round(100 * rate)
     if hundredths == 0:
         return "fewer than 1 of 100"
@@ -94,19 +104,27 @@ def _attacked(data: Data) -> list[str]:
     eps = sorted({e for curve in curves for e in curve if e > 0})
     if not eps:
         return ["It was not attacked."]
-    found = []
-    for index, e in enumerate([eps[0]] if len(eps) == 1 else [eps[0], eps[-1]]):
-        missed, accepted = (curve.get(e) for curve in curves)
-        facts = []
-        if missed:
-            what = "pairs of one person, who then is not recognised" if not index else "pairs of one person"
-            facts.append(f"refuse {of_ten(missed.rate)} {what} ({share(missed.rate)})")
-        if accepted:
-            what = "strangers as the person whom the attacker chose" if not index else "strangers"
-            facts.append(f"accept {of_ten(accepted.rate)} {what} ({share(accepted.rate)})")
-        who = "An attacker who" if not index else "One who"
-        found.append(f"{who} {budget(data, e)} makes it {listing(facts)}.")
-    return found
+    told = [_first(data, eps[0], [curve.get(eps[0]) for curve in curves])]
+    return told if len(eps) == 1 else [*told, _last(data, eps[-1], [curve.get(eps[-1]) for curve in curves])]
+
+
+def _first(data: Data, eps: float, rates: Sequence[Rate | None]) -> str:
+    missed, accepted = rates
+    facts = []
+    if missed:
+        facts.append(f"refuse {counted(missed.rate, 'pairs of one person, who then is not recognised')}")
+    if accepted:
+        facts.append(f"accept {counted(accepted.rate, 'strangers as the person whom the attacker chose')}")
+    return f"An attacker who {budget(data, eps)} makes it {listing(facts)}."
+
+
+def _last(data: Data, eps: float, rates: Sequence[Rate | None]) -> str:
+    missed, accepted = rates
+    facts = [f"{counted(missed.rate, 'pairs')} refused"] if missed else []
+    facts += [f"{counted(accepted.rate, 'strangers')} accepted"] if accepted else []
+    if norm_of(data) == "linf":
+        return f"With up to {255 * eps:.3g} of 255, {visibility(255 * eps)}, that becomes {listing(facts)}."
+    return f"At {norm_of(data)} {radius(eps, norm_of(data))} that becomes {listing(facts)}."
 
 
 def budget(data: Data, eps: float) -> str:
