@@ -24,7 +24,7 @@ from steadface.models.convention import NORMALISATIONS, SIZE, ChannelOrder, Conv
 from steadface.models.fitting import resized
 
 NetworkFactory = Callable[[Convention], nn.Module]
-"""A network under a convention: (B, 3, H, W) of its size, RGB in [0, 1], to (B, D); SteadfaceError where it has none."""
+"""A network under a convention: images (B, 3, H, W) of its size, RGB in [0, 1], to embeddings (B, D)."""
 
 TIE = 0.01
 """AUCs no further apart are taken for equal: so much rests on a handful of pairs."""
@@ -125,10 +125,8 @@ def best_of(trials: Iterable[Trial]) -> Trial:
     better = [trial for trial in others if trial.beats(first)]
     if not better:
         return first
-    highest = max(trial.auc or 0.0 for trial in better)
-    return max(
-        (trial for trial in better if highest - (trial.auc or 0.0) <= TIE), key=lambda trial: trial.separation or 0
-    )
+    least = max(trial.auc or 0.0 for trial in better) - TIE
+    return max((trial for trial in better if (trial.auc or 0.0) >= least), key=lambda trial: trial.separation or 0.0)
 
 
 def auc(cosines: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
@@ -174,7 +172,7 @@ def _embedded(network: nn.Module, images: Tensor) -> Tensor:
     parameter = next(network.parameters(), None)
     device = images.device if parameter is None else parameter.device
     with torch.inference_mode():
-        parts = [network(part.to(device)).float().cpu() for part in images.split(BATCH)]
+        parts = [network(part.to(device)).float().cpu() for part in torch.split(images, BATCH)]
     return F.normalize(torch.cat(parts))
 
 
