@@ -86,3 +86,27 @@ def test_other_modules_are_frozen_too_and_compute_the_same():
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
     x = torch.rand(2, 3, 8, 8, generator=generator)
     assert torch.allclose(frozen(other)(x), other.eval()(x), atol=1e-6)
+
+
+def test_a_prelu_after_a_linear_layer_is_frozen_too():
+    chain = nn.Sequential(nn.Linear(4, 3), nn.PReLU(3, 0.3)).double()
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True)
+    gradients = [torch.autograd.grad(part(x).square().sum(), x)[0] for part in (chain, frozen(chain))]
+    torch.testing.assert_close(*gradients)
+
+
+def test_under_bf16_autocast_embeddings_and_gradients_keep_their_directions(original):
+    fast, x = frozen(original).float(), images().float().requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        embedded = fast(x)
+    (rounded,) = torch.autograd.grad(embedded.square().sum(), x)
+    exact, gradient = embedded_and_gradient(fast.double())
+    assert (nn.functional.cosine_similarity(embedded.double(), exact) > 0.99).all()
+    assert nn.functional.cosine_similarity(rounded.double().flatten(), gradient.flatten(), dim=0) > 0.9
+
+
+def test_a_second_derivative_is_refused(original):
+    x = images().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(frozen(original)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(gradient.sum(), x)

@@ -44,7 +44,7 @@ class FrozenPReLU(nn.Module):
         self.weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        rectified: Tensor = _PReLU.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        rectified: Tensor = _PReLU.apply(x, self.weight.to(x.dtype))  # type: ignore[no-untyped-call]
         return rectified
 
 
@@ -58,9 +58,9 @@ class _PReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         x, weight = ctx.saved_tensors
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        passed = torch.ops.aten.threshold_backward(gradient, x, 0.0)
-        return torch.lerp(passed, gradient, weight.view(shape).expand_as(gradient)), None
+        positive = torch.ops.aten.threshold_backward(gradient, x, 0.0)
+        # From the gradient where x > 0 towards all of it, by the slope: in place, since fresh memory costs as much.
+        return positive.lerp_(gradient, weight.view(-1, *[1] * (x.dim() - 2)).expand_as(gradient)), None
 
 
 def _fold(part: nn.Module, before: str, after: str) -> None:
