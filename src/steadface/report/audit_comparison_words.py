@@ -103,8 +103,13 @@ def rates_of(test: Data, key: str = "rates") -> tuple[float, float]:
 def _distances(data: Data, audits: tuple[Named, Named]) -> str:
     told = []
     for test in records(data, "distance_tests"):
-        ratio = number(test, "ratio")
-        if ratio > 0:
+        ratio, reached = number(test, "ratio"), [math.isfinite(median) for median in rates_of(test, "medians")]
+        if reached.count(True) == 1:
+            held, fell = audits[reached.index(False)].name, audits[reached.index(True)].name
+            told.append(
+                f"{word(test, 'goal')} finds a change for “{fell}”, but none for “{held}” in all that was searched"
+            )
+        elif ratio > 0:
             far, near = (1, 0) if ratio >= 1 else (0, 1)
             times, p = decimal(max(ratio, 1 / ratio), 1), probability(number(test, "p"))
             models = f"for “{audits[far].name}” as for “{audits[near].name}”"

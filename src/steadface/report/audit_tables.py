@@ -8,7 +8,7 @@ from steadface.report.arm import Rate, rate_of
 from steadface.report.audit_data import GOALS, Data, Named, block, clean_rate, norm_of, records, word
 from steadface.report.history import number
 from steadface.report.tables import Cell, head_cells, name_cell, rate_cell, table
-from steadface.report.text import NONE, SPACE, count, decimal, interval, listing, percent, power, radius
+from steadface.report.text import NONE, SPACE, count, decimal, interval, percent, power, radius
 
 MARKS = {
     True: ("✓ holds", "word fixed good"),
@@ -67,7 +67,7 @@ def worst_table(data: Data) -> str:
 
 def _worst_cells(data: Data, entry: Data) -> list[Cell]:
     by = block(entry, "by")
-    told = listing([f"{name} {by[name]}" for name in by if by[name]])
+    told = ", ".join(f"{name} {by[name]}" for name in by if by[name])
     return [
         Cell(text=_budget(data, entry)),
         rate_cell(clean_rate(data, word(entry, "goal"))),

@@ -33,8 +33,8 @@ STANDARDS = (
     "device. The attacks here change the picture after the camera, and so lie outside it.",
     "No standard defines a metric for digital attacks of this kind. What stands here is therefore not a certificate: "
     "the same rates are measured again on attacked pictures, at a threshold frozen on clean pairs.",
-    "An attack that fails proves little, since a better one may exist: a worst case over the attacks tried is at most "
-    "the true one. Intervals cover the choice of the pairs, not that of the people, of the data set or of the attacks.",
+    "An attack that fails proves little, since a better one may exist: the true error under attack is at least the one "
+    "shown. Intervals cover the choice of the pairs, not that of the people, of the data set or of the attacks.",
 )
 
 

@@ -1,0 +1,174 @@
+import json
+import math
+from collections.abc import Mapping
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from steadface.errors import SteadfaceError
+from steadface.report.audit_comparison import render_comparison, write_comparison
+from steadface.report.audit_page import render_audit, write_audit
+
+from .audits import audit, comparison
+
+VOID = {"meta", "img", "br"}
+EVIL = "<script>alert(1)</script>\"'&$x^2$"
+
+
+class Page(HTMLParser):
+    """Text outside styles, tags, pictures and their alternative texts; checks that tags balance."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.images, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.images += [dict(attrs)] if tag == "img" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += "" if "style" in self.open else data
+
+
+def _without(data, value):
+    """Every leaf of the data replaced."""
+    if isinstance(data, Mapping):
+        return {key: _without(item, value) for key, item in data.items()}
+    return [_without(item, value) for item in data] if isinstance(data, list) else value
+
+
+def _every_part_missing(data):
+    """The data without each of its keys, and with null in its place."""
+    for key in data:
+        yield {k: v for k, v in data.items() if k != key}
+        yield data | {key: None}
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(render_audit(audit()))
+
+
+def test_the_page_loads_nothing_and_every_picture_has_words(make_example):
+    text = render_audit(audit(), [make_example("dodging"), make_example("impersonation")])
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert len(page.images) == 4 + 8  # figures, and two examples of four pictures
+    assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.images)
+    assert "match → no match at threshold 0.23" in page.text
+    assert len(text) < 3_000_000
+
+
+def test_the_page_says_what_a_reader_needs(page):
+    words = " ".join(page.text.split())
+    for said in (
+        "ISO/IEC 19795-1",
+        "ISO/IEC 30107-3",
+        "✓ holds",
+        "not judged",
+        "no attack 3, APGD",
+        "At other thresholds",
+        "A gallery of 1,000 people",
+        "occlusion, severity 5",
+        "for comparison only",
+        "5f3a5f3a",
+        "Square queries",
+        "steadface audit mobilefacenet",
+        "2.11.0",
+    ):
+        assert said in words
+
+
+def test_a_failed_check_is_marked():
+    data = audit()
+    data["checks"][1]["passed"] = False
+    assert "✗ fails" in Page(render_audit(data)).text
+
+
+def test_alternative_texts_carry_the_curves(page):
+    data = audit()
+    told = " ".join(image["alt"] for image in page.images).replace("\N{NO-BREAK SPACE}", " ")
+    assert all(f"{100 * entry['error_rate']:.1f} % at" in told for entry in data["worst_case"])
+
+
+@pytest.mark.parametrize("value", [None, "?", True, math.nan])
+def test_no_figure_need_be_known(value):
+    both = comparison(audit(), audit())
+    Page(render_audit(_without(audit(), value)))
+    Page(render_comparison(_without(both, value)))
+
+
+def test_no_part_need_be_there(tmp_path):
+    for number, data in enumerate(_every_part_missing(audit())):
+        if number % 2 or data.get("kind") is None:  # absent and null read alike: half of them drawn is enough
+            Page(render_audit(data | {"surfaces": []}))
+    for data in _every_part_missing(
+        comparison(
+            {"worst_case": [], "model": {}, "settings": {}, "versions": {}}
+            | {"median_distance": {"linf": {"dodging": None, "impersonation": None}}},
+            {"worst_case": [], "model": {}, "median_distance": {"linf": {"dodging": 0.1, "impersonation": None}}},
+        )
+    ):
+        Page(render_comparison(data))
+    assert "It was not attacked." in Page(render_audit({})).text
+    assert "were not tested" in Page(render_comparison({})).text
+    write_audit(tmp_path / "a.html", tmp_path / "a.json", {})
+
+
+def test_hostile_names_stay_text(make_example):
+    data = audit(EVIL)
+    data |= {"warnings": [EVIL], "command": EVIL, "versions": {EVIL: EVIL}}
+    data["checks"][0] |= {"name": EVIL, "finding": EVIL, "passed": False}
+    data["attacks"][0]["attack"] = EVIL
+    data["corruptions"][0]["corruption"] = EVIL
+    data["worst_case"][0]["by"] = {EVIL: 3}
+    both = comparison(data, audit()) | {"names": [EVIL, "_hidden"]}
+    for text in (render_audit(data, [make_example(EVIL)]), render_comparison(both)):
+        page = Page(text)
+        assert "<script" not in text
+        assert page.text.count(EVIL) > 6
+
+
+def test_numbers_come_back_as_they_were(tmp_path, make_example):
+    data = audit() | {"seconds": np.float64(3.5), "fmr": math.nan}
+    write_audit(tmp_path / "new" / "a.html", tmp_path / "new" / "a.json", data, [make_example()])
+    read = json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8"))
+    assert read == data | {"seconds": 3.5, "fmr": None}
+    both = comparison(audit(), audit(levels=9.0))
+    write_comparison(tmp_path / "c.html", tmp_path / "c.json", both)
+    assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8")) == both
+
+
+@pytest.mark.parametrize("write", [write_audit, write_comparison])
+def test_a_failed_write_leaves_both_files_as_they_were(tmp_path, write):
+    html, blocked = tmp_path / "report.html", tmp_path / "file" / "audit.json"
+    html.write_text("before")
+    (tmp_path / "file").write_text("a file where a folder is needed")
+    with pytest.raises(SteadfaceError, match="cannot be written"):
+        write(html, blocked, {})
+    assert html.read_text() == "before"
+
+
+def test_the_comparison_shows_tests_and_both_models():
+    both = comparison(audit(), audit(levels=60.0))
+    page = Page(render_comparison(both))
+    words = " ".join(page.text.split())
+    test = both["tests"][0]
+    assert f"\N{MINUS SIGN}{-100 * test['difference']:.1f}" in words
+    assert "p (McNemar)" in words
+    assert "not reached" in words
+    assert "Checks of the attacks on “clean”" in words
+    assert "Checks of the attacks on “hardened”" in words
+    assert "no surrogate was given" in words
+    assert len(page.images) == 2
