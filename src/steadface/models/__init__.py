@@ -1,18 +1,26 @@
 """Recognisers of any origin: opened as one kind of network, their convention stated, read or probed."""
 
 from steadface.models.convention import ChannelOrder, Convention, Known, PixelRange, parse_size
+from steadface.models.diagnosis import Diagnosis, diagnose, with_known_convention
 from steadface.models.fitting import fitted, surrogate_embed
 from steadface.models.opened import OpenedRecogniser
 from steadface.models.opening import open_recogniser
+from steadface.models.probing import Probe, Trial, probe_convention
 
 __all__ = [
     "ChannelOrder",
     "Convention",
+    "Diagnosis",
     "Known",
     "OpenedRecogniser",
     "PixelRange",
+    "Probe",
+    "Trial",
+    "diagnose",
     "fitted",
     "open_recogniser",
     "parse_size",
+    "probe_convention",
     "surrogate_embed",
+    "with_known_convention",
 ]

@@ -130,13 +130,15 @@ class BlackBox(nn.Module):
 def under(network: nn.Module, convention: Convention) -> nn.Module:
     """`network`, as `open_recogniser` made it, under another convention; the weights are shared, not copied.
 
-    Raises SteadfaceError where a backbone's weights fix another size, and TypeError for modules of another origin.
+    Raises SteadfaceError where a backbone's weights fix another size or a function the range, and TypeError for modules of another origin.
     """
     if isinstance(network, Adapted):
         return Adapted(network.core, convention, name=network.name, differentiable=network.differentiable).train(
             network.training
         )
     if isinstance(network, BlackBox):
+        if convention.pixel_range != network.convention.pixel_range:
+            raise SteadfaceError(f"{network.name} is a function of uint8 faces, whose range is 0..255 and no other")
         return BlackBox(network.service, convention, name=network.name)
     if isinstance(network, ReversedChannels):
         network = network.network

@@ -19,7 +19,7 @@ class OpenedRecogniser:
 
     `fingerprint` is the SHA-256 (hex) of the weights, the file or the source code and of the convention: where it is
     the same so is every figure, as far as `notes` do not say that something could not be seen. `path` is what was asked
-    for.
+    for; `content` the digest of the weights, the file or the source code alone.
     """
 
     network: nn.Module
@@ -29,6 +29,7 @@ class OpenedRecogniser:
     notes: tuple[str, ...] = ()
     path: str | None = None
     embedding_size: int | None = None
+    content: str | None = None
 
     @property
     def differentiable(self) -> bool:

@@ -86,11 +86,12 @@ def _open_weights(path: Path, stated: _Stated) -> OpenedRecogniser:
             known=Known(size="file", pixel_range=told, channel_order=told),
         )
     )
-    network = under(backbone, convention)
+    network, content = under(backbone, convention), weights_digest(backbone)
     return OpenedRecogniser(
         network=network,
         name=path.resolve().stem,
-        fingerprint=fingerprint(weights_digest(backbone), convention),
+        fingerprint=fingerprint(content, convention),
+        content=content,
         convention=convention,
         path=str(path),
         embedding_size=embedding_size_of(network, str(path)),
@@ -113,12 +114,12 @@ def _open_module(spec: str, module: nn.Module, source: bytes | None, stated: _St
     if not _gradients_reach(network):
         network.differentiable = False
         notes.append(f"{spec}: no gradient reaches the images, so that only attacks without gradients are run")
+    content = digest([_function(spec), weights_digest(module).encode(), source or b""])
     return OpenedRecogniser(
         network=network,
         name=_short(spec),
-        fingerprint=fingerprint(
-            digest([_function(spec), weights_digest(module).encode(), source or b""]), network.convention
-        ),
+        fingerprint=fingerprint(content, network.convention),
+        content=content,
         convention=network.convention,
         notes=tuple(notes),
         path=spec,
@@ -134,11 +135,12 @@ def _open_service(spec: str, service: Callable[..., object], source: bytes | Non
     convention = stated.over(
         Convention(pixel_range="0..255", known=Known(size="default", pixel_range="file", channel_order="default"))
     )
-    network = BlackBox(service, convention, name=spec)
+    network, content = BlackBox(service, convention, name=spec), digest([_function(spec), source or b""])
     return OpenedRecogniser(
         network=network,
         name=_short(spec),
-        fingerprint=fingerprint(digest([_function(spec), source or b""]), convention),
+        fingerprint=fingerprint(content, convention),
+        content=content,
         convention=convention,
         notes=(
             f"{spec}: a function without gradients, so that only attacks without gradients are run",
@@ -166,6 +168,7 @@ def _open_onnx(path: Path, stated: _Stated) -> OpenedRecogniser:
         network=network,
         name=path.stem,
         fingerprint=fingerprint(file.digest, convention),
+        content=file.digest,
         convention=convention,
         notes=notes,
         path=str(path),

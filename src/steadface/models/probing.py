@@ -56,6 +56,11 @@ class Trial:
             return self.auc > other.auc
         return self.separation > CLEARLY * max(other.separation, 0.0)
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """AUC, then d'; lowest where it fails."""
+        return (self.auc or 0.0, self.separation or 0.0)
+
     def __str__(self) -> str:
         found = f"fails ({self.why})" if self.auc is None else f"AUC {self.auc:.4f}, d' {self.separation:.2f}"
         return f"{self.convention}: {found}"
@@ -69,7 +74,9 @@ class Probe:
     trials: tuple[Trial, ...]
 
     def __str__(self) -> str:
-        return "; ".join(str(trial) for trial in self.trials)
+        ran = [str(trial) for trial in self.trials if trial.auc is not None]
+        failed = [str(trial.convention) for trial in self.trials if trial.auc is None]
+        return "; ".join(ran + ([f"it does not run with {', nor '.join(failed)}"] if failed else []))
 
 
 def probe_convention(
