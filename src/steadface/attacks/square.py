@@ -10,9 +10,9 @@ Search, ECCV 2020 (their algorithms 1 to 3 and eq. 2). It sees scores, never gra
 ``p`` is halved after 10, 50, 200, 1000, 2000, 4000, 6000 and 8000 of 10000 queries, rescaled to ``queries``.
 
 Departures: the score is a raw cosine, not a margin of logits; ``p`` is 0.8 at first (in 300 queries under linf the
-paper's 0.05 gained half as much on a recogniser's cosines; l2 was not compared); a linf square that would change nothing takes
-the opposite signs, since its query would be lost; l2 squares have an odd side, as in the authors' code; samples that
-have succeeded are left alone, which changes no outcome.
+paper's 0.05 gained half as much on a recogniser's cosines; l2 was not compared); a linf square that would change
+nothing takes the opposite signs, since its query would be lost; l2 squares have an odd side, as in the authors' code;
+samples that have succeeded are left alone, which changes no outcome.
 """
 
 import math
