@@ -130,7 +130,8 @@ class BlackBox(nn.Module):
 def under(network: nn.Module, convention: Convention) -> nn.Module:
     """`network`, as `open_recogniser` made it, under another convention; the weights are shared, not copied.
 
-    Raises SteadfaceError where a backbone's weights fix another size or a function the range, and TypeError for modules of another origin.
+    Raises SteadfaceError where a backbone's weights fix another size or a function the range, and TypeError for modules
+    of another origin.
     """
     if isinstance(network, Adapted):
         return Adapted(network.core, convention, name=network.name, differentiable=network.differentiable).train(
