@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steadface.models.convention import NORMALISATIONS, Aspect, ChannelOrder, Convention, Origin
+from steadface.models.convention import Aspect, ChannelOrder, Convention, Origin
 from steadface.models.networks import under
 from steadface.models.opened import OpenedRecogniser, digest, fingerprint
 from steadface.models.probing import (
     ORDERS,
+    PROBED,
     SIZES,
     NetworkFactory,
     Probe,
@@ -109,7 +110,7 @@ def _probe(factory: NetworkFactory, opened: OpenedRecogniser, images: Tensor, pe
         images,
         people,
         start=start,
-        pixel_ranges=tuple(NORMALISATIONS) if known.pixel_range in OPEN else (start.pixel_range,),
+        pixel_ranges=PROBED if known.pixel_range in OPEN else (start.pixel_range,),
         channel_orders=ORDERS if known.channel_order in OPEN else (start.channel_order,),
         sizes=SIZES if known.size in OPEN else (),
     )
@@ -149,7 +150,7 @@ def _stating(aspect: Aspect, trial: Trial) -> str:
 def _alternatives(stated: Convention) -> Iterator[tuple[Aspect, list[Convention]]]:
     """Conventions that differ from the stated one in a single aspect."""
     options: tuple[tuple[Aspect, list[Convention]], ...] = (
-        ("pixel range", [stated.changed(pixel_range=name, origin="probed") for name in NORMALISATIONS]),
+        ("pixel range", [stated.changed(pixel_range=name, origin="probed") for name in PROBED]),
         ("colour order", [stated.changed(channel_order=order, origin="probed") for order in ORDERS]),
         ("size", [stated.changed(size=size, origin="probed") for size in SIZES]),
     )
@@ -160,5 +161,5 @@ def _alternatives(stated: Convention) -> Iterator[tuple[Aspect, list[Convention]
 def _swapped(stated: Convention) -> list[Convention]:
     """Conventions that differ from the stated one in both range and order."""
     order: ChannelOrder = "bgr" if stated.channel_order == "rgb" else "rgb"
-    both = [stated.changed(pixel_range=name, channel_order=order, origin="probed") for name in NORMALISATIONS]
+    both = [stated.changed(pixel_range=name, channel_order=order, origin="probed") for name in PROBED]
     return [one for one in distinct(both) if len(one.differing(stated)) == 2]

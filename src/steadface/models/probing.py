@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from steadface.errors import SteadfaceError
-from steadface.models.convention import NORMALISATIONS, SIZE, ChannelOrder, Convention
+from steadface.models.convention import SIZE, ChannelOrder, Convention
 from steadface.models.fitting import resized
 
 NetworkFactory = Callable[[Convention], nn.Module]
@@ -31,6 +31,9 @@ TIE = 0.01
 
 CLEARLY = 1.03
 """By what factor d' must exceed that of what was assumed."""
+
+PROBED: tuple[str, ...] = ("-1..1", "0..1", "0..255", "imagenet")
+"""Pixel ranges; (x - 127.5) / 128 is left out, since nothing tells it from -1..1."""
 
 BATCH = 16
 ORDERS: tuple[ChannelOrder, ...] = ("rgb", "bgr")
@@ -85,7 +88,7 @@ def probe_convention(
     people: NDArray[np.int64],
     *,
     start: Convention | None = None,
-    pixel_ranges: Iterable[str] = tuple(NORMALISATIONS),
+    pixel_ranges: Iterable[str] = PROBED,
     channel_orders: Iterable[ChannelOrder] = ORDERS,
     sizes: Iterable[tuple[int, int]] = SIZES,
 ) -> Probe:
