@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
+from steadface.report import audit_plots, audit_surroundings
 from steadface.report.audit_comparison import render_comparison, write_comparison
+from steadface.report.audit_data import Named
 from steadface.report.audit_page import render_audit, write_audit
 
 from .audits import audit, comparison
@@ -90,6 +92,7 @@ def test_the_page_says_what_a_reader_needs(page):
         assert said in words
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_failed_check_is_marked():
     data = audit()
     data["checks"][1]["passed"] = False
@@ -102,6 +105,7 @@ def test_alternative_texts_carry_the_curves(page):
     assert all(f"{100 * entry['error_rate']:.1f} % at" in told for entry in data["worst_case"])
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("value", [None, "?", True, math.nan])
 def test_no_figure_need_be_known(value):
     both = comparison(audit(), audit())
@@ -109,21 +113,35 @@ def test_no_figure_need_be_known(value):
     Page(render_comparison(_without(both, value)))
 
 
-def test_no_part_need_be_there(tmp_path):
-    for number, data in enumerate(_every_part_missing(audit())):
-        if number % 2 or data.get("kind") is None:  # absent and null read alike: half of them drawn is enough
-            Page(render_audit(data | {"surfaces": []}))
-    for data in _every_part_missing(
-        comparison(
-            {"worst_case": [], "model": {}, "settings": {}, "versions": {}}
-            | {"median_distance": {"linf": {"dodging": None, "impersonation": None}}},
-            {"worst_case": [], "model": {}, "median_distance": {"linf": {"dodging": 0.1, "impersonation": None}}},
-        )
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pages without their figures, which take most of the time."""
+    for module, name in (
+        (audit_plots, "security_figure"),
+        (audit_plots, "distance_figure"),
+        (audit_surroundings, "corruption_figure"),
+        (audit_surroundings, "surface_figure"),
     ):
+        monkeypatch.setattr(module, name, lambda _: None)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_no_part_need_be_there():
+    for data in _every_part_missing(audit()):
+        Page(render_audit(data))
+    for data in _every_part_missing(comparison(audit(), audit())):
         Page(render_comparison(data))
     assert "It was not attacked." in Page(render_audit({})).text
     assert "were not tested" in Page(render_comparison({})).text
-    write_audit(tmp_path / "a.html", tmp_path / "a.json", {})
+
+
+@pytest.mark.parametrize("part", ["clean", "settings", "distances", "worst_case", "pairs", "threshold"])
+def test_figures_need_no_part_either(part):
+    data = audit() | {part: None}
+    named = [Named(name="a", data=data)]
+    audit_plots.security_figure(named)
+    audit_plots.distance_figure(named)
+    audit_surroundings.corruption_figure(data)
 
 
 def test_hostile_names_stay_text(make_example):
@@ -140,6 +158,7 @@ def test_hostile_names_stay_text(make_example):
         assert page.text.count(EVIL) > 6
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_numbers_come_back_as_they_were(tmp_path, make_example):
     data = audit() | {"seconds": np.float64(3.5), "fmr": math.nan}
     write_audit(tmp_path / "new" / "a.html", tmp_path / "new" / "a.json", data, [make_example()])
@@ -150,6 +169,7 @@ def test_numbers_come_back_as_they_were(tmp_path, make_example):
     assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8")) == both
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("write", [write_audit, write_comparison])
 def test_a_failed_write_leaves_both_files_as_they_were(tmp_path, write):
     html, blocked = tmp_path / "report.html", tmp_path / "file" / "audit.json"

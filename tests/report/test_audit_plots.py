@@ -35,6 +35,11 @@ def test_nothing_to_draw_gives_no_figure():
     assert security_figure(_named({}, {})) is None
     assert distance_figure(_named({}, {})) is None
     assert corruption_figure({}) is None
+    unknown = {"error_rate": None, "eps": 0.1, "severity": None, "goal": "dodging", "distance": None, "attack": None}
+    data = {key: [unknown] for key in ("worst_case", "attacks", "corruptions", "pairs")}
+    assert security_figure(_named(data, {})) is not None  # axes alone: a radius was tried
+    assert distance_figure(_named(data)) is None
+    assert corruption_figure(data) is None
     assert surface_figure({"surfaces": [{"goal": "dodging", "cosine": None}]}) is None
 
 

@@ -106,9 +106,7 @@ def _distances(data: Data, audits: tuple[Named, Named]) -> str:
         ratio, reached = number(test, "ratio"), [math.isfinite(median) for median in rates_of(test, "medians")]
         if reached.count(True) == 1:
             held, fell = audits[reached.index(False)].name, audits[reached.index(True)].name
-            told.append(
-                f"{word(test, 'goal')} finds a change for “{fell}”, but none for “{held}” in all that was searched"
-            )
+            told.append(f"{word(test, 'goal')} finds a change for “{fell}”, and none within reach for “{held}”")
         elif ratio > 0:
             far, near = (1, 0) if ratio >= 1 else (0, 1)
             times, p = decimal(max(ratio, 1 / ratio), 1), probability(number(test, "p"))
