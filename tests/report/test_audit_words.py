@@ -17,6 +17,7 @@ def _plain(text):
         (0.0, "none of the pairs"),
         (0.001, "fewer than 1 of 100 pairs (0.1 %)"),
         (0.03, "3 of 100 pairs"),
+        (0.083, "8 of 100 pairs (8.3 %)"),
         (0.16, "16 of 100 pairs"),
         (0.68, "7 of 10 pairs (68.0 %)"),
         (0.95, "95 of 100 pairs"),
@@ -61,6 +62,9 @@ def test_the_first_paragraph_has_the_figures_of_the_data():
 def test_what_is_concluded_follows_the_smallest_radius():
     assert "does not resist" in meaning(audit(levels=1.0))
     assert "resists in part" in meaning(audit(levels=4.5))
+    withstands = audit(levels=30.0)
+    withstands["worst_case"][1]["error_rate"] = 0.8
+    assert "but not the largest" in meaning(withstands)
     assert "no proof" in meaning(audit(levels=30.0))
     assert "nothing is known" in meaning({})
 

@@ -73,7 +73,7 @@ def _draw_corruption(panel: Any, data: Data, goal: str, name: str, index: int) -
     if not mine:
         return
     low, middle, high = ([100 * getattr(rates[s], part) for s in severities] for part in ("low", "rate", "high"))
-    panel.fill_between(severities, low, high, color=look(index).color, alpha=0.06, lw=0)
+    panel.fill_between(severities, low, high, color=look(index).color, alpha=0.04, lw=0)
     panel.plot(severities, middle, clip_on=False, **line(index))
 
 
@@ -86,16 +86,18 @@ def surface_figure(data: Data) -> str | None:
     shown = shown[:MOST_SURFACES]
     if not shown:
         return None
-    columns = min(3, len(shown))
+    columns = 4 if len(shown) == 4 else min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     low, high = (float(pick([pick(values) for _, (_, _, values) in shown])) for pick in (np.min, np.max))
     levels = np.asarray(MaxNLocator(14).tick_values(low, max(high, low + 1e-3)))
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(WIDTH, 3.4 * rows), layout="compressed")
+        figure = Figure(figsize=(WIDTH, rows * min(3.4, (WIDTH - 1.3) / columns + 0.45)), layout="compressed")
         panels = figure.subplots(rows, columns, squeeze=False)
         for panel, (entry, grid) in zip(panels.flat, shown, strict=False):
             drawn = _draw_surface(panel, data, entry, grid, levels)
             panel.set_box_aspect(1)
+        for panel in panels[:, 0]:
+            panel.set_ylabel(f"random direction, {_unit(data)}")
         for panel in panels.flat[len(shown) :]:
             panel.set_visible(False)
         bar = figure.colorbar(drawn, ax=panels, label="cosine", ticks=MaxNLocator(6), spacing="proportional")
@@ -116,7 +118,7 @@ def _grid(entry: Data) -> tuple[Floats, Floats, Floats] | None:
 
 
 def _draw_surface(panel: Any, data: Data, entry: Data, grid: Sequence[Floats], levels: Floats) -> Any:
-    norm, eps, threshold = word(entry, "norm", norm_of(data)), number(entry, "eps"), number(data, "threshold")
+    norm, eps, threshold = norm_of(data), number(entry, "eps"), number(data, "threshold")
     scale = 255 if norm == "linf" else 1
     across, along, values = scale * grid[0], scale * grid[1], grid[2]
     drawn = panel.contourf(across, along, values, levels=levels, cmap="cividis")
@@ -127,7 +129,10 @@ def _draw_surface(panel: Any, data: Data, entry: Data, grid: Sequence[Floats], l
         corners = [-side, side, side, -side, -side], [-side, -side, side, side, -side]
         panel.plot(*corners, color="white", lw=1, ls=DASHES[3])
     panel.plot([0], [0], color="white", marker="o", mec=INK, ms=5)
-    unit = "grey levels" if norm == "linf" else norm
     panel.set_title(word(entry, "goal").capitalize())
-    panel.set(xlabel=f"along the gradient, {unit}", ylabel=f"random direction, {unit}")
+    panel.set_xlabel(f"gradient, {_unit(data)}")
     return drawn
+
+
+def _unit(data: Data) -> str:
+    return "grey levels" if norm_of(data) == "linf" else norm_of(data)

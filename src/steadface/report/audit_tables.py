@@ -176,6 +176,7 @@ def identification_tables(data: Data) -> str:
             head=[head_cells("radius", "not found at the threshold (FNIR), %", "not ranked first, %", "searches")],
             body=[first],
             caption="1:N, dodging: people in the gallery who are searched for",
+            style="whole",
         )
         if first
         else "",
@@ -185,6 +186,7 @@ def identification_tables(data: Data) -> str:
             ],
             body=[second],
             caption="1:N, impersonation: people who are to be taken for a chosen one in the gallery",
+            style="whole",
         )
         if second
         else "",

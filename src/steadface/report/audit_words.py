@@ -14,7 +14,6 @@ from steadface.report.audit_data import (
     name_of,
     norm_of,
     security,
-    smallest,
     word,
 )
 from steadface.report.history import number
@@ -90,7 +89,7 @@ def of_ten(rate: float) -> str:
     if rate >= 1:
         return "all"
     tenths = round(10 * rate)
-    if 0 < tenths < 10 and abs(rate - tenths / 10) <= 0.03:
+    if 0 < tenths < 10 and abs(rate - tenths / 10) <= min(0.03, 0.15 * rate, 0.15 * (1 - rate)):
         return f"{tenths} of 10"
     hundredths = round(100 * rate)
     if hundredths == 0:
@@ -112,7 +111,8 @@ def _first(data: Data, eps: float, rates: Sequence[Rate | None]) -> str:
     missed, accepted = rates
     facts = []
     if missed:
-        facts.append(f"refuse {counted(missed.rate, 'pairs of one person, who then is not recognised')}")
+        after = ", who then is not recognised" if missed.rate > 0 else ""
+        facts.append(f"refuse {counted(missed.rate, f'pairs of one person{after}')}")
     if accepted:
         facts.append(f"accept {counted(accepted.rate, 'strangers as the person whom the attacker chose')}")
     return f"An attacker who {budget(data, eps)} makes it {listing(facts)}."
@@ -159,26 +159,34 @@ def meaning(data: Data) -> str:
     """What follows, or why nothing does."""
     if not any(len(security(data, goal)) for goal in GOALS):
         return "So nothing is known about how it resists."
-    worst = max((smallest(data, goal)[1].rate for goal in GOALS if math.isfinite(smallest(data, goal)[0])), default=0.0)
-    parts = [_resists(worst), _hopeless(data), _doubted(data), QUICK if is_quick(data) else ""]
+    parts = [_resists(*_ends(data)), _hopeless(data), _doubted(data), QUICK if is_quick(data) else ""]
     return " ".join(part for part in parts if part)
 
 
-def _resists(worst: float) -> str:
-    if worst >= MANY:
+def _ends(data: Data) -> tuple[float, float]:
+    """The worse goal's error at the smallest and at the largest radius of each."""
+    curves = [[rate.rate for eps, rate in security(data, goal).items() if eps > 0] for goal in GOALS]
+    attacked = [curve for curve in curves if curve]
+    return max((curve[0] for curve in attacked), default=0.0), max((curve[-1] for curve in attacked), default=0.0)
+
+
+def _resists(first: float, last: float) -> str:
+    if first >= MANY:
         return (
             "That means: it does not resist. Where people can hand in picture files of their own, its decisions must "
             "not be relied on without another safeguard."
         )
-    if worst >= SOME:
+    if first >= SOME:
         return (
             "That means: it resists in part. An attacker with a few tries will get through; where people can hand in "
             "picture files of their own it needs another safeguard."
         )
-    return (
-        "That means: it resisted most of what was tried with the smallest of these changes, which is no proof that "
-        "nothing better exists."
-    )
+    if last >= MANY:
+        return (
+            "That means: it withstands the smallest of these changes, but not the largest: whether that is enough "
+            "depends on how closely somebody looks at the pictures that are handed in."
+        )
+    return "That means: it resisted most of what was tried, which is no proof that nothing better exists."
 
 
 def _hopeless(data: Data) -> str:
