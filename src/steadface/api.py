@@ -3,25 +3,36 @@
 A run folder holds what it takes to repeat and to judge a run; ``judge`` and ``report`` read it.
 """
 
+import json
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from steadface.attacks import PGD, ball
 from steadface.attacks.balls import Norm
+from steadface.audit.chunks import Progress as AuditProgress
+from steadface.audit.compare import compare_audits
+from steadface.audit.probing import probing_faces
+from steadface.audit.request import Request
+from steadface.audit.run import finish_audit, run_audit
 from steadface.backbones import load_backbone, read_metadata
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.robustness import AttackPlan
+from steadface.models import OpenedRecogniser
+from steadface.models import with_known_convention as probed
 from steadface.report.arm import Arm
+from steadface.report.audit_comparison import write_comparison
+from steadface.report.audit_page import write_audit
 from steadface.report.history import read_history
 from steadface.report.page import write_report
 from steadface.training.assemble import Faces, open_recipe_faces
@@ -124,6 +135,80 @@ def run_arm(folder: Path, evaluation: Evaluation) -> Arm:
         duty_cycle=float(state["duty_cycle"]),
         examples=() if evaluation.robustness is None else evaluation.robustness.examples,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """A finished audit: its folder, its page, and what `audit.json` holds."""
+
+    folder: Path
+    page: Path
+    data: dict[str, Any]
+
+
+def with_known_convention(opened: OpenedRecogniser, pairs: PairSet, *, seed: int = 0) -> OpenedRecogniser:
+    """``opened`` with what nobody stated of its size, pixel range and colour order probed on a few dozen faces.
+
+    Faces of people who have two images or more in ``pairs``; without known people nothing is probed.
+    """
+    images, people = probing_faces(pairs, seed=seed)
+    return probed(opened, images, people) if len(images) else opened
+
+
+def audit(
+    request: Request,
+    folder: Path,
+    *,
+    files: Mapping[str, str | None] | None = None,
+    command: str = "",
+    progress: AuditProgress | None = None,
+) -> Audited:
+    """Audits a recogniser and writes ``report.html``, ``audit.json`` and ``adversarial/*.png`` into ``folder``.
+
+    Goes on with an audit of the same request that was stopped there. ``files`` says where images and pairs came from,
+    for the report. Raises SteadfaceError where the folder holds another audit, or a finished one.
+    """
+    done = run_audit(request, folder, progress=progress)
+    data = {
+        "title": f"Audit of {request.model.name}",
+        **done.data,
+        "settings": {**request.settings(), **(files or {})},
+        "versions": versions(),
+        "command": command,
+    }
+    page = folder / "report.html"
+    write_audit(page, folder / "audit.json", data, done.examples)
+    finish_audit(folder)
+    return Audited(folder=folder, page=page, data=data)
+
+
+def compare(
+    first: Path, second: Path, folder: Path, *, names: tuple[str, str] | None = None, command: str = ""
+) -> tuple[Path, dict[str, Any]]:
+    """Sets two finished audits of the same pairs and settings side by side in ``folder``: page and figures.
+
+    Raises SteadfaceError where they differ in pairs or settings, or a folder holds no audit.
+    """
+    labels = names or (first.name, second.name)
+    data = {
+        "title": f"{labels[0]} beside {labels[1]}",
+        **compare_audits(read_audit(first), read_audit(second), labels),
+        "versions": versions(),
+        "command": command,
+    }
+    page = folder / "report.html"
+    write_comparison(page, folder / "comparison.json", data)
+    return page, data
+
+
+def read_audit(folder: Path) -> dict[str, Any]:
+    """What ``audit.json`` in ``folder`` holds. Raises SteadfaceError where there is none that can be read."""
+    file = folder / "audit.json"
+    try:
+        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SteadfaceError(f"{file} cannot be read ({error}): give a folder that `steadface audit` wrote") from error
+    return data
 
 
 def report(

@@ -12,8 +12,9 @@ from steadface.audit import attacking
 from steadface.audit.run import run_audit
 from steadface.data.faces import decode_image
 from steadface.errors import SteadfaceError
+from steadface.evaluation.labelled import pairs_from_labels
 
-from ..evaluation.faces import LinearBackbone
+from ..evaluation.faces import LinearBackbone, noise_faces
 from .audits import opened, people_pairs, request
 
 
@@ -71,12 +72,22 @@ def test_pictures_stay_in_the_ball_and_are_those_that_were_judged(audited) -> No
     assert sum(survived) / len(survived) > 0.5
 
 
-def test_one_to_n_is_reported_and_gets_worse_under_attack(audited) -> None:
-    known = audited.data["identification"]
-    assert known is not None
+def test_too_few_strangers_for_one_to_n_are_said(audited) -> None:
+    assert audited.data["identification"] is None
+    assert any(warning.startswith("no 1:N part") for warning in audited.data["warnings"])
+
+
+def test_one_to_n_gets_worse_under_attack(tmp_path) -> None:
+    crowd = request(pairs=pairs_from_labels(noise_faces(800, 2, spread=30.0), 800, seed=0), max_pairs=6)
+    known = run_audit(crowd, tmp_path).data["identification"]
+    assert known["gallery"] == crowd.preset.gallery
+    assert known["strangers"] >= 300
     dodged = [attack for attack in known["attacks"] if attack["goal"] == "dodging"]
-    assert dodged[-1]["fnir"] >= known["clean"]["fnir"]
+    taken = [attack for attack in known["attacks"] if attack["goal"] == "impersonation"]
+    assert dodged[-1]["fnir"] >= dodged[0]["fnir"] >= known["clean"]["fnir"]
     assert dodged[-1]["fnir"] > 0.5
+    assert taken[-1]["targeted_fpir"] >= taken[0]["targeted_fpir"]
+    assert taken[-1]["targeted_fpir"] >= 0.5
 
 
 def test_the_same_request_gives_the_same_figures(tmp_path) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from steadface.attacks.corruptions import CORRUPTIONS, corrupt
+from steadface.attacks.corruptions import CORRUPTIONS
 from steadface.attacks.goals import Embed
 from steadface.audit.battery import Batch
 from steadface.evaluation.intervals import clopper_pearson
@@ -21,13 +22,13 @@ def corrupted_rates(
     aim: Aim, embed: Embed, batches: Iterable[Batch], generator: torch.Generator
 ) -> list[dict[str, Any]]:
     """Share of pairs wrong with the first image corrupted, for every corruption and severity; plain JSON values."""
-    wrong: dict[tuple[str, int], list[np.ndarray[Any, np.dtype[np.bool_]]]] = {}
+    wrong: dict[tuple[str, int], list[NDArray[np.bool_]]] = {}
     for batch in batches:
-        for name in CORRUPTIONS:
+        for corruption in CORRUPTIONS:
             for severity in SEVERITIES:
-                images = corrupt(batch.images, name, severity, generator)
-                cosine = cosines(embed, images, batch.references)
-                wrong.setdefault((name, severity), []).append(aim.broken(cosine).cpu().numpy())
+                images = corruption(batch.images, severity, generator=generator)
+                broken = aim.broken(cosines(embed, images, batch.references))
+                wrong.setdefault((corruption.__name__, severity), []).append(broken.cpu().numpy())
     entries = []
     for (name, severity), parts in wrong.items():
         errors, pairs = int(np.concatenate(parts).sum()), sum(len(part) for part in parts)

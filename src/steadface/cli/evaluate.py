@@ -61,7 +61,7 @@ def evaluate_model(
         raise SteadfaceError("nothing to judge by: give --images DIR (with --pairs FILE) or --bin FILE")
     plan = None
     if attack == "pgd":
-        radii = [_radius(text, norm) for text in eps or ["4/255"]]
+        radii = [parsed_radius(text, norm) for text in eps or ["4/255"]]
         plan = api.pgd_plan(eps=radii, norm=norm, steps=steps, restarts=restarts)
     elif eps:
         raise SteadfaceError("--eps is the radius of an attack: say which with --attack pgd")
@@ -69,12 +69,12 @@ def evaluate_model(
         raise SteadfaceError(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
     chosen = resolve_device(device)
     backbone = load_backbone(model)
-    pair_set = None if images is None else _pairs(images, pairs, seed)
+    pairs_judged = None if images is None else pair_set(images, pairs, seed)
     bin_sets = _bins(bins or [])
     with stage_bar() as progress:
         result = evaluate(
             backbone,
-            pair_set,
+            pairs_judged,
             bins=bin_sets,
             mirror=mirror,
             attack=plan,
@@ -92,7 +92,8 @@ def evaluate_model(
         _report(model, result, report, seed)
 
 
-def _pairs(images: Path, pairs: Path | None, seed: int) -> PairSet:
+def pair_set(images: Path, pairs: Path | None, seed: int) -> PairSet:
+    """The pairs that a file lists, or pairs drawn from the folders where there is none."""
     if pairs is not None:
         return read_pairs(pairs, images)
     faces = open_faces(images)
@@ -109,7 +110,8 @@ def _bins(paths: list[Path]) -> dict[str, PairSet]:
     return {name: read_bin(path) for name, path in zip(names, paths, strict=True)}
 
 
-def _radius(text: str, norm: str) -> float:
+def parsed_radius(text: str, norm: str) -> float:
+    """`4/255` or `0.0157` as a number; raises SteadfaceError for what is no radius of that norm."""
     try:
         value = float(Fraction(text))
     except (ValueError, ZeroDivisionError):

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from steadface.cli.attack_train import train_attack
+from steadface.cli.audit import audit_model
 from steadface.cli.console import say_error, show_warnings
 from steadface.cli.evaluate import evaluate_model
 from steadface.cli.faces import write_faces
@@ -23,6 +24,7 @@ app.command("train")(train_recipe)
 app.command("resume")(resume_run)
 app.command("evaluate")(evaluate_model)
 app.command("faces")(write_faces)
+app.command("audit")(audit_model)
 app.command("attack-train")(train_attack)
 
 

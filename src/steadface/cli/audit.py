@@ -1,0 +1,246 @@
+"""``steadface audit``: what an attacker can do to a recogniser at the threshold that it is used with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from steadface import api
+from steadface.audit.generative import load_generative
+from steadface.audit.presets import Name, preset
+from steadface.audit.request import Request
+from steadface.cli.console import console, errors, say_warning
+from steadface.cli.evaluate import pair_set, parsed_radius
+from steadface.data.pairs import PairSet, read_pairs
+from steadface.errors import SteadfaceError
+from steadface.evaluation.intervals import trials_for_width
+from steadface.models import ChannelOrder, OpenedRecogniser, PixelRange, open_recogniser, parse_size
+from steadface.report.text import percent, radius
+from steadface.training.network import resolve_device
+
+MODEL_HELP = (
+    "A run folder or checkpoint of ours, an InsightFace state dict, an .onnx file, or module:function (or "
+    "file.py:function): a torch module, or a function from uint8 RGB faces (B, H, W, 3) to embeddings."
+)
+
+
+def audit_model(
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
+    images: Annotated[Path | None, typer.Option(help="Aligned faces, one folder per person.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="LFW-style pairs.txt; without it pairs are drawn from the folders.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html, audit.json and adversarial/.")] = None,
+    preset_name: Annotated[
+        Name, typer.Option("--preset", help="How hard to try; `quick` supports no claim.")
+    ] = "standard",
+    norm: Annotated[Literal["linf", "l2"], typer.Option(help="Norm of the radii.")] = "linf",
+    eps: Annotated[
+        list[str] | None, typer.Option(help="Radius of the pixel range, e.g. 4/255; may be repeated.")
+    ] = None,
+    fmr: Annotated[float, typer.Option(help="FMR whose threshold the verifier uses.")] = 1e-2,
+    threshold: Annotated[float | None, typer.Option(help="The verifier's own threshold, in place of --fmr.")] = None,
+    max_pairs: Annotated[int, typer.Option(min=1, help="Genuine, and as many impostor, pairs attacked.")] = 100,
+    interval_width: Annotated[
+        float | None, typer.Option(help="Attack as many pairs as 95 % intervals of this width take, e.g. 0.1.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the pairs and the attacks' starts.")] = 0,
+    calibration_pairs: Annotated[
+        Path | None, typer.Option(help="Pairs of other people, below --images, that the threshold comes from.")
+    ] = None,
+    surrogate: Annotated[
+        list[str] | None, typer.Option(help="A MODEL to craft transfer attacks on; may be repeated.")
+    ] = None,
+    generator: Annotated[
+        list[Path] | None, typer.Option(help="A network that `attack-train` wrote, tried as well; may be repeated.")
+    ] = None,
+    detail: Annotated[
+        bool, typer.Option("--detail", help="Also attacks that no worst case needs; more pictures.")
+    ] = False,
+    mirror: Annotated[bool, typer.Option(help="Embed the image and its mirror image.")] = False,
+    size: Annotated[str | None, typer.Option(help="Height x width that MODEL takes, e.g. 112x112.")] = None,
+    pixel_range: Annotated[PixelRange | None, typer.Option(help="Pixel range that MODEL takes.")] = None,
+    channel_order: Annotated[ChannelOrder | None, typer.Option(help="Colour order that MODEL takes.")] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two models, or two folders of finished audits, side by side on the same pairs."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+) -> None:
+    """Measure how well any **model** resists attack: the worst case over several attacks at a frozen threshold.
+
+    Leaves report.html, audit.json and adversarial/*.png in --out. An audit that was stopped goes on with the same
+    command. Attack only systems that you may test.
+    """
+    if (model is None) == (compare is None):
+        raise SteadfaceError("name one MODEL to audit, or two with --compare A B")
+    if out is None:
+        raise SteadfaceError("name the folder for the report with --out DIR")
+    radii = tuple(parsed_radius(text, norm) for text in eps or ["2/255", "4/255"])
+    if interval_width is not None:
+        if not 0 < interval_width < 1:
+            raise SteadfaceError(f"--interval-width {interval_width} is no width between 0 and 1; 0.1 takes 402 pairs")
+        max_pairs = trials_for_width(interval_width)
+    device_used = resolve_device(device)
+
+    def audited(name: str, folder: Path) -> api.Audited:
+        if images is None:
+            raise SteadfaceError("an audit needs faces: give --images DIR (and --pairs FILE)")
+        taken = pair_set(images, pairs, seed)
+        opened = _opened(name, size, pixel_range, channel_order, taken, seed)
+        request = Request(
+            model=opened,
+            pairs=taken,
+            preset=preset(preset_name),
+            eps=radii,
+            norm=norm,
+            fmr=fmr,
+            threshold=threshold,
+            max_pairs=max_pairs,
+            seed=seed,
+            mirror=mirror,
+            detail=detail,
+            calibration=None if calibration_pairs is None else read_pairs(calibration_pairs, images),
+            surrogates=tuple(open_recogniser(other) for other in surrogate or []),
+            extra=tuple((f"generator {file.stem}", load_generative(file)) for file in generator or []),
+            device=device_used,
+        )
+        files = {
+            "images": str(images),
+            "pairs": None if pairs is None else str(pairs),
+            "calibration_pairs": None if calibration_pairs is None else str(calibration_pairs),
+        }
+        with audit_bar(opened.name) as progress:
+            return api.audit(request, folder, files=files, command=api.command_line(), progress=progress)
+
+    try:
+        if compare is None:
+            assert model is not None
+            _print(audited(model, out))
+        else:
+            _compare(compare, out, audited)
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; what is done is kept. Go on with: [bold]{escape(api.command_line())}[/bold]", soft_wrap=True
+        )
+        raise typer.Exit(130) from None
+
+
+def _opened(
+    name: str,
+    size: str | None,
+    pixel_range: PixelRange | None,
+    channel_order: ChannelOrder | None,
+    pairs: PairSet,
+    seed: int,
+) -> OpenedRecogniser:
+    """The model, its convention probed on people of the pairs where it was not stated."""
+    opened = open_recogniser(
+        name,
+        image_size=None if size is None else parse_size(size),
+        pixel_range=pixel_range,
+        channel_order=channel_order,
+    )
+    return api.with_known_convention(opened, pairs, seed=seed)
+
+
+def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], api.Audited]) -> None:
+    labels = _labels(names)
+    folders = []
+    for name, label in zip(names, labels, strict=True):
+        if (Path(name) / "audit.json").is_file():
+            folders.append(Path(name))
+        elif (out / label / "audit.json").is_file():
+            folders.append(out / label)
+        else:
+            folders.append(audited(name, out / label).folder)
+    page, data = api.compare(folders[0], folders[1], out, names=labels, command=api.command_line())
+    table = Table("goal", "radius", f"{labels[0]} %", f"{labels[1]} %", "difference", "p (McNemar)")
+    for test in data["tests"]:
+        one, other = test["rates"]
+        low, high = test["ci"]
+        table.add_row(
+            test["goal"],
+            f"{test['norm']} {radius(test['eps'], test['norm'])}",
+            percent(one),
+            percent(other),
+            f"{100 * test['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
+            f"{test['p']:.3g}",
+        )
+    console.print(table)
+    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+
+
+def _labels(names: tuple[str, str]) -> tuple[str, str]:
+    first, second = (Path(name.split(":")[0]).stem or name for name in names)
+    return (first, second) if first != second else (f"{first}-1", f"{second}-2")
+
+
+@contextmanager
+def audit_bar(name: str) -> Iterator[Callable[[str, float, float], None]]:
+    """One bar for all attacks with the time left; a plain line now and then off a terminal."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as bar:
+        task = bar.add_task(name, total=None)
+        spoken = ""
+
+        def report(what: str, done: float, total: float) -> None:
+            nonlocal spoken
+            bar.update(task, completed=done, total=total, description=f"{name}: {what}")
+            if not errors.is_terminal and what != spoken:
+                spoken = what
+                errors.print(
+                    f"{name}: {what} ({done / max(total, 1):.0%})", markup=False, highlight=False, soft_wrap=True
+                )
+
+        yield report
+
+
+def _print(audited: api.Audited) -> None:
+    data = audited.data
+    clean = data["clean"]
+    console.print(
+        f"threshold {data['threshold']:.4f} at FMR {data['fmr']:.3g}   clean: FNMR {percent(clean['fnmr'])} %, "
+        f"FMR {percent(clean['fmr'])} %"
+    )
+    table = Table("attack", "goal", "radius", "error %", "95 % interval", "saved as PNG %", "pairs")
+    for entry in [*data["attacks"], *data["worst_case"]]:
+        low, high = entry["ci"]
+        table.add_row(
+            entry["attack"],
+            entry["goal"],
+            f"{entry['norm']} {radius(entry['eps'], entry['norm'])}",
+            percent(entry["error_rate"]),
+            f"{percent(low)} to {percent(high)}",
+            percent(entry["error_rate_8bit"]),
+            str(entry["pairs"]),
+            style="bold" if entry["attack"] == "worst case" else None,
+        )
+    console.print(table)
+    for norm, goals in data["distances"].items():
+        for goal, found in goals.items():
+            console.print(f"median smallest distance, {goal}: {_distance(found['median'], norm)}")
+    for check in data["checks"]:
+        mark = {True: "[green]holds[/green]", False: "[red]fails[/red]", None: "not judged"}[check["passed"]]
+        console.print(f"{mark}: {escape(check['name'])} ({escape(check['finding'])})", soft_wrap=True)
+    for warning in data["warnings"]:
+        say_warning(warning)
+    console.print(f"report: [bold]{escape(str(audited.page))}[/bold]", soft_wrap=True)
+
+
+def _distance(median: float | None, norm: str) -> str:
+    if median is None:
+        return "not reached: more than half of the pairs hold in the largest ball searched"
+    return f"{255 * median:.2f}/255" if norm == "linf" else f"{median:.3f} (l2)"
