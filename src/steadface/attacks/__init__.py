@@ -3,6 +3,7 @@
 from steadface.attacks.apgd import APGD
 from steadface.attacks.balls import L2, Ball, Linf, Norm, ball
 from steadface.attacks.base import Attack
+from steadface.attacks.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from steadface.attacks.cw import CarliniWagnerL2
 from steadface.attacks.evolutionary import Evolutionary
 from steadface.attacks.fgsm import FGSM
@@ -14,7 +15,9 @@ from steadface.attacks.hopskipjump import HopSkipJump
 from steadface.attacks.mifgsm import MIFGSM
 from steadface.attacks.minimum_norm import Bisection, Closest, minimum_distance
 from steadface.attacks.nfgsm import NFGSM
+from steadface.attacks.patch import Patch, Wear, paste
 from steadface.attacks.pgd import PGD
+from steadface.attacks.printing import printable_colours
 from steadface.attacks.queries import Counted
 from steadface.attacks.square import Square
 from steadface.attacks.transfer import Ensemble, Transformed, Transforms, on_surrogates
@@ -22,17 +25,20 @@ from steadface.attacks.universal import FixedPerturbation, Universal
 
 __all__ = [
     "APGD",
+    "CORRUPTIONS",
     "FGSM",
     "FMN",
     "L2",
     "MIFGSM",
     "NFGSM",
     "PGD",
+    "SEVERITIES",
     "Attack",
     "Ball",
     "Bisection",
     "CarliniWagnerL2",
     "Closest",
+    "Corruption",
     "CosineScore",
     "Counted",
     "Ensemble",
@@ -42,12 +48,14 @@ __all__ = [
     "HopSkipJump",
     "Linf",
     "Norm",
+    "Patch",
     "PerturbationNetwork",
     "Score",
     "Square",
     "Transformed",
     "Transforms",
     "Universal",
+    "Wear",
     "ball",
     "crafting",
     "dodge",
@@ -55,6 +63,8 @@ __all__ = [
     "impersonate",
     "minimum_distance",
     "on_surrogates",
+    "paste",
+    "printable_colours",
     "score_and_gradient",
     "template",
 ]

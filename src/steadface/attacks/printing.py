@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 GAMMA = 2.2
-TINY = 1e-8  # below a squared grey level: the root has no slope at 0
+TINY = 2.0**-28  # far below a squared grey level, and with an exact root: the root has no slope at 0
 
 OVERPRINTS = {
     (0, 0, 0): (255, 255, 255),  # paper
