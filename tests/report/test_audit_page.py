@@ -11,6 +11,7 @@ from steadface.report import audit_plots, audit_surroundings
 from steadface.report.audit_comparison import render_comparison, write_comparison
 from steadface.report.audit_data import Named
 from steadface.report.audit_page import render_audit, write_audit
+from steadface.report.audit_tables import thresholds_table
 
 from .audits import audit, comparison
 
@@ -93,6 +94,15 @@ def test_the_page_says_what_a_reader_needs(page):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_each_threshold_has_its_own_figures():
+    point = audit()["other_thresholds"][0]
+    rows = Page(thresholds_table(audit())).text.split("10⁻³")  # its row is the last
+    assert len(rows) == 2
+    assert "0.318" in rows[1]
+    assert all(f"{100 * entry['error_rate']:.1f}" in rows[1] for entry in point["worst_case"])
+    assert all(f"{100 * entry['error_rate']:.1f}" in rows[0] for entry in audit()["worst_case"])
+
+
 def test_a_failed_check_is_marked():
     data = audit()
     data["checks"][1]["passed"] = False
