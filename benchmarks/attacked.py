@@ -15,7 +15,7 @@ from steadface.backbones import Backbone, load_backbone
 from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
 from steadface.data.pairs import PairSet, read_pairs
-from steadface.evaluation.calibration import clean_impostors, split_for_attack
+from steadface.evaluation.calibration import AttackSplit, calibrate, split_for_attack
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.series import Goal
 from steadface.evaluation.verification import best_threshold
@@ -101,23 +101,20 @@ def attacked_pairs(
     all listed pairs, those attacked among them.
     """
     pairs = read_pairs(pairs_file, images)
-    split = split_for_attack(
-        pairs, fmr=fmr or 1e-2, max_pairs=max_pairs, seed=seed, most_images=CALIBRATION_IMAGES, checked=fmr is not None
-    )
-    chosen = np.concatenate([split.genuine, split.impostor])
-    attacked = np.union1d(pairs.first[chosen], pairs.second[chosen])
-    assert split.images is not None
-    needed = np.arange(len(pairs.faces)) if fmr is None else np.union1d(attacked, split.images)
-    found = embed_faces(networks.fast, pairs.faces, needed, batch_size=16)
-    embeddings = np.full((len(pairs.faces), found.shape[1]), np.nan, dtype=np.float32)
-    embeddings[needed] = found
+    split = None if fmr is None else _calibrated(pairs, fmr, max_pairs, seed)
+    if split is None:  # nobody needs to stay clean
+        rng = np.random.default_rng(seed)
+        genuine, impostor = (rng.permutation(np.flatnonzero(pairs.same == same))[:max_pairs] for same in (True, False))
+    else:
+        genuine, impostor = split.genuine, split.impostor
+    embeddings = _embedded(networks.fast, pairs, split)
     cosine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
-    if fmr is None:
+    if split is None:
         threshold = best_threshold(cosine, pairs.same)
     else:
-        threshold = clean_impostors(split, pairs, embeddings).at(fmr).threshold
-    genuine = split.genuine[cosine[split.genuine] >= threshold]
-    impostor = split.impostor[cosine[split.impostor] < threshold]
+        threshold = calibrate(split, pairs, embeddings).threshold
+    genuine = genuine[cosine[genuine] >= threshold]
+    impostor = impostor[cosine[impostor] < threshold]
     return [
         _attacked(networks, pairs, "dodging", genuine, threshold, embeddings),
         _attacked(networks, pairs, "impersonation", impostor, threshold, embeddings),
@@ -134,6 +131,23 @@ def lengths_of_successes(plain: MirrorEmbedder, attacked: Attacked, images: Tens
     reached = cosine < attacked.threshold if attacked.goal == "dodging" else cosine >= attacked.threshold
     inside = ((images >= -ROUNDING) & (images <= 1 + ROUNDING)).flatten(1).all(1)
     return torch.where(reached & inside, lengths(images - attacked.images, norm), torch.inf)
+
+
+def _calibrated(pairs: PairSet, fmr: float, max_pairs: int, seed: int) -> AttackSplit:
+    return split_for_attack(pairs, fmr=fmr, max_pairs=max_pairs, seed=seed, most_images=CALIBRATION_IMAGES)
+
+
+def _embedded(network: MirrorEmbedder, pairs: PairSet, split: AttackSplit | None) -> NDArray[np.float32]:
+    """Unit embeddings ``(N, D)`` of what ``split`` needs (None: of everything), NaN elsewhere."""
+    needed = np.arange(len(pairs.faces))
+    if split is not None:
+        assert split.images is not None  # a pairs file says who is who
+        chosen = np.concatenate([split.genuine, split.impostor])
+        needed = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen], split.images]))
+    found = embed_faces(network, pairs.faces, needed, batch_size=16)
+    embeddings = np.full((len(pairs.faces), found.shape[1]), np.nan, dtype=np.float32)
+    embeddings[needed] = found
+    return embeddings
 
 
 def _attacked(

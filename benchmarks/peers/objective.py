@@ -61,6 +61,7 @@ class TwoLogits(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        images = images.to(self.sources.dtype)  # some hand on float64
         rows = self._rows(images.detach())
         score = self.score.take(rows)
         values: Tensor = score(images)
