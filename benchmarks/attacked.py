@@ -109,10 +109,7 @@ def attacked_pairs(
         genuine, impostor = split.genuine, split.impostor
     embeddings = _embedded(networks.fast, pairs, split)
     cosine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
-    if split is None:
-        threshold = best_threshold(cosine, pairs.same)
-    else:
-        threshold = calibrate(split, pairs, embeddings).threshold
+    threshold = best_threshold(cosine, pairs.same) if split is None else calibrate(split, pairs, embeddings).threshold
     genuine = genuine[cosine[genuine] >= threshold]
     impostor = impostor[cosine[impostor] < threshold]
     return [
