@@ -111,7 +111,7 @@ class Patch:
     ball: Ball = ANYTHING
     shared: bool = False
     steps: int = 150
-    step: float = 0.05
+    step: float = 0.1
     restarts: int = 1
     wear: Wear | None = Wear()
     draws: int = 1
