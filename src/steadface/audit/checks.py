@@ -103,6 +103,11 @@ def holding(aim: Aim, found: Found, least: int, most: int) -> tuple[int, NDArray
     return 0, np.empty(0, dtype=np.int64)
 
 
+def shown(radius: float) -> str:
+    """`2/255` for a radius below 1, which is one of linf; the number for a longer one."""
+    return f"{255 * radius:.3g}/255" if radius < 1 else f"{radius:.3g}"
+
+
 def masking_checks(tried: Sequence[Tried], *, impostor_mean: float, norm: str, differentiable: bool) -> list[Check]:
     """Every check, also those that could not be judged."""
     collapsed = Check(
@@ -153,7 +158,7 @@ def _compared(
             continue
         at = int((less - more).argmax())
         gap = float(less[at] - more[at])
-        told = f"{one.aim.goal} at {one.radii[at]:.4g}: {strong_name} {more[at]:.0%}, {weak_name} {less[at]:.0%}"
+        told = f"{one.aim.goal} at {shown(one.radii[at])}: {strong_name} {more[at]:.0%}, {weak_name} {less[at]:.0%}"
         if worst is None or gap > worst[0]:
             worst = gap, told
     if worst is None:
@@ -175,7 +180,8 @@ def _rises(tried: Sequence[Tried]) -> Check:
             change = float((own[number] - own[number - 1])[both].mean())
             passed &= change >= -RETREAT
             told.append(
-                f"{one.aim.goal}: {change:+.3f} in cosine from {one.radii[number - 1]:.4g} to {one.radii[number]:.4g}"
+                f"{one.aim.goal}: {change:+.3f} in cosine from {shown(one.radii[number - 1])} to "
+                f"{shown(one.radii[number])}"
             )
     if not judged:
         return Check(name=name, passed=None, finding="every pair broke at the smallest radius, or there is only one")
@@ -185,7 +191,7 @@ def _rises(tried: Sequence[Tried]) -> Check:
 def _far(tried: Sequence[Tried], norm: str) -> Check:
     name = "a huge radius breaks every pair"
     shares = [(one.aim.goal, float(one.far.mean())) for one in tried if one.far is not None]
-    told = "; ".join(f"{goal} {share:.0%} at {norm} {FAR[norm]:.3g}" for goal, share in shares)
+    told = "; ".join(f"{goal} {share:.0%} at {norm} {shown(FAR[norm])}" for goal, share in shares)
     passed = all(share == 1 for _, share in shares)
     return Check(
         name=name,
@@ -205,7 +211,7 @@ def _longer(tried: Sequence[Tried]) -> Check:
         more = int((one.aim.broken(longer) & ~one.aim.broken(first)).sum())
         passed &= gain <= SLACK and more <= max(1.0, MORE_PAIRS * len(first))
         told.append(
-            f"{one.aim.goal} at {one.again.radius:.4g}: {gain:+.3f} in cosine, {more} of {len(first)} pairs more"
+            f"{one.aim.goal} at {shown(one.again.radius)}: {gain:+.3f} in cosine, {more} of {len(first)} pairs more"
         )
     return _again(name, told, passed, "the steps were too few: believe the next preset")
 
