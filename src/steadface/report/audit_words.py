@@ -123,15 +123,15 @@ def _last(data: Data, eps: float, rates: Sequence[Rate | None]) -> str:
     facts = [f"{counted(missed.rate, 'pairs')} refused"] if missed else []
     facts += [f"{counted(accepted.rate, 'strangers')} accepted"] if accepted else []
     if norm_of(data) == "linf":
-        return f"With up to {255 * eps:.3g} of 255, {visibility(255 * eps)}, that becomes {listing(facts)}."
+        return f"With up to {255 * eps:.3g} of 255, {share_of_range(255 * eps)}, that becomes {listing(facts)}."
     return f"At {norm_of(data)} {radius(eps, norm_of(data))} that becomes {listing(facts)}."
 
 
 def budget(data: Data, eps: float) -> str:
-    """What a radius means for the picture: `changes no pixel by more than 2 of 255 grey levels, which ...`."""
+    """What a radius means for the picture: `changes no pixel by more than 2 of 255 grey levels, ...`."""
     norm, levels, pixels = norm_of(data), 255 * eps, _pixels(data)
     if norm == "linf":
-        return f"changes no pixel by more than {levels:.3g} of 255 grey levels, {visibility(levels)},"
+        return f"changes no pixel by more than {levels:.3g} of 255 grey levels, {share_of_range(levels)},"
     if norm != "l2" or not pixels:
         return f"stays within {norm} distance {radius(eps, norm)} of the picture"
     mean = levels / math.sqrt(3 * pixels)
@@ -146,13 +146,9 @@ def _pixels(data: Data) -> float:
     return float(math.prod(size)) if len(size) == 2 else 0.0
 
 
-def visibility(levels: float) -> str:
-    """What a change of every pixel by so many of 255 grey levels looks like."""
-    if levels <= 3:
-        return "which nobody sees"
-    if levels <= 6:
-        return "which is hardly visible"
-    return "which shows as faint noise" if levels <= 12 else "which shows as plain noise"
+def share_of_range(levels: float) -> str:
+    """So many of 255 grey levels as a part of what a pixel can be: `0.8 % of the way from black to white`."""
+    return f"{share(levels / 255)} of the way from black to white"
 
 
 def meaning(data: Data) -> str:
