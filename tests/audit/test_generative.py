@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from steadface.attacks import CosineScore, PerturbationNetwork, ball, dodge
-from steadface.audit.generative import Description, check_out, load_generative, save_generative
+from steadface.attacks import CosineScore, ball, dodge
+from steadface.audit.generative import Description, SteadyNetwork, check_out, load_generative, save_generative
 from steadface.backbones import Architecture, save_backbone
 from steadface.errors import SteadfaceError
 
@@ -26,14 +26,14 @@ def embed(images: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def network() -> PerturbationNetwork:
+def network() -> SteadyNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return PerturbationNetwork(embedding_size=SIZE, width=4, blocks=2)
+        return SteadyNetwork(embedding_size=SIZE, width=4, blocks=2)
 
 
 @pytest.fixture
-def file(tmp_path: Path, network: PerturbationNetwork) -> Path:
+def file(tmp_path: Path, network: SteadyNetwork) -> Path:
     path = tmp_path / "generator.safetensors"
     save_generative(path, network, described())
     return path
@@ -50,7 +50,7 @@ def score(images: Tensor) -> CosineScore:
 
 
 def test_what_is_read_back_proposes_what_the_network_does(
-    file: Path, network: PerturbationNetwork, images: Tensor, score: CosineScore
+    file: Path, network: SteadyNetwork, images: Tensor, score: CosineScore
 ) -> None:
     state = torch.random.get_rng_state()
     trained = load_generative(file, embedding_size=SIZE)
@@ -62,6 +62,21 @@ def test_what_is_read_back_proposes_what_the_network_does(
     with torch.no_grad():
         delta = 0.05 * network(images, noise, -score.anchors).tanh()
     torch.testing.assert_close(x_adv, (images + delta).clamp(0, 1), atol=1e-6, rtol=0)
+
+
+def test_no_weights_drive_the_field_to_the_ends_of_the_squash(network: SteadyNetwork, images: Tensor) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(30)
+        network.out[0].bias += 1e4
+        wish = torch.eye(SIZE)[:5]
+        field = network(images, torch.zeros_like(images), wish)
+        other = network(images, torch.zeros_like(images), -wish)
+    parts = torch.nn.functional.pixel_unshuffle(field, 2).flatten(2)
+    assert parts.shape[1] == 12
+    torch.testing.assert_close(parts.mean(2), torch.zeros(5, 12), atol=1e-3, rtol=0)
+    torch.testing.assert_close(parts.var(2, unbiased=False), torch.ones(5, 12), atol=1e-3, rtol=0)
+    assert float((field - other).abs().mean()) > 0.1, "what is wished for matters"
 
 
 def test_it_has_stopped_learning(file: Path, images: Tensor, score: CosineScore) -> None:
@@ -91,7 +106,7 @@ def test_another_embedding_size_is_refused_with_the_remedy(file: Path, images: T
         load_generative(file)(wider, images, generator=torch.Generator())
 
 
-def test_files_that_are_none_are_refused(tmp_path: Path, network: PerturbationNetwork, file: Path) -> None:
+def test_files_that_are_none_are_refused(tmp_path: Path, network: SteadyNetwork, file: Path) -> None:
     with pytest.raises(SteadfaceError, match=r"nothing\.safetensors is no file; train"):
         load_generative(tmp_path / "nothing.safetensors")
     model = tmp_path / "model.safetensors"

@@ -21,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def words(model: Path, faces: Path, out: Path, *more: object) -> tuple[object, ...]:
+def words(model: Path | str, faces: Path, out: Path, *more: object) -> tuple[object, ...]:
     brief = ("--steps", 3, "--batch", 4, "--width", 2, "--device", "cpu")
     return ("attack-train", model, "--images", faces, "--out", out, *brief, *more)
 
@@ -36,7 +36,7 @@ def test_it_writes_an_attack_and_says_what_it_does(call: Call, model: Path, face
     description = load_generative(out, embedding_size=8).description
     assert (description.norm, description.eps) == ("l2", pytest.approx(4 / 255))
     assert (description.steps, description.planned, description.width) == (3, 3, 2)
-    assert description.victim == "tiny.safetensors"
+    assert description.victim == "tiny"
     assert len(description.fingerprint) == 64
     assert description.dodging_moved is not None
 
@@ -86,6 +86,8 @@ def test_ctrl_c_writes_what_there_is(
 def test_what_cannot_be_is_refused_before_any_training(call: Call, model: Path, faces: Path, tmp_path: Path) -> None:
     mine, out = tmp_path / "mine.safetensors", tmp_path / "out.safetensors"
     mine.write_bytes(b"mine")
+    service = tmp_path / "service.py"
+    service.write_text("def embed(faces):\n    return faces.reshape(len(faces), -1)[:, :8].astype('float32') + 1\n")
     single = write_synthetic_faces(tmp_path / "single", people=1, images_per_person=2, size=(16, 16))
     for given, said in (
         (words(model, faces, mine), f"{mine} exists and holds no generative attack"),
@@ -97,6 +99,7 @@ def test_what_cannot_be_is_refused_before_any_training(call: Call, model: Path, 
         (words(tmp_path / "none.pt", faces, out), "none.pt does not exist"),
         (words(model, tmp_path / "none", out), "none is not a folder of faces"),
         (words(model, single, out), "one person"),
+        (words(f"{service}:embed", faces, out), "no gradient comes back"),
         (("attack-train", model, "--images", faces), "--out FILE"),
         (("attack-train", model, "--out", out), "--images DIR"),
     ):

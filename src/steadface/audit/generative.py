@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from steadface.attacks import Ball, CosineScore, GenerativeAttack, Norm, PerturbationNetwork, Score, ball
 from steadface.backbones.weights import read_state, write_safetensors
@@ -19,10 +19,26 @@ from steadface.errors import SteadfaceError
 KIND = "generative attack"
 
 
+class SteadyNetwork(PerturbationNetwork):
+    """`PerturbationNetwork` whose field has mean 0 and variance 1 in each of its 12 sub-pixel channels.
+
+    Without that, what the first steps add up drives the field into the ends of the squash, where no gradient is left
+    to learn from. The wish, a unit vector, is scaled to entries of order 1, so that it is heard beside the face.
+    """
+
+    def __init__(self, *, embedding_size: int, width: int, blocks: int) -> None:
+        super().__init__(embedding_size=embedding_size, width=width, blocks=blocks)
+        convolution, shuffle = self.out
+        self.out = nn.Sequential(convolution, nn.InstanceNorm2d(12), shuffle)
+
+    def forward(self, images: Tensor, noise: Tensor, wish: Tensor) -> Tensor:
+        return super().forward(images, noise, wish * wish.shape[1] ** 0.5)
+
+
 class Description(BaseModel):
     """What stands beside the weights: all that rebuilds the network, and where it comes from.
 
-    `embedding_size`, `width` and `blocks` are those of `PerturbationNetwork`; `steps` of `planned` were trained. The
+    `embedding_size`, `width` and `blocks` are those of `SteadyNetwork`; `steps` of `planned` were trained. The
     last two say how far the cosine was moved on training faces at the end, None where that was not measured.
     """
 
@@ -45,10 +61,10 @@ class Description(BaseModel):
     dodging_moved: float | None = None
     impersonation_moved: float | None = None
 
-    def network(self) -> PerturbationNetwork:
+    def network(self) -> SteadyNetwork:
         """The network without weights, on the CPU."""
         with torch.device("meta"):  # drawing weights would use the global random state
-            bare = PerturbationNetwork(embedding_size=self.embedding_size, width=self.width, blocks=self.blocks)
+            bare = SteadyNetwork(embedding_size=self.embedding_size, width=self.width, blocks=self.blocks)
         return bare.to_empty(device="cpu")
 
 
@@ -87,7 +103,7 @@ class TrainedGenerator:
             )
 
 
-def save_generative(path: Path, network: PerturbationNetwork, description: Description) -> None:
+def save_generative(path: Path, network: SteadyNetwork, description: Description) -> None:
     """Writes the network and its description, whole or not at all. Raises `SteadfaceError` where the disk refuses."""
     write_safetensors(path, network.state_dict(), description.model_dump(mode="json"))
 
@@ -140,7 +156,7 @@ def _ours(metadata: Mapping[str, object]) -> bool:
 
 def _rebuilt(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object]
-) -> tuple[PerturbationNetwork, Description]:
+) -> tuple[SteadyNetwork, Description]:
     try:
         description = Description.model_validate(metadata)
         network = description.network()
@@ -151,7 +167,7 @@ def _rebuilt(
     return network.eval(), description
 
 
-def _proposing(network: PerturbationNetwork, description: Description) -> GenerativeAttack:
+def _proposing(network: SteadyNetwork, description: Description) -> GenerativeAttack:
     network.requires_grad_(False)
     optimizer = torch.optim.SGD(network.parameters())  # never steps
     around = ball(description.norm, description.eps)

@@ -1,6 +1,5 @@
 """``steadface attack-train``: a generative attack against one recogniser, for ``steadface audit --generator``."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -8,21 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from steadface import api
 from steadface.attacks import ball
 from steadface.audit.generative import Description, check_out, save_generative
 from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
-from steadface.backbones import load_backbone
-from steadface.backbones.weights import find_weights
+from steadface.cli.audit import MODEL_HELP
 from steadface.cli.console import console, errors, say_warning
 from steadface.cli.evaluate import parsed_radius
 from steadface.data.faces import FaceSource
 from steadface.data.folders import open_faces
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.evaluation.labelled import pairs_from_labels
+from steadface.models import OpenedRecogniser, open_recogniser
 from steadface.training.network import resolve_device
 from steadface.training.signals import stop_on_signal
 
@@ -31,9 +33,7 @@ FEW = 0.05
 
 
 def train_attack(
-    model: Annotated[
-        Path, typer.Argument(help="A run folder, one of our checkpoints, or a state dict of a known layout.")
-    ],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     images: Annotated[
         Path | None, typer.Option(help="Aligned faces, one folder per person; not those of the audit.")
     ] = None,
@@ -43,7 +43,7 @@ def train_attack(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 500,
     batch: Annotated[int, typer.Option(min=4, help="Faces a step; an even number.")] = 32,
     width: Annotated[int, typer.Option(min=1, help="Channels of the network that proposes.")] = 24,
-    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 2e-3,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 3e-3,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same attack.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
@@ -57,18 +57,21 @@ def train_attack(
     around = ball(norm, parsed_radius(eps, norm))
     options = Options(ball=around, steps=steps, batch=batch, width=width, rate=rate, seed=seed)
     check_out(out)
-    embedder = MirrorEmbedder(load_backbone(model), mirror=False).to(resolve_device(device))
-    size = embedding_size(embedder)
+    chosen = resolve_device(device)
+    opened = open_recogniser(model)
+    embedding_size(MirrorEmbedder(opened.network, mirror=False))  # refused before faces are looked for
     faces = open_faces(images)
     for message in getattr(faces, "messages", ()):
         say_warning(message)
+    opened = _probed(opened, faces, seed)
+    embedder = MirrorEmbedder(opened.network, mirror=False).to(chosen)
     began = time.perf_counter()
     with stop_on_signal() as stop, generator_bar(steps) as observe:
         trained = train_generator(embedder, faces, options, progress=observe, stop=lambda: bool(stop))
     if not trained.moved:
         console.print("stopped before the first step: nothing was written")
         raise typer.Exit(130)
-    save_generative(out, trained.network, _description(options, trained, size, model, faces))
+    save_generative(out, trained.network, _description(options, trained, opened, faces))
     _say(trained, steps, out, time.perf_counter() - began)
     if len(trained.moved) < steps:
         raise typer.Exit(130)
@@ -103,16 +106,24 @@ def generator_bar(steps: int) -> Iterator[Callable[[Moved], None]]:
         yield observe
 
 
-def _description(options: Options, trained: Trained, size: int, model: Path, faces: FaceSource) -> Description:
+def _probed(opened: OpenedRecogniser, faces: FaceSource, seed: int) -> OpenedRecogniser:
+    """As an audit would take it: what is not known of its pixels is probed, where there are pairs to probe on."""
+    images_each = np.bincount(faces.labels)
+    if len(images_each) < 4 or images_each.max() < 2:
+        return opened
+    return api.with_known_convention(opened, pairs_from_labels(faces, seed=seed), seed=seed)
+
+
+def _description(options: Options, trained: Trained, opened: OpenedRecogniser, faces: FaceSource) -> Description:
     dodging, impersonation = trained.lately()
     return Description(
-        embedding_size=size,
+        embedding_size=trained.network.film.in_features,
         width=options.width,
         blocks=BLOCKS,
         norm=options.ball.norm,
         eps=options.ball.radius,
-        victim=model.name,
-        fingerprint=hashlib.sha256(find_weights(model).read_bytes()).hexdigest(),
+        victim=opened.name,
+        fingerprint=opened.fingerprint,
         steps=len(trained.moved),
         planned=options.steps,
         batch=options.batch,
