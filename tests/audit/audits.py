@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import torch
-from steadface.models import Convention, OpenedRecogniser
 from torch import Tensor
 
 from steadface.audit.presets import QUICK, Preset
 from steadface.audit.request import Request
 from steadface.data.pairs import PairSet
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.models import Convention, OpenedRecogniser
 
 from ..evaluation.faces import LinearBackbone, noise_faces
 
@@ -21,6 +21,7 @@ TINY: Preset = replace(
     square_queries=200,
     transfer_steps=4,
     decision_queries=100,
+    patch_steps=3,
     checked_pairs=4,
     gallery=20,
 )

@@ -11,6 +11,7 @@ from steadface import api
 from steadface.audit import attacking
 from steadface.audit.run import run_audit
 from steadface.data.faces import decode_image
+from steadface.data.masks import REGIONS
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
 
@@ -70,6 +71,15 @@ def test_pictures_stay_in_the_ball_and_are_those_that_were_judged(audited) -> No
         assert 0 < np.abs(image - source).max() <= round(255 * pair["broken_at"])
     survived = [pair["survives_png"] for pair in shown]
     assert sum(survived) / len(survived) > 0.5
+
+
+def test_detail_tries_patches_and_they_stay_out_of_the_worst_case(audited) -> None:
+    patches = audited.data["patches"]
+    assert {(entry["patch"], entry["goal"]) for entry in patches} == {
+        (region, goal) for region in REGIONS for goal in ("dodging", "impersonation")
+    }
+    assert all(0 < entry["area"] < 0.5 for entry in patches)
+    assert not {entry["attack"] for entry in audited.data["attacks"]} & set(REGIONS)
 
 
 def test_too_few_strangers_for_one_to_n_are_said(audited) -> None:

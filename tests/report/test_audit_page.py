@@ -202,3 +202,17 @@ def test_the_comparison_shows_tests_and_both_models():
     assert "Checks of the attacks on “hardened”" in words
     assert "no surrogate was given" in words
     assert len(page.images) == 2
+
+
+def test_patches_stand_in_a_table_of_their_own() -> None:
+    data = audit() | {
+        "patches": [
+            {"patch": "forehead", "area": 0.06, "goal": goal, "error_rate": rate, "ci": [0.1, 0.9], "pairs": 100}
+            for goal, rate in (("dodging", 0.43), ("impersonation", 0.27))
+        ]
+    }
+    page = render_audit(data)
+    assert "Patches that somebody could wear" in page
+    for text in ("forehead", "43.0", "27.0", "6.0"):
+        assert text in page
+    assert "Patches that somebody could wear" not in render_audit(audit())

@@ -50,7 +50,8 @@ def test_the_first_paragraph_has_the_figures_of_the_data():
         "“mobilefacenet” with 100 pairs of pictures of one person and 100 pairs of different people",
         "from a similarity of 0.231, the threshold at which it takes 1 in 100 pairs of different people for one",
         "misses 3 of 100 pairs of one person and accepts 1 of 100 pairs of different people",
-        "changes no pixel by more than 2 of 255 grey levels, 0.8 % of the way from black to white, makes it refuse 7 of 10 pairs",
+        "changes no pixel by more than 2 of 255 grey levels, 0.8 % of the way from black to white, makes it refuse "
+        "7 of 10 pairs",
         "(68.0 %) and accept 4 of 10 strangers as the person whom the attacker chose (41.5 %)",
         "With up to 4 of 255, 1.6 % of the way from black to white, that becomes 84 of 100 pairs (83.7 %) refused",
         "it does not resist",

@@ -23,6 +23,7 @@ class Preset:
     transfer_steps: int
     decision_queries: int
     """For HopSkipJump and the evolutionary attack, a pair (they look for the smallest perturbation)."""
+    patch_steps: int
     calibration_images: int
     """Thresholds come from all cross pairs of at most so many images."""
     gallery: int
@@ -44,6 +45,7 @@ QUICK = Preset(
     square_queries=25,
     transfer_steps=5,
     decision_queries=200,
+    patch_steps=20,
     calibration_images=2000,
     gallery=300,
     checked_pairs=5,
@@ -58,6 +60,7 @@ STANDARD = Preset(
     square_queries=300,
     transfer_steps=20,
     decision_queries=1000,
+    patch_steps=60,
     calibration_images=8192,
     gallery=1000,
     checked_pairs=10,
@@ -72,6 +75,7 @@ FULL = Preset(
     square_queries=2000,
     transfer_steps=50,
     decision_queries=5000,
+    patch_steps=150,
     calibration_images=8192,
     gallery=1000,
     checked_pairs=20,

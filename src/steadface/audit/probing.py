@@ -8,11 +8,11 @@ from torch import Tensor
 from steadface.data.loading import load_images
 from steadface.data.pairs import PairSet
 
-PEOPLE, IMAGES = 16, 3
+PEOPLE, IMAGES = 32, 4
 
 
 def probing_faces(pairs: PairSet, *, seed: int) -> tuple[Tensor, NDArray[np.int64]]:
-    """Up to 16 people who have two images or more in `pairs`, 3 of each at most: images (n, 3, 112, 112) and who (n,).
+    """Up to 32 people who have two images or more in `pairs`, 4 of each at most: images (n, 3, 112, 112) and who (n,).
 
     None where the people are not known, or fewer than two of them have several images.
     """

@@ -25,6 +25,7 @@ from steadface.audit.chunks import STATE, Chunks, Progress
 from steadface.audit.corrupted import PASSES, corrupted_rates
 from steadface.audit.figures import Attacked
 from steadface.audit.identified import Searched, identification_figures
+from steadface.audit.patched import patch_cost, patched_rates
 from steadface.audit.pictures import most_telling, save_broken, telling
 from steadface.audit.request import Request
 from steadface.audit.trial import Embedded, Thresholds, Trial, embed_trial, plan_trial, thresholds
@@ -96,12 +97,15 @@ def run_audit(request: Request, folder: Path, *, progress: Progress | None = Non
         meter=Meter(report, 1.0),
     )
     count = sum(len(side.chosen) for side in sides.values())
-    work = count * (attacking.price(bench, battery) + PASSES) + len(sides) * attacking.again_cost(bench)
+    work = count * (attacking.price(bench, battery) + PASSES + patch_cost(bench)) + len(sides) * attacking.again_cost(
+        bench
+    )
     bench = replace(bench, meter=Meter(report, work))
     attacked = {goal: attacking.attack_side(bench, battery, side) for goal, side in sides.items()}
     unions = {goal: figures.union(one) for goal, one in attacked.items()}
     checks, surfaces = _check(bench, battery, sides, attacked, embedded)
     corrupted = _corrupt(bench, sides)
+    patches = [entry for side in sides.values() for entry in patched_rates(bench, side)]
     bench.meter.advance("writing pictures")
     told, examples = _pictures(bench, folder, sides, attacked, unions)
     known = None
@@ -124,6 +128,7 @@ def run_audit(request: Request, folder: Path, *, progress: Progress | None = Non
         "checks": [check.to_json() for check in checks],
         "identification": known,
         "corruptions": corrupted,
+        "patches": patches,
         "surfaces": surfaces,
         "pairs": told,
         "seconds": time.monotonic() - began,
@@ -276,6 +281,8 @@ def _warnings(bench: Bench, checks: Sequence[Check], clean: Mapping[str, Any], p
     lost = len(bench.trial.split.genuine) + len(bench.trial.split.impostor) - pairs
     if lost:
         warnings.append(f"{lost} of the drawn pairs have an image that cannot be read and were left out")
+    if bench.request.detail and not patch_cost(bench):
+        warnings.append("no patches were tried: they need gradients, and faces of 112 x 112 or their 112 x 96 crop")
     if bench.trial.remark:
         warnings.append(f"no 1:N part: {bench.trial.remark}")
     return [*warnings, *bench.request.model.notes]

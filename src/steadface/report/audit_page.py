@@ -55,6 +55,7 @@ def render_audit(data: Data, examples: Sequence[AttackExample] = ()) -> str:
         html.section("How far pairs are from breaking", distance_figure([Named(name=name_of(data), data=data)])),
         html.section("Attacked faces", _faces(data, examples)),
         html.section("Attack, or just a bad camera?", _corruptions(data)),
+        html.section("Patches that somebody could wear", _patches(data)),
         html.section("Searching a gallery (1:N)", _identification(data)),
         html.section("What standards say", html.paragraphs(audit_words.STANDARDS)),
         html.section("How to repeat it", repeat(data)),
@@ -142,6 +143,17 @@ def _corruptions(data: Data) -> str:
         "clean speaks of an attack rather than of a bad camera. " + audit_captions.corruption_note(data),
         f"Errors under ordinary disturbances. {audit_captions.corruption_note(data)}",
     )
+
+
+def _patches(data: Data) -> str:
+    rates = audit_tables.patches_table(data)
+    if not rates:
+        return ""
+    what = (
+        "A patch may take any colours within its outline, so it has no radius and no part in the worst case. Each was "
+        "made for one pair, and so that it also deceives a little off its place and in other light."
+    )
+    return html.paragraphs([what]) + rates
 
 
 def _identification(data: Data) -> str:

@@ -162,6 +162,20 @@ def _threshold_row(point: Data, eps: Sequence[float], *, main: bool) -> list[Cel
     ]
 
 
+def patches_table(data: Data) -> str:
+    """Errors by where a patch sits."""
+    by_region: dict[str, dict[str, Data]] = {}
+    for entry in records(data, "patches"):
+        by_region.setdefault(word(entry, "patch"), {})[word(entry, "goal")] = entry
+    rows = []
+    for region, entries in by_region.items():
+        some = next(iter(entries.values()))
+        rates = [rate_of(entries.get(goal, {}), "error_rate", "ci") for goal in GOALS]
+        rows.append([name_cell(region), Cell(text=percent(number(some, "area"))), *(rate_cell(rate) for rate in rates)])
+    titles = ("patch", "part of the picture, %", "dodging: FNMR, %", "impersonation: FMR, %")
+    return table(head=[head_cells(*titles)], body=[rows], caption="Worn patches") if rows else ""
+
+
 def identification_tables(data: Data) -> str:
     """1:N search: whether a person is still found, and whether they are taken for the person whom they aimed at."""
     known = block(data, "identification")
