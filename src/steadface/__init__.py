@@ -6,27 +6,38 @@ recipe = sf.load_recipe("recipes/gated.yaml", ["data.images=faces", "run.out=run
 outcome = sf.train(recipe)
 judged = sf.judge(outcome.folder)
 sf.report([judged.arm], outcome.folder, title="gated", seed=0, command="")
+
+model, pairs = sf.open_recogniser("runs/gated"), sf.read_pairs("pairs.txt", "lfw")
+sf.audit(sf.AuditRequest(model=model, pairs=pairs, preset=sf.preset("standard"), eps=(2 / 255,)), "audited")
 """
 
-from steadface.api import judge, pgd_plan, report, resume, run_arm, train
+from steadface.api import audit, compare, judge, pgd_plan, report, resume, run_arm, train
+from steadface.audit.presets import preset
+from steadface.audit.request import Request as AuditRequest
 from steadface.backbones import Architecture, load_backbone, save_backbone
 from steadface.data.bins import read_bin
 from steadface.data.folders import open_faces
 from steadface.data.pairs import read_pairs
 from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import evaluate
+from steadface.models import open_recogniser
 from steadface.training.recipe import load_recipe, make_recipe
 
 __all__ = [
     "Architecture",
+    "AuditRequest",
     "SteadfaceError",
+    "audit",
+    "compare",
     "evaluate",
     "judge",
     "load_backbone",
     "load_recipe",
     "make_recipe",
     "open_faces",
+    "open_recogniser",
     "pgd_plan",
+    "preset",
     "read_bin",
     "read_pairs",
     "report",

@@ -157,7 +157,7 @@ def with_known_convention(opened: OpenedRecogniser, pairs: PairSet, *, seed: int
 
 def audit(
     request: Request,
-    folder: Path,
+    folder: Path | str,
     *,
     files: Mapping[str, str | None] | None = None,
     command: str = "",
@@ -168,6 +168,7 @@ def audit(
     Goes on with an audit of the same request that was stopped there. ``files`` says where images and pairs came from,
     for the report. Raises SteadfaceError where the folder holds another audit, or a finished one.
     """
+    folder = Path(folder)
     done = run_audit(request, folder, progress=progress)
     data = {
         "title": f"Audit of {request.model.name}",
