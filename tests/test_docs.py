@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from steadface.audit.presets import FULL, QUICK, STANDARD
+
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 CODE = sorted(set(re.findall(r"`(steadface[\w.]*):([\w.]+)`", METHOD)))
@@ -43,3 +45,13 @@ def test_the_test_exists(path, name):
 @pytest.mark.parametrize("script", sorted(set(re.findall(r"`(benchmarks/\w+\.py)`", METHOD))))
 def test_the_benchmark_exists(script):
     assert (ROOT / script).is_file()
+
+
+def test_the_presets_in_the_documentation_are_those_of_the_code():
+    rows = {}
+    for line in (ROOT / "docs" / "audit.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4:
+            rows[cells[0].lower().replace(" ", "_")] = [cell.replace(",", "") for cell in cells[1:]]
+    for name in QUICK.to_json().keys() - {"name"}:
+        assert rows[name] == [str(preset.to_json()[name]) for preset in (QUICK, STANDARD, FULL)], name
