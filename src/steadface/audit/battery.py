@@ -47,6 +47,9 @@ from steadface.evaluation.series import Aim, Course, Outcome, cosines, run_serie
 GRADIENT = 3.0
 """What a gradient costs, in forward passes."""
 
+SEARCHES = 6
+"""Values of the constant that C&W tries."""
+
 LARGEST: dict[Norm, float] = {"linf": 32 / 255, "l2": 12.0}
 """The ball in which the smallest perturbation is looked for, unless four times the largest radius asked is larger."""
 
@@ -124,79 +127,86 @@ def standard_battery(
     extra: Sequence[tuple[str, Attack]] = (),
 ) -> Battery:
     """What the preset runs on a victim; with `detail` also single attacks beyond the worst case, and `extra` ones."""
-    balls = tuple(ball(norm, radius) for radius in sorted(eps))
-    largest, count = largest_ball(norm, eps), len(balls)
-    first = balls[0]
-    decisions = HopSkipJump(ball=largest, queries=preset.decision_queries)
-    components: list[Component] = []
+    largest = largest_ball(norm, eps)
+    maker = _Maker(victim, tuple(ball(norm, radius) for radius in sorted(eps)), largest, preset)
+    # Extra ones first, so that one that does not fit the model says so before long work.
+    components = [maker.series(name, attack, 1, worst=False) for name, attack in extra]
+    components += maker.white_box() if victim.differentiable else [maker.hopskipjump(worst=True)]
+    components += [maker.transfer(tuple(surrogates))] if surrogates else []
+    components.append(maker.square())
+    components += maker.beyond() if detail else []
+    return Battery(components=tuple(components), balls=maker.balls, largest=largest)
 
-    def series(name: str, attack: Attack, cost: float, *, worst: bool, gradients: bool = True) -> None:
-        run = partial(_series, victim, [attack.within(one) for one in balls], not gradients)
-        components.append(Component(name=name, run=run, cost=cost * count, worst=worst, gradients=gradients))
 
-    for name, attack in extra:  # first, so that one that does not fit the model says so before long work
-        series(name, attack, 1, worst=False)
-    if victim.differentiable:
-        start = APGD(ball=largest, steps=preset.fmn_start_steps)
-        fmn = FMN(attack=start, steps=preset.fmn_steps)
-        steps = preset.apgd_steps * preset.apgd_restarts
-        series("FGSM", FGSM(ball=first), GRADIENT + 2, worst=False)
-        series(
-            "APGD",
-            APGD(ball=first, steps=preset.apgd_steps, restarts=preset.apgd_restarts),
-            GRADIENT * steps,
-            worst=True,
+@dataclass(frozen=True)
+class _Maker:
+    """Makes components; costs are in forward passes a pair."""
+
+    victim: Victim
+    balls: tuple[Ball, ...]
+    largest: Ball
+    preset: Preset
+
+    def series(self, name: str, attack: Attack, cost: float, *, worst: bool, gradients: bool = True) -> Component:
+        """An attack inside each ball, which costs so much in each."""
+        run = partial(_series, self.victim, [attack.within(one) for one in self.balls], not gradients)
+        return Component(name=name, run=run, cost=cost * len(self.balls), worst=worst, gradients=gradients)
+
+    def white_box(self) -> list[Component]:
+        first, preset = self.balls[0], self.preset
+        apgd = APGD(ball=first, steps=preset.apgd_steps, restarts=preset.apgd_restarts)
+        fmn = FMN(attack=APGD(ball=self.largest, steps=preset.fmn_start_steps), steps=preset.fmn_steps)
+        return [
+            self.series("FGSM", FGSM(ball=first), GRADIENT + 2, worst=False),
+            self.series("APGD", apgd, GRADIENT * preset.apgd_steps * preset.apgd_restarts, worst=True),
+            self.nearest("FMN", fmn, GRADIENT * (preset.fmn_start_steps + preset.fmn_steps), worst=True),
+        ]
+
+    def nearest(self, name: str, attack: FMN | CarliniWagnerL2, cost: float, *, worst: bool) -> Component:
+        """A search for the smallest perturbation by gradients."""
+        run = partial(_closest, self.victim, attack, self.balls)
+        return Component(name=name, run=run, cost=cost, worst=worst, gradients=True)
+
+    def decided(self, name: str, attack: HopSkipJump | Evolutionary, *, worst: bool) -> Component:
+        """The same by decisions."""
+        run = partial(_decided, self.victim, attack, self.balls)
+        return Component(name=name, run=run, cost=attack.queries, worst=worst, gradients=False)
+
+    def hopskipjump(self, *, worst: bool) -> Component:
+        attack = HopSkipJump(ball=self.largest, queries=self.preset.decision_queries)
+        return self.decided("HopSkipJump", attack, worst=worst)
+
+    def transfer(self, surrogates: tuple[nn.Module, ...]) -> Component:
+        attack = Transformed(
+            attack=MIFGSM(ball=self.balls[0], steps=self.preset.transfer_steps, keep_best=False),
+            transforms=Transforms(scales=2),
         )
-        components.append(
-            Component(
-                name="FMN",
-                run=partial(_closest, victim, fmn, balls),
-                cost=GRADIENT * (preset.fmn_start_steps + preset.fmn_steps),
-                worst=True,
-                gradients=True,
-            )
-        )
-    else:
-        components.append(_decision("HopSkipJump", victim, decisions, balls, worst=True))
-    if surrogates:
-        steps = preset.transfer_steps
-        transfer = Transformed(attack=MIFGSM(ball=first, steps=steps, keep_best=False), transforms=Transforms(scales=2))
-        components.append(
-            Component(
-                name="transfer",
-                run=partial(_transfer, victim, tuple(surrogates), [transfer.within(one) for one in balls]),
-                cost=2 * GRADIENT * steps * len(surrogates) * count,
-                worst=True,
-                gradients=False,
-            )
-        )
-    series(
-        "Square", Square(ball=first, queries=preset.square_queries), preset.square_queries, worst=True, gradients=False
-    )
-    if detail:
-        if victim.differentiable:
-            steps = preset.apgd_steps
-            series("BIM", PGD(ball=first, steps=steps, random_start=False), GRADIENT * steps, worst=False)
-            series("MI-FGSM", MIFGSM(ball=first, steps=steps), GRADIENT * steps, worst=False)
-            series("universal", Universal(ball=first), 10 * GRADIENT, worst=False)
-            components.append(_decision("HopSkipJump", victim, decisions, balls, worst=False))
-            if norm == "l2":
-                searches, steps = 6, preset.fmn_steps
-                cw = CarliniWagnerL2(ball=largest, searches=searches, steps=steps)
-                run = partial(_closest, victim, cw, balls)
-                cost = GRADIENT * searches * steps
-                components.append(Component(name="C&W", run=run, cost=cost, worst=False, gradients=True))
-        evolution = Evolutionary(ball=largest, queries=preset.decision_queries)
-        components.append(_decision("evolutionary", victim, evolution, balls, worst=False))
-    return Battery(components=tuple(components), balls=balls, largest=largest)
+        run = partial(_transfer, self.victim, surrogates, [attack.within(one) for one in self.balls])
+        cost = 2 * GRADIENT * self.preset.transfer_steps * len(surrogates) * len(self.balls)
+        return Component(name="transfer", run=run, cost=cost, worst=True, gradients=False)
 
+    def square(self) -> Component:
+        queries = self.preset.square_queries
+        attack = Square(ball=self.balls[0], queries=queries)
+        return self.series("Square", attack, queries, worst=True, gradients=False)
 
-def _decision(
-    name: str, victim: Victim, attack: HopSkipJump | Evolutionary, balls: Sequence[Ball], *, worst: bool
-) -> Component:
-    return Component(
-        name=name, run=partial(_decided, victim, attack, balls), cost=attack.queries, worst=worst, gradients=False
-    )
+    def beyond(self) -> list[Component]:
+        """Attacks that no worst case needs."""
+        first, steps = self.balls[0], self.preset.apgd_steps
+        evolution = Evolutionary(ball=self.largest, queries=self.preset.decision_queries)
+        found = [self.decided("evolutionary", evolution, worst=False)]
+        if not self.victim.differentiable:
+            return found
+        found += [
+            self.series("BIM", PGD(ball=first, steps=steps, random_start=False), GRADIENT * steps, worst=False),
+            self.series("MI-FGSM", MIFGSM(ball=first, steps=steps), GRADIENT * steps, worst=False),
+            self.series("universal", Universal(ball=first), 10 * GRADIENT, worst=False),
+            self.hopskipjump(worst=False),
+        ]
+        if self.largest.norm == "l2":
+            attack = CarliniWagnerL2(ball=self.largest, searches=SEARCHES, steps=self.preset.fmn_steps)
+            found.append(self.nearest("C&W", attack, GRADIENT * SEARCHES * self.preset.fmn_steps, worst=False))
+        return found
 
 
 def _series(
@@ -212,7 +222,21 @@ def _series(
         pending.append((rows.cpu(), Counted.of(own, batch.images[rows])))
         return pending[-1][1]
 
-    outcome = run_series(
+    outcome = _risen(victim, attacks, aim, batch, generator, score)
+    for rows, counter in pending:
+        used[rows] += counter.queries.cpu()
+    return Found(outcome=outcome, queries=used.numpy() if counted else None)
+
+
+def _risen(
+    victim: Victim,
+    attacks: Sequence[Attack],
+    aim: Aim,
+    batch: Batch,
+    generator: torch.Generator,
+    score: Callable[[Tensor], Score],
+) -> Outcome:
+    return run_series(
         victim.embedder,
         aim,
         attacks,
@@ -222,9 +246,6 @@ def _series(
         generator=generator,
         score=score,
     )
-    for rows, counter in pending:
-        used[rows] += counter.queries.cpu()
-    return Found(outcome=outcome, queries=used.numpy() if counted else None)
 
 
 def _transfer(
@@ -240,16 +261,7 @@ def _transfer(
     def score(rows: Tensor) -> Score:
         return on_surrogates(goal, surrogates, [reference[rows] for reference in batch.surrogates])
 
-    outcome = run_series(
-        victim.embedder,
-        aim,
-        attacks,
-        images=batch.images,
-        references=batch.references,
-        clean=batch.clean,
-        generator=generator,
-        score=score,
-    )
+    outcome = _risen(victim, attacks, aim, batch, generator, score)
     return Found(outcome=outcome)
 
 
