@@ -147,6 +147,15 @@ OPERATIONS = {
         [node("Slice", "images from to axes steps")],
         {"from": np.array([1, -6]), "to": np.array([9, 100]), "axes": np.array([2, 3]), "steps": np.array([2, 1])},
     ),
+    "slice backwards": (
+        [node("Slice", "images from to axes steps")],
+        {
+            "from": np.array([-1, 20]),
+            "to": np.array([-(2**63) + 1, 3]),
+            "axes": np.array([1, -1]),
+            "steps": np.array([-1, -2]),
+        },
+    ),
     "pad": ([node("Pad", "images pads value")], {"pads": np.array([0, 0, 1, 0, 0, 0, 2, 3]), "value": np.float32(0.5)}),
     "pad by reflection": ([node("Pad", "images pads", mode="reflect")], {"pads": np.array([0, 0, 1, 2, 0, 0, 2, 1])}),
     "split": (

@@ -16,7 +16,7 @@ from onnx import helper
 from torch import Tensor
 
 from steadface.models import onnx_layers as layers
-from steadface.models.onnx_layers import Attributes, Inputs, Operation, Unsupported, given, optional
+from steadface.models.onnx_layers import Attributes, Inputs, Operation, given, optional
 
 
 def _each(function: Callable[[Tensor], Tensor]) -> Operation:
@@ -99,12 +99,11 @@ def _slice(inputs: Inputs, a: Attributes) -> Tensor:
     x, starts, ends = given(inputs, 0), _numbers(inputs, 1, a, "starts") or [], _numbers(inputs, 2, a, "ends") or []
     axes = _numbers(inputs, 3, a, "axes") or list(range(len(starts)))
     steps = _numbers(inputs, 4, a, "steps") or [1] * len(starts)
-    if min(steps, default=1) < 1:
-        raise Unsupported("Slice backwards")
-    cut = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        cut[axis] = slice(start, end, step)
-    return x[tuple(cut)]
+        # By index, since torch slices forwards only, and graphs turn RGB into BGR by going backwards.
+        places = range(*slice(start, end, step).indices(x.shape[axis]))
+        x = x.index_select(axis, torch.tensor(places, dtype=torch.int64, device=x.device))
+    return x
 
 
 def _gather(inputs: Inputs, a: Attributes) -> Tensor:
