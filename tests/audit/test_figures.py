@@ -5,8 +5,8 @@ import pytest
 
 from steadface.attacks import Linf
 from steadface.audit import figures
-from steadface.audit.battery import Found
 from steadface.audit.figures import Attacked
+from steadface.audit.running import Found
 from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.evaluation.series import Aim, Outcome

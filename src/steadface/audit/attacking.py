@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.attacks import APGD, ball
-from steadface.audit.battery import GRADIENT, Battery, Component, Found
+from steadface.audit.battery import GRADIENT, Battery, Component
 from steadface.audit.bench import Bench, Side
 from steadface.audit.checks import FAR, Again, attack_again, holding, loss_surface
 from steadface.audit.chunks import Arrays
 from steadface.audit.figures import Attacked
+from steadface.audit.running import Found
 from steadface.evaluation.series import Aim, Outcome, cosines, joined
 
 FAR_STEPS = 20

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from steadface.attacks import (
     APGD,
@@ -23,26 +21,18 @@ from steadface.attacks import (
     Attack,
     Ball,
     CarliniWagnerL2,
-    Closest,
-    Counted,
     Evolutionary,
     HopSkipJump,
     Norm,
-    Score,
     Square,
     Transformed,
     Transforms,
     Universal,
     ball,
-    dodge,
-    impersonate,
-    on_surrogates,
 )
-from steadface.attacks.distances import lengths
-from steadface.attacks.rounding import towards_source
 from steadface.audit.presets import Preset
-from steadface.evaluation.embedding import MirrorEmbedder
-from steadface.evaluation.series import Aim, Course, Outcome, cosines, run_series
+from steadface.audit.running import Batch, Found, Victim, run_closest, run_decided, run_rising, run_transfer
+from steadface.evaluation.series import Aim
 
 GRADIENT = 3.0
 """What a gradient costs, in forward passes."""
@@ -52,40 +42,6 @@ SEARCHES = 6
 
 LARGEST: dict[Norm, float] = {"linf": 32 / 255, "l2": 12.0}
 """The ball in which the smallest perturbation is looked for, unless four times the largest radius asked is larger."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Victim:
-    """The recogniser under audit: unit embeddings of images; `crafts` is the same network, made fast for gradients."""
-
-    embedder: MirrorEmbedder
-    crafts: MirrorEmbedder
-    differentiable: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """n pairs: `images` (n, 3, H, W) to perturb, unit `references` (n, D), `targets` the images behind them, `clean`
-    cosines (n,). `surrogates` are embeddings (n, D') of `targets` by each surrogate.
-    """
-
-    images: Tensor
-    targets: Tensor
-    references: Tensor
-    clean: Tensor
-    surrogates: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What an attack did to n pairs. `distance` (n,) and `censored` (n,) where it looks for the smallest perturbation;
-    `queries` (n,) forward passes used where it takes no gradients.
-    """
-
-    outcome: Outcome
-    distance: NDArray[np.float32] | None = None
-    censored: NDArray[np.bool_] | None = None
-    queries: NDArray[np.int64] | None = None
 
 
 Run = Callable[[Aim, Batch, torch.Generator], Found]
@@ -149,7 +105,7 @@ class _Maker:
 
     def series(self, name: str, attack: Attack, cost: float, *, worst: bool, gradients: bool = True) -> Component:
         """An attack inside each ball, which costs so much in each."""
-        run = partial(_series, self.victim, [attack.within(one) for one in self.balls], not gradients)
+        run = partial(run_rising, self.victim, [attack.within(one) for one in self.balls], not gradients)
         return Component(name=name, run=run, cost=cost * len(self.balls), worst=worst, gradients=gradients)
 
     def white_box(self) -> list[Component]:
@@ -164,12 +120,12 @@ class _Maker:
 
     def nearest(self, name: str, attack: FMN | CarliniWagnerL2, cost: float, *, worst: bool) -> Component:
         """A search for the smallest perturbation by gradients."""
-        run = partial(_closest, self.victim, attack, self.balls)
+        run = partial(run_closest, self.victim, attack, self.balls)
         return Component(name=name, run=run, cost=cost, worst=worst, gradients=True)
 
     def decided(self, name: str, attack: HopSkipJump | Evolutionary, *, worst: bool) -> Component:
         """The same by decisions."""
-        run = partial(_decided, self.victim, attack, self.balls)
+        run = partial(run_decided, self.victim, attack, self.balls)
         return Component(name=name, run=run, cost=attack.queries, worst=worst, gradients=False)
 
     def hopskipjump(self, *, worst: bool) -> Component:
@@ -181,7 +137,7 @@ class _Maker:
             attack=MIFGSM(ball=self.balls[0], steps=self.preset.transfer_steps, keep_best=False),
             transforms=Transforms(scales=2),
         )
-        run = partial(_transfer, self.victim, surrogates, [attack.within(one) for one in self.balls])
+        run = partial(run_transfer, self.victim, surrogates, [attack.within(one) for one in self.balls])
         cost = 2 * GRADIENT * self.preset.transfer_steps * len(surrogates) * len(self.balls)
         return Component(name="transfer", run=run, cost=cost, worst=True, gradients=False)
 
@@ -207,115 +163,3 @@ class _Maker:
             attack = CarliniWagnerL2(ball=self.largest, searches=SEARCHES, steps=self.preset.fmn_steps)
             found.append(self.nearest("C&W", attack, GRADIENT * SEARCHES * self.preset.fmn_steps, worst=False))
         return found
-
-
-def _series(
-    victim: Victim, attacks: Sequence[Attack], counted: bool, aim: Aim, batch: Batch, generator: torch.Generator
-) -> Found:
-    used = torch.zeros(len(batch.images), dtype=torch.int64)
-    pending: list[tuple[Tensor, Counted]] = []
-
-    def score(rows: Tensor) -> Score:
-        own = aim.score(victim.crafts, batch.references[rows])
-        if not counted:
-            return own
-        pending.append((rows.cpu(), Counted.of(own, batch.images[rows])))
-        return pending[-1][1]
-
-    outcome = _risen(victim, attacks, aim, batch, generator, score)
-    for rows, counter in pending:
-        used[rows] += counter.queries.cpu()
-    return Found(outcome=outcome, queries=used.numpy() if counted else None)
-
-
-def _risen(
-    victim: Victim,
-    attacks: Sequence[Attack],
-    aim: Aim,
-    batch: Batch,
-    generator: torch.Generator,
-    score: Callable[[Tensor], Score],
-) -> Outcome:
-    return run_series(
-        victim.embedder,
-        aim,
-        attacks,
-        images=batch.images,
-        references=batch.references,
-        clean=batch.clean,
-        generator=generator,
-        score=score,
-    )
-
-
-def _transfer(
-    victim: Victim,
-    surrogates: Sequence[nn.Module],
-    attacks: Sequence[Attack],
-    aim: Aim,
-    batch: Batch,
-    generator: torch.Generator,
-) -> Found:
-    goal = dodge if aim.goal == "dodging" else impersonate
-
-    def score(rows: Tensor) -> Score:
-        return on_surrogates(goal, surrogates, [reference[rows] for reference in batch.surrogates])
-
-    outcome = _risen(victim, attacks, aim, batch, generator, score)
-    return Found(outcome=outcome)
-
-
-def exact_score(victim: Victim, aim: Aim, batch: Batch) -> Score:
-    """The score whose end is the threshold itself: what distances are measured to."""
-    goal = dodge if aim.goal == "dodging" else impersonate
-    return goal(victim.crafts, batch.references, threshold=aim.threshold)
-
-
-def _closest(
-    victim: Victim,
-    attack: FMN | CarliniWagnerL2,
-    balls: Sequence[Ball],
-    aim: Aim,
-    batch: Batch,
-    generator: torch.Generator,
-) -> Found:
-    closest = attack.closest(exact_score(victim, aim, batch), batch.images, generator=generator)
-    return Found(
-        outcome=_within(victim, aim, batch, closest, balls),
-        distance=closest.distance.float().cpu().numpy(),
-        censored=closest.censored.cpu().numpy(),
-    )
-
-
-def _decided(
-    victim: Victim,
-    attack: HopSkipJump | Evolutionary,
-    balls: Sequence[Ball],
-    aim: Aim,
-    batch: Batch,
-    generator: torch.Generator,
-) -> Found:
-    """An attack that sees decisions only starts from an image that succeeds: to impersonate, the target's own."""
-    starts = batch.targets if aim.goal == "impersonation" else None
-    score = Counted.of(exact_score(victim, aim, batch), batch.images)
-    closest = attack.closest(score, batch.images, generator=generator, starts=starts)
-    return Found(
-        outcome=_within(victim, aim, batch, closest, balls),
-        distance=closest.distance.float().cpu().numpy(),
-        censored=closest.censored.cpu().numpy(),
-        queries=score.queries.cpu().numpy(),
-    )
-
-
-def _within(victim: Victim, aim: Aim, batch: Batch, closest: Closest, balls: Sequence[Ball]) -> Outcome:
-    """The nearest successes as an outcome: each counts from the first radius on that holds it."""
-    rounded = towards_source(closest.images, batch.images)
-    cosine = cosines(victim.embedder, closest.images, batch.references)
-    cosine_8bit = cosines(victim.embedder, rounded, batch.references)
-    length = lengths(closest.images - batch.images, balls[0].norm)
-    course = Course(aim, batch.images, batch.clean)
-    for one in balls:
-        rows = (length <= one.radius * (1 + 1e-5)).nonzero().squeeze(1)
-        course.offer(rows, cosine[rows], cosine_8bit[rows], rounded[rows])
-        course.turn()
-    return course.outcome()

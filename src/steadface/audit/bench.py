@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from steadface.attacks import crafting
-from steadface.audit.battery import Batch, Victim
 from steadface.audit.chunks import Arrays, Chunks, Progress
 from steadface.audit.request import Request
+from steadface.audit.running import Batch, Victim
 from steadface.audit.trial import Trial
 from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.attacks import APGD, Ball, CosineScore, crafting
-from steadface.audit.battery import Batch, Found, Victim
+from steadface.audit.running import Batch, Found, Victim
 from steadface.evaluation.findings import COLLAPSED, RETREAT
 from steadface.evaluation.series import Aim, Goal
 

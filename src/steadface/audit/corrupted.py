@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from steadface.attacks.corruptions import CORRUPTIONS
 from steadface.attacks.goals import Embed
-from steadface.audit.battery import Batch
+from steadface.audit.running import Batch
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.evaluation.series import Aim, cosines
 

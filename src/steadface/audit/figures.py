@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from steadface.attacks import Ball
-from steadface.audit.battery import Found
+from steadface.audit.running import Found
 from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.evaluation.series import Aim, Outcome
