@@ -27,8 +27,12 @@ PARITY = 1e-4
 class Meter:
     """How much of all work, in passes of one image through the network, is done."""
 
-    def __init__(self, report: Progress, total: float) -> None:
-        self._report, self._done, self._total = report, 0.0, total
+    def __init__(self, report: Progress) -> None:
+        self._report, self._done, self._total = report, 0.0, 0.0
+
+    def expect(self, total: float) -> None:
+        """How much there is to do."""
+        self._total = total
 
     def advance(self, what: str, work: float = 0.0) -> None:
         self._done += work

@@ -55,7 +55,7 @@ def save_broken(
     return saved
 
 
-def telling(
+def examples_of(
     attacked: Attacked,
     outcome: Outcome,
     sources: Sequence[NDArray[np.float32]],
