@@ -29,7 +29,10 @@ def embed(images: Tensor) -> Tensor:
 def network() -> SteadyNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return SteadyNetwork(embedding_size=SIZE, width=4, blocks=2)
+        made = SteadyNetwork(embedding_size=SIZE, width=4, blocks=2)
+        assert not made.patterns.weight.any(), "patterns are learnt from nothing"
+        torch.nn.init.normal_(made.patterns.weight, std=0.01)
+        return made
 
 
 @pytest.fixture
@@ -72,11 +75,18 @@ def test_no_weights_drive_the_field_to_the_ends_of_the_squash(network: SteadyNet
         wish = torch.eye(SIZE)[:5]
         field = network(images, torch.zeros_like(images), wish)
         other = network(images, torch.zeros_like(images), -wish)
-    parts = torch.nn.functional.pixel_unshuffle(field, 2).flatten(2)
-    assert parts.shape[1] == 12
-    torch.testing.assert_close(parts.mean(2), torch.zeros(5, 12), atol=1e-3, rtol=0)
-    torch.testing.assert_close(parts.var(2, unbiased=False), torch.ones(5, 12), atol=1e-3, rtol=0)
+    channels = field.flatten(2)
+    torch.testing.assert_close(channels.mean(2), torch.zeros(5, 3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(channels.var(2, unbiased=False), torch.ones(5, 3), atol=1e-3, rtol=0)
     assert float((field - other).abs().mean()) > 0.1, "what is wished for matters"
+
+
+def test_opposite_wishes_have_opposite_patterns(network: SteadyNetwork, images: Tensor) -> None:
+    with torch.no_grad():
+        network.patterns.weight.mul_(1e4)  # beside which the face is nothing
+        wish, noise = torch.eye(SIZE)[:5], torch.zeros_like(images)
+        field, other = network(images, noise, wish), network(images.flip(0), noise, -wish)
+    torch.testing.assert_close(field, -other, atol=1e-2, rtol=0)
 
 
 def test_it_has_stopped_learning(file: Path, images: Tensor, score: CosineScore) -> None:

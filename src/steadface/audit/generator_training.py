@@ -7,8 +7,9 @@ After AdvGAN: Xiao et al., Generating Adversarial Examples with Adversarial Netw
 f is the recogniser, g `SteadyNetwork`, q the unit embedding that face x dodges (s = -1) or impersonates (s = +1).
 Half of every batch dodges another image of the person, and half impersonates another person of the batch.
 
-Departures: no discriminator, since the ball bounds the perturbation; one network for both goals and all people. Where
-a person has one image only, q comes from that image with noise on it: the gradient of a cosine vanishes at 1.
+Departures: no discriminator, since the ball bounds the perturbation; one network for both goals and all people, which
+holds a pattern for every direction of the embedding. Where a person has one image only, q comes from that image with
+noise on it: the gradient of a cosine vanishes at 1.
 """
 
 import math
