@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import Call
 
-COMMANDS = ("demo", "train", "resume", "evaluate", "faces")
+COMMANDS = ("demo", "train", "resume", "evaluate", "audit", "attack-train", "faces")
 
 
 def test_help_names_every_command(call: Call) -> None:
