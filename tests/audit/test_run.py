@@ -1,6 +1,7 @@
 """A whole audit of small networks: what it leaves, that it goes on where it was stopped, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_without_gradients_only_scores_and_decisions_are_used(tmp_path) -> None:
     data = run_audit(request(network), tmp_path).data
     assert {entry["attack"] for entry in data["attacks"]} == {"HopSkipJump", "Square"}
     assert data["median_distance"]["linf"]["dodging"] is not None
+
+
+def test_notes_on_the_model_are_warnings_unless_they_say_what_was_probed(tmp_path) -> None:
+    asked = request()
+    notes = ("linear: probed on 96 faces: rgb", "linear: people are told apart poorly")
+    noted = replace(asked, model=replace(asked.model, notes=notes))
+    data = run_audit(noted, tmp_path).data
+    assert data["model"]["notes"] == list(notes)
+    assert notes[1] in data["warnings"]
+    assert notes[0] not in data["warnings"]
 
 
 def test_a_given_threshold_is_used(tmp_path) -> None:
