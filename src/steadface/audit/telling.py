@@ -23,7 +23,7 @@ from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier
 from steadface.evaluation.series import Goal, Outcome
-from steadface.models import PROBED
+from steadface.models import TRIED
 
 GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
 EXAMPLES = 3
@@ -138,7 +138,7 @@ def warnings(bench: Bench, checks: Sequence[Check], clean: Mapping[str, Any], pa
         found.append("no patches were tried: they need gradients, and faces of 112 x 112 or their 112 x 96 crop")
     if bench.trial.remark:
         found.append(f"no 1:N part: {bench.trial.remark}")
-    return [*found, *(note for note in bench.request.model.notes if PROBED not in note)]
+    return [*found, *(note for note in bench.request.model.notes if TRIED not in note)]
 
 
 def _shown(images: Tensor) -> list[NDArray[np.float32]]:

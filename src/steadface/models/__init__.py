@@ -1,14 +1,14 @@
 """Recognisers of any origin: opened as one kind of network, their convention stated, read or probed."""
 
 from steadface.models.convention import ChannelOrder, Convention, Known, PixelRange, parse_size
-from steadface.models.diagnosis import PROBED, Diagnosis, diagnose, with_known_convention
+from steadface.models.diagnosis import TRIED, Diagnosis, diagnose, with_known_convention
 from steadface.models.fitting import fitted, surrogate_embed
 from steadface.models.opened import OpenedRecogniser
 from steadface.models.opening import open_recogniser
 from steadface.models.probing import Probe, Trial, probe_convention
 
 __all__ = [
-    "PROBED",
+    "TRIED",
     "ChannelOrder",
     "Convention",
     "Diagnosis",

@@ -32,7 +32,7 @@ from steadface.models.probing import (
 COLLAPSED = 0.9
 """An AUC below this is no recogniser's: a random network reaches 0.6 to 0.8 on aligned faces."""
 
-PROBED = "probed on"
+TRIED = "probed on"
 """Marks the note that says what was tried: information, where every other note is a reason for care."""
 
 OPEN: tuple[Origin, ...] = ("default", "probed")
@@ -100,7 +100,7 @@ def with_known_convention(opened: OpenedRecogniser, images: Tensor, people: NDAr
     check_faces(images, people)
     factory = partial(under, opened.network)
     probe = _probe(factory, opened, images, people)
-    notes = [] if len(probe.trials) == 1 else [f"{opened.name}: {PROBED} {len(people)} faces: {probe}"]
+    notes = [] if len(probe.trials) == 1 else [f"{opened.name}: {TRIED} {len(people)} faces: {probe}"]
     if probe.best.auc is None or probe.best.auc < COLLAPSED:
         notes.append(f"{opened.name}: {diagnose(factory, probe.best.convention, images, people)}")
     return _under(opened, probe.best.convention, tuple(notes))
