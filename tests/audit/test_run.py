@@ -189,6 +189,14 @@ def test_calibration_pairs_of_other_people_are_used_and_the_attacked_are_left_ou
     assert not (tmp_path / "c").exists()
 
 
+def test_a_surrogate_without_gradients_is_refused_before_any_work(tmp_path) -> None:
+    network = LinearBackbone(seed=1)
+    network.differentiable = False
+    with pytest.raises(SteadfaceError, match="stranger has no gradients"):
+        run_audit(request(surrogates=(opened(network, "stranger"),)), tmp_path / "audit")
+    assert not (tmp_path / "audit").exists()
+
+
 def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:
     for changes, message in (
         ({"eps": ()}, "positive radii"),

@@ -18,7 +18,7 @@ from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.series import Aim
-from steadface.models import fitted
+from steadface.models import surrogate_embed
 
 PARITY = 1e-4
 """How far unit embeddings of the fast copy may be from the network's own."""
@@ -66,7 +66,7 @@ class Networks:
             embedder=embedder,
             victim=Victim(embedder=embedder, crafts=crafts, differentiable=gradients),
             surrogates=tuple(
-                MirrorEmbedder(fitted(other.network.to(request.device), embedder.size), mirror=False).eval()
+                MirrorEmbedder(surrogate_embed(other, embedder.size).to(request.device), mirror=False).eval()
                 for other in request.surrogates
             ),
         )

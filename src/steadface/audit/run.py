@@ -97,7 +97,8 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         seed=request.seed,
         calibration=request.calibration,
     )
-    chunks, networks = Chunks(folder, request.identity()), Networks.of(request)
+    networks = Networks.of(request)
+    chunks = Chunks(folder, request.identity())
     embedded = embed_trial(
         networks.victim.crafts,
         trial,
