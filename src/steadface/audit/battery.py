@@ -55,7 +55,6 @@ class Component:
     run: Run
     cost: float
     worst: bool
-    gradients: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ class _Maker:
     def series(self, name: str, attack: Attack, cost: float, *, worst: bool, gradients: bool = True) -> Component:
         """An attack inside each ball, which costs so much in each."""
         run = partial(run_rising, self.victim, [attack.within(one) for one in self.balls], not gradients)
-        return Component(name=name, run=run, cost=cost * len(self.balls), worst=worst, gradients=gradients)
+        return Component(name=name, run=run, cost=cost * len(self.balls), worst=worst)
 
     def white_box(self) -> list[Component]:
         first, preset = self.balls[0], self.preset
@@ -121,12 +120,12 @@ class _Maker:
     def nearest(self, name: str, attack: FMN | CarliniWagnerL2, cost: float, *, worst: bool) -> Component:
         """A search for the smallest perturbation by gradients."""
         run = partial(run_closest, self.victim, attack, self.balls)
-        return Component(name=name, run=run, cost=cost, worst=worst, gradients=True)
+        return Component(name=name, run=run, cost=cost, worst=worst)
 
     def decided(self, name: str, attack: HopSkipJump | Evolutionary, *, worst: bool) -> Component:
         """The same by decisions."""
         run = partial(run_decided, self.victim, attack, self.balls)
-        return Component(name=name, run=run, cost=attack.queries, worst=worst, gradients=False)
+        return Component(name=name, run=run, cost=attack.queries, worst=worst)
 
     def hopskipjump(self, *, worst: bool) -> Component:
         attack = HopSkipJump(ball=self.largest, queries=self.preset.decision_queries)
@@ -139,7 +138,7 @@ class _Maker:
         )
         run = partial(run_transfer, self.victim, surrogates, [attack.within(one) for one in self.balls])
         cost = 2 * GRADIENT * self.preset.transfer_steps * len(surrogates) * len(self.balls)
-        return Component(name="transfer", run=run, cost=cost, worst=True, gradients=False)
+        return Component(name="transfer", run=run, cost=cost, worst=True)
 
     def square(self) -> Component:
         queries = self.preset.square_queries
