@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steadface.attacks import APGD, Ball, CosineScore, crafting
+from steadface.attacks import APGD, Ball, CosineScore, crafting, score_and_gradient
 from steadface.audit.running import Batch, Found, Victim
 from steadface.evaluation.findings import COLLAPSED, RETREAT
-from steadface.evaluation.series import Aim, Goal
+from steadface.evaluation.series import Aim
 
 SLACK = 0.02
 """By how much a weaker attack's rate may exceed a stronger one's, and what more steps or other starts may add in mean
@@ -244,24 +244,15 @@ def loss_surface(
     for row in range(len(batch.images)):
         image, reference = batch.images[row : row + 1], batch.references[row : row + 1]
         score = CosineScore(embed=victim.crafts, anchors=reference, signs=torch.ones_like(batch.clean[:1]))
-        x = ball.scaled(0.1).sample(image, generator).requires_grad_(True)
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(score(x).sum(), x)
+        gradient = score_and_gradient(score, ball.scaled(0.1).sample(image, generator))[1]
         noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
         ways = [ball.radius * ball.steepest(way) for way in (gradient, noise)]
         points = image + along.flatten().view(-1, 1, 1, 1).to(image) * ways[0]
         points = (points + across.flatten().view(-1, 1, 1, 1).to(image) * ways[1]).clamp(0, 1)
         with torch.no_grad():
-            values = [
-                CosineScore(
-                    embed=victim.crafts, anchors=reference.expand(len(part), -1), signs=torch.ones(len(part)).to(part)
-                )(part)
-                for part in torch.split(points, 32)
-            ]
+            whose = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+            values = [score.take(whose[: len(part)])(part) for part in torch.split(points, 32)]
         grid = torch.cat(values).view(len(axis), len(axis)).cpu().numpy()
         radii = (ball.radius * axis).tolist()
         surfaces.append({"gradient": radii, "random": radii, "cosine": np.round(grid, 5).tolist()})
     return surfaces
-
-
-GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")

@@ -157,7 +157,7 @@ def nearest(attacked: Attacked) -> tuple[NDArray[np.float64], NDArray[np.bool_]]
         nearer = ~found.censored & ((found.distance < distance) | censored)
         distance = np.where(nearer, found.distance, distance)
         censored &= found.censored
-    at = first_broken(attacked, union(attacked))
+    at = np.min([first_broken(attacked, attacked.found[name].outcome) for name in attacked.worst], axis=0)
     inside = np.array([*(ball.radius for ball in attacked.balls), np.inf])[at]
     nearer = inside < distance
     return np.where(nearer, inside, distance), censored & ~np.isfinite(inside)
@@ -184,7 +184,7 @@ def distances(attacked: Attacked) -> dict[str, Any] | None:
 def median_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
     """The interval of a median by order statistics: exact whatever the distribution, and with values at infinity.
 
-    `(x_(l), x_(u))` with `P(l <= Bin(n, 1/2) < u) >= confidence`; (-inf, inf) where there are too few values.
+    `(x_(l), x_(u))` with `P(l <= Bin(n, 1/2) < u) >= confidence`; (0, inf) where there are too few distances.
     """
     ordered = np.sort(values)
     n = len(ordered)

@@ -24,9 +24,9 @@ from steadface.audit.patched import patch_cost, patched_rates
 from steadface.audit.request import Request
 from steadface.audit.telling import GOALS, Results
 from steadface.audit.trial import Embedded, Thresholds, Trial, embed_trial, plan_trial, thresholds
-from steadface.errors import SteadfaceError
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier, open_gallery
+from steadface.evaluation.robustness import readable_pairs
 from steadface.evaluation.series import Aim, Goal
 
 
@@ -145,14 +145,10 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
 
 
 def _side(goal: Goal, trial: Trial, embedded: Embedded, levels: Thresholds) -> Side:
-    pairs, vectors = trial.pairs, embedded.embeddings
     drawn = trial.split.genuine if goal == "dodging" else trial.split.impostor
-    similarity = (vectors[pairs.first[drawn]] * vectors[pairs.second[drawn]]).sum(1)
-    readable = np.isfinite(similarity)
-    if not readable.any():
-        raise SteadfaceError(f"none of the pairs drawn for {goal} can be read; bring more pairs")
+    chosen, clean = readable_pairs(trial.pairs, drawn, embedded.embeddings, goal)
     aim = Aim(goal=goal, threshold=levels.main.threshold, line=levels.hardest(goal))
-    return Side(aim=aim, chosen=drawn[readable], clean=similarity[readable])
+    return Side(aim=aim, chosen=chosen, clean=clean)
 
 
 def _check(prepared: _Prepared, results: Results) -> tuple[list[Check], list[dict[str, Any]]]:

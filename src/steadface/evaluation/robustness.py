@@ -112,17 +112,22 @@ class _Attacked:
 
 
 def _readable(pairs: PairSet, drawn: NDArray[np.int64], embeddings: NDArray[np.float32], aim: Aim) -> _Attacked:
+    chosen, similarity = readable_pairs(pairs, drawn, embeddings, aim.goal)
+    return _Attacked(pairs=pairs, chosen=chosen, similarity=similarity, embeddings=embeddings, aim=aim)
+
+
+def readable_pairs(
+    pairs: PairSet, drawn: NDArray[np.int64], embeddings: NDArray[np.float32], goal: Goal
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Those of the pairs `drawn` (m,) for a goal whose images both have an embedding, and their cosines, (n,) each.
+
+    Raises `SteadfaceError` where none has.
+    """
     similarity = (embeddings[pairs.first[drawn]] * embeddings[pairs.second[drawn]]).sum(1)
     readable = np.isfinite(similarity)
     if not readable.any():
-        raise SteadfaceError(f"none of the pairs drawn for {aim.goal} can be read; bring more pairs")
-    return _Attacked(
-        pairs=pairs,
-        chosen=drawn[readable],
-        similarity=similarity[readable],
-        embeddings=embeddings,
-        aim=aim,
-    )
+        raise SteadfaceError(f"none of the pairs drawn for {goal} can be read; bring more pairs")
+    return drawn[readable], similarity[readable]
 
 
 def _attack(
