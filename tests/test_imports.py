@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 MATHEMATICS = {"attacks", "margins", "heads"}
 FACES = {"data", "backbones"}
 SHARED = {"errors", "files"}
+JOBS = {"training", "evaluation", "report", "models", "audit", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -22,14 +23,17 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": SHARED,
     "heads": {"margins", "errors"},
     "models": FACES | SHARED,  # recognisers of any origin
+    "faces": {"data"} | SHARED,  # a photograph becomes aligned faces
+    "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
     "audit": {"evaluation", "models"} | MATHEMATICS | FACES | SHARED,
     "report": MATHEMATICS | FACES | SHARED,
+    "recognition": {"faces", "gallery", "models", "evaluation"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
-    "api": {"training", "evaluation", "report", "models", "audit"} | MATHEMATICS | FACES | SHARED,
-    "cli": {"api", "recipes", "training", "evaluation", "report", "models", "audit"} | MATHEMATICS | FACES | SHARED,
+    "api": JOBS | MATHEMATICS | FACES | SHARED,
+    "cli": {"api", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli"},
-    "__init__": {"api", "training", "evaluation", "report", "models", "audit"} | MATHEMATICS | FACES | SHARED,
+    "__init__": {"api"} | JOBS | MATHEMATICS | FACES | SHARED,
 }
 """Package or module directly below ``steadface`` -> what it may import of the others."""
 

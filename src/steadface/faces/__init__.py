@@ -1,0 +1,1 @@
+"""A photograph becomes aligned faces: decoding, detection, alignment, quality."""

@@ -1,0 +1,1 @@
+"""Who is enrolled, kept encrypted in SQLite, and the search among them."""

@@ -1,0 +1,1 @@
+"""A trained recogniser at work: from photographs to answers."""
