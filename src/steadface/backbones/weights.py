@@ -85,6 +85,23 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_state(file, keys=())[1] if file.suffix == ".safetensors" else {}
 
 
+def holds_model(file: Path) -> bool:
+    """Whether `file` is a model that `save_backbone` wrote, and neither a checkpoint nor somebody's state dict."""
+    if file.suffix != ".safetensors" or "architecture" not in read_metadata(file):
+        return False
+    with safe_open(file, framework="pt") as opened:
+        return not any(name.startswith(PREFIX) for name in opened.keys())  # noqa: SIM118, it is no mapping
+
+
+def add_metadata(file: Path, metadata: Mapping[str, Any]) -> None:
+    """Write entries (JSON values) beside the weights of `file`, a model that `save_backbone` wrote; atomically.
+
+    Raises SteadfaceError where the file cannot be read or written.
+    """
+    state, before = _read_safetensors(file, None)
+    write_safetensors(file, state, {**before, **metadata})
+
+
 def find_weights(path: Path) -> Path:
     """The file that `path` stands for: itself, or a run folder's model or newest checkpoint."""
     if path.is_file():

@@ -52,6 +52,7 @@ class OnnxFile:
     half: bool
     opset: int
     digest: str
+    metadata: Mapping[str, str]
 
     def convention(self) -> Convention:
         """What the graph says of the pixels; defaults where it says nothing."""
@@ -96,7 +97,8 @@ def read_onnx(path: Path) -> OnnxFile:
         channels_last=channels_last,
         half=images[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16,
         opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1),
-        digest=_digest(path, constants),
+        metadata={one.key: one.value for one in model.metadata_props},
+        digest=_digest(model, constants),
     )
 
 
@@ -175,9 +177,15 @@ def _layout(path: Path, images: onnx.ValueInfoProto) -> tuple[int | None, tuple[
     raise SteadfaceError(f"{path} takes {given}; a recogniser takes images of 3 colours, (B, 3, H, W) or (B, H, W, 3)")
 
 
-def _digest(path: Path, constants: Mapping[str, Array]) -> str:
-    """SHA-256 of the file and of the weights, which may lie outside it."""
-    whole = hashlib.sha256(path.read_bytes())
+def _digest(model: onnx.ModelProto, constants: Mapping[str, Array]) -> str:
+    """SHA-256 of the graph and of its weights, wherever they lie; what is noted beside them does not count.
+
+    Leaves nothing of the model but its graph: to be called last.
+    """
+    for field in ("metadata_props", "doc_string", "producer_name", "producer_version"):
+        model.ClearField(field)
+    model.graph.ClearField("initializer")
+    whole = hashlib.sha256(model.SerializeToString(deterministic=True))
     for name in sorted(constants):
         whole.update(name.encode())
         whole.update(np.ascontiguousarray(constants[name]).tobytes())

@@ -1,0 +1,234 @@
+"""Thresholds to deploy: which similarity stands for which FMR, from clean images of labelled people, with intervals.
+
+FMR(t) is the share of impostor pairs, all cross pairs of different people, whose similarity is >= t; FNMR(t) the share
+of genuine pairs below it. Pairs that share a person depend on each other, so the intervals come from resampling people,
+not pairs (Bolle, Ratha and Pankanti 2004, "Error analysis of pattern recognition systems: the subsets bootstrap"):
+person p is drawn w_p times, and a pair of p and q then counts w_p w_q times.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steadface.errors import SteadfaceError
+from steadface.evaluation.calibration import count_impostors
+from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
+
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.int64]
+
+GRID: tuple[float, ...] = tuple(float(f"{digit}e-{power}") for power in range(2, 9) for digit in (10, 5, 2))
+"""FMRs that are measured where there are pairs for them: 1e-1, 5e-2, 2e-2, 1e-2, ..."""
+
+MOST_IMAGES = 4096
+"""All cross pairs of so many images are 8.4 million."""
+
+MOST_PER_PERSON = 30
+"""Someone with hundreds of images would otherwise be in most of the pairs."""
+
+TAIL = 2.5
+"""How much more of the impostors' tail than the largest FMR needs is kept, since resampling changes who is in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedPoint:
+    """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval."""
+
+    fmr: float
+    threshold: float
+    threshold_ci: tuple[float, float]
+    fnmr: float
+    fnmr_ci: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """`points` by falling FMR, and the people that they come from; what a model is deployed with."""
+
+    points: tuple[DeployedPoint, ...]
+    people: int
+    images: int
+    genuine_pairs: int
+    impostor_pairs: int
+    seed: int
+
+    @property
+    def lowest_fmr(self) -> float:
+        return self.points[-1].fmr
+
+    def at(self, fmr: float) -> float:
+        """The threshold of `fmr`, linear in log FMR between the measured points.
+
+        Raises `SteadfaceError` for an FMR outside of what was measured.
+        """
+        rates = np.array([point.fmr for point in self.points])
+        if not self.lowest_fmr * (1 - 1e-9) <= fmr <= rates[0] * (1 + 1e-9):
+            raise SteadfaceError(
+                f"FMR {fmr:g} lies outside of what this model is calibrated for, {self.lowest_fmr:g} to {rates[0]:g} "
+                f"({self.people} people, {self.impostor_pairs} impostor pairs); ask for one within, or calibrate with "
+                "more people"
+            )
+        heights = [point.threshold for point in self.points]
+        return float(np.interp(-np.log(fmr), -np.log(rates), heights))
+
+    def rests_on_few_people(self, fmr: float) -> bool:
+        """Whether there are too few pairs of people, of which each has many pairs of images, for that FMR."""
+        return not supports(self.people * (self.people - 1) // 2, fmr)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Thresholds":
+        """Raises KeyError, TypeError or ValueError for what `to_json` did not make."""
+        points = tuple(
+            DeployedPoint(
+                fmr=float(one["fmr"]),
+                threshold=float(one["threshold"]),
+                threshold_ci=(float(one["threshold_ci"][0]), float(one["threshold_ci"][1])),
+                fnmr=float(one["fnmr"]),
+                fnmr_ci=(float(one["fnmr_ci"][0]), float(one["fnmr_ci"][1])),
+            )
+            for one in data["points"]
+        )
+        if not points:
+            raise ValueError("no points")
+        counts = {name: int(data[name]) for name in ("people", "images", "genuine_pairs", "impostor_pairs", "seed")}
+        return cls(points=points, **counts)
+
+
+def measure_thresholds(
+    embeddings: NDArray[np.float32], people: Indices, *, seed: int = 0, resamples: int = 200
+) -> Thresholds:
+    """Thresholds from unit `embeddings` (n, D) of `people` (n,); rows of NaN, unreadable images, are left out.
+
+    Memory grows with n squared: see `images_to_measure`. `seed` resamples. Raises `SteadfaceError` where nobody has two
+    images, or the impostor pairs are too few for any FMR.
+    """
+    rng = np.random.default_rng(seed)
+    used = np.flatnonzero(np.isfinite(embeddings).all(1))
+    names, owner = np.unique(people[used], return_inverse=True)
+    available = count_impostors(owner)
+    rates = np.array([fmr for fmr in GRID if supports(available, fmr)])
+    if not len(rates):
+        raise SteadfaceError(
+            f"{len(used)} images of {len(names)} people make {available} impostor pairs; thresholds need "
+            f"{int(RULE_OF_THREE / GRID[0])} or more: bring more people"
+        )
+    pairs = _Pairs.of(embeddings[used], owner.reshape(-1))
+    if not pairs.genuine.size:
+        raise SteadfaceError("nobody has two readable images, so nothing says how often people are refused")
+    heights = np.array([threshold_at(pairs.impostor, fmr) for fmr in rates])
+    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    threshold_ci = _percentiles(pairs.resampled_thresholds(weights, rates))
+    fnmr, fnmr_ci = pairs.refused(heights, weights)
+    points = [
+        DeployedPoint(
+            fmr=float(rates[place]),
+            threshold=float(heights[place]),
+            threshold_ci=threshold_ci[place],
+            fnmr=float(fnmr[place]),
+            fnmr_ci=fnmr_ci[place],
+        )
+        for place in range(len(rates))
+    ]
+    return Thresholds(
+        points=tuple(points),
+        people=len(names),
+        images=len(used),
+        genuine_pairs=int(pairs.genuine.size),
+        impostor_pairs=available,
+        seed=seed,
+    )
+
+
+def images_to_measure(people: Indices, *, seed: int = 0) -> Indices:
+    """Which images of `people` (n,) to embed, ascending: drawn by `seed`, at most `MOST_PER_PERSON` of each person and
+    `MOST_IMAGES` in all.
+    """
+    rng = np.random.default_rng(seed)
+    mixed = rng.permutation(len(people))
+    order = mixed[np.argsort(people[mixed], kind="stable")]
+    turn = np.arange(len(order)) - np.searchsorted(people[order], people[order])  # 0, 1, ... within a person
+    kept = np.sort(order[turn < MOST_PER_PERSON])
+    return kept if len(kept) <= MOST_IMAGES else np.sort(rng.choice(kept, MOST_IMAGES, replace=False))
+
+
+def most_alike_strangers(
+    embeddings: NDArray[np.float32], people: Indices, *, count: int = 10
+) -> list[tuple[int, int, float]]:
+    """The most similar two images of each of the `count` most similar pairs of people: rows of both, and the cosine.
+
+    From unit `embeddings` (n, D) of `people` (n,); rows of NaN are left out. Worth a look: one person under two names
+    raises every threshold.
+    """
+    used = np.flatnonzero(np.isfinite(embeddings).all(1))
+    similarity = embeddings[used] @ embeddings[used].T
+    similarity[np.tril(np.ones_like(similarity, dtype=bool)) | (people[used][:, None] == people[used])] = -np.inf
+    kept = min(similarity.size, count * MOST_PER_PERSON**2)
+    best = np.argpartition(similarity, similarity.size - kept, axis=None)[similarity.size - kept :]
+    best = best[np.argsort(-similarity.reshape(-1)[best], kind="stable")]
+    found: dict[tuple[int, int], tuple[int, int, float]] = {}
+    for one, other in zip(*np.unravel_index(best, similarity.shape), strict=True):
+        who = (int(people[used[one]]), int(people[used[other]]))
+        if np.isfinite(similarity[one, other]):
+            found.setdefault((min(who), max(who)), (int(used[one]), int(used[other]), float(similarity[one, other])))
+    return list(found.values())[:count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """All pairs of images: `genuine` similarities with their person, `impostor` ones with both people."""
+
+    genuine: NDArray[np.float32]
+    genuine_owner: Indices
+    impostor: NDArray[np.float32]
+    impostor_owners: tuple[Indices, Indices]
+    images: Indices
+    """How many images each person has."""
+
+    @classmethod
+    def of(cls, embeddings: NDArray[np.float32], owner: Indices) -> "_Pairs":
+        similarity = embeddings @ embeddings.T
+        first, second = np.triu_indices(len(owner), k=1)
+        values, same = similarity[first, second], owner[first] == owner[second]
+        return cls(
+            genuine=values[same],
+            genuine_owner=owner[first[same]],
+            impostor=values[~same],
+            impostor_owners=(owner[first[~same]], owner[second[~same]]),
+            images=np.bincount(owner),
+        )
+
+    def resampled_thresholds(self, weights: Indices, rates: Floats) -> Floats:
+        """(R, F): where people count `weights` (R, C) times, the threshold of each of `rates` (F,)."""
+        kept = min(len(self.impostor), int(TAIL * rates[0] * len(self.impostor)) + 1)
+        tail = np.argpartition(self.impostor, len(self.impostor) - kept)[len(self.impostor) - kept :]
+        tail = tail[np.argsort(-self.impostor[tail], kind="stable")]
+        similarity, (one, other) = self.impostor[tail], (owner[tail] for owner in self.impostor_owners)
+        found = np.empty((len(weights), len(rates)))
+        for row, weight in enumerate(weights):
+            accepted = np.cumsum(weight[one] * weight[other])
+            images = weight * self.images
+            total = (images.sum() ** 2 - (images**2).sum()) / 2
+            last = np.searchsorted(accepted, rates * total, side="right").clip(max=len(tail) - 1)
+            found[row] = similarity[last]
+        return found
+
+    def refused(self, heights: Floats, weights: Indices) -> tuple[Floats, list[tuple[float, float]]]:
+        """FNMR at each of `heights` (F,), and its interval."""
+        people = weights.shape[1]
+        below = [np.bincount(self.genuine_owner, self.genuine < height, people) for height in heights]
+        missed, trials = np.stack(below, axis=1), np.bincount(self.genuine_owner, minlength=people)
+        with np.errstate(invalid="ignore"):  # a resample may hold nobody who has two images
+            resampled = (weights @ missed) / (weights @ trials)[:, None]
+        return missed.sum(0) / trials.sum(), _percentiles(resampled)
+
+
+def _percentiles(resampled: Floats) -> list[tuple[float, float]]:
+    """The central 95 % of each column (R, F)."""
+    low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
+    return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]

@@ -1,0 +1,117 @@
+"""Thresholds to deploy: exact on pairs that can be counted, with intervals that hold what they promise."""
+
+import numpy as np
+import pytest
+
+from steadface.errors import SteadfaceError
+from steadface.evaluation.calibration import cross_similarities
+from steadface.evaluation.thresholds import (
+    MOST_PER_PERSON,
+    Thresholds,
+    images_to_measure,
+    measure_thresholds,
+    most_alike_strangers,
+)
+
+
+def people_of(count, images, *, noise=0.8, size=16, seed=0):
+    rng = np.random.default_rng(seed)
+    people = np.repeat(np.arange(count), images)
+    rows = rng.normal(size=(count, size))[people] + noise * rng.normal(size=(len(people), size))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), people
+
+
+@pytest.fixture(scope="module")
+def measured():
+    embeddings, people = people_of(40, 6)
+    return measure_thresholds(embeddings, people), cross_similarities(embeddings, people)
+
+
+def test_each_threshold_accepts_just_the_share_of_impostors_that_it_stands_for(measured):
+    thresholds, pairs = measured
+    assert thresholds.impostor_pairs == len(pairs.impostor) == 40 * 39 // 2 * 36
+    for point in thresholds.points:
+        accepted = np.mean(pairs.impostor >= point.threshold)
+        assert accepted <= point.fmr
+        assert accepted > point.fmr - 2 / len(pairs.impostor)
+        assert point.fnmr == pytest.approx(np.mean(pairs.genuine < point.threshold))
+
+
+def test_intervals_surround_their_figures_and_widen_where_impostors_are_few(measured):
+    points = measured[0].points
+    for point in points:
+        assert point.threshold_ci[0] <= point.threshold <= point.threshold_ci[1]
+        assert point.fnmr_ci[0] <= point.fnmr <= point.fnmr_ci[1]
+    widths = [high - low for low, high in (point.threshold_ci for point in points)]
+    assert widths[-1] > 1.5 * widths[0]
+
+
+def test_intervals_hold_the_true_threshold_about_as_often_as_they_say():
+    true = {point.fmr: point.threshold for point in measure_thresholds(*people_of(400, 3, seed=99)).points}
+    held = 0
+    for seed in range(20):
+        (point,) = [one for one in measure_thresholds(*people_of(40, 3, seed=seed)).points if one.fmr == 0.05]
+        held += point.threshold_ci[0] <= true[0.05] <= point.threshold_ci[1]
+    assert held >= 16
+
+
+def test_between_measured_rates_thresholds_lie_on_a_line_in_the_logarithm(measured):
+    thresholds = measured[0]
+    one, other = thresholds.at(1e-1), thresholds.at(5e-2)
+    middle = thresholds.at((1e-1 * 5e-2) ** 0.5)
+    assert middle == pytest.approx((one + other) / 2)
+    assert thresholds.at(1e-2) == next(point.threshold for point in thresholds.points if point.fmr == 1e-2)
+
+
+@pytest.mark.parametrize("fmr", [0.5, 1e-6, 0.0, -1.0, float("nan")])
+def test_no_threshold_is_made_up_outside_of_what_was_measured(measured, fmr):
+    with pytest.raises(SteadfaceError, match=r"calibrated for, .* to 0\.1 \(40 people, 28080 impostor pairs\)"):
+        measured[0].at(fmr)
+
+
+def test_few_people_with_many_images_do_not_pass_for_many_people(measured):
+    thresholds = measured[0]  # 780 pairs of people
+    assert thresholds.lowest_fmr < 1e-3
+    assert thresholds.rests_on_few_people(1e-3)
+    assert not thresholds.rests_on_few_people(1e-2)
+
+
+def test_it_can_be_written_down(measured):
+    assert Thresholds.from_json(measured[0].to_json()) == measured[0]
+    with pytest.raises(ValueError, match="no points"):
+        Thresholds.from_json({**measured[0].to_json(), "points": []})
+
+
+def test_unreadable_images_are_left_out():
+    embeddings, people = people_of(20, 4)
+    whole = measure_thresholds(embeddings, people)
+    holed = np.concatenate([embeddings, np.full((3, 16), np.nan, dtype=np.float32)])
+    assert measure_thresholds(holed, np.concatenate([people, [0, 1, 20]])) == whole
+
+
+def test_too_few_people_are_refused():
+    embeddings, people = people_of(3, 2)
+    with pytest.raises(SteadfaceError, match="6 images of 3 people make 12 impostor pairs"):
+        measure_thresholds(embeddings, people)
+    with pytest.raises(SteadfaceError, match="nobody has two"):
+        measure_thresholds(*people_of(20, 1))
+
+
+def test_nobody_is_drawn_more_often_than_others_with_many_images():
+    people = np.repeat([0, 1, 2], [500, 40, 7])
+    chosen = images_to_measure(people, seed=1)
+    assert np.bincount(people[chosen]).tolist() == [MOST_PER_PERSON, MOST_PER_PERSON, 7]
+    assert np.array_equal(chosen, np.unique(chosen))
+    assert not np.array_equal(chosen, images_to_measure(people, seed=2))
+
+
+def test_one_person_under_two_names_is_found():
+    embeddings, people = people_of(30, 4, noise=0.3)
+    renamed = people.copy()
+    renamed[[0, 1]] = 77
+    (first, second, similarity), *others = most_alike_strangers(embeddings, renamed)
+    assert {int(renamed[first]), int(renamed[second])} == {0, 77}
+    assert similarity == pytest.approx(float(embeddings[first] @ embeddings[second]), abs=1e-6)
+    assert similarity > 1.1 * others[0][2]
+    named = [frozenset((int(renamed[one]), int(renamed[other]))) for one, other, _ in others]
+    assert len(set(named)) == len(named)
