@@ -4,6 +4,7 @@ A run folder holds what it takes to repeat and to judge a run; ``judge`` and ``r
 """
 
 import json
+import logging
 import platform
 import shlex
 import sys
@@ -22,14 +23,18 @@ from steadface.audit.compare import compare_audits
 from steadface.audit.probing import probing_faces
 from steadface.audit.request import Request
 from steadface.audit.run import finish_audit, run_audit
-from steadface.backbones import load_backbone, read_metadata
+from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
+from steadface.data.faces import FaceSource
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
+from steadface.evaluation.embedding import Progress
 from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.robustness import AttackPlan
-from steadface.models import OpenedRecogniser
+from steadface.models import ChannelOrder, OpenedRecogniser, open_recogniser
 from steadface.models import with_known_convention as probed
+from steadface.recognition.calibration import Calibrated, calibrated
+from steadface.recognition.contract import read_contract, store_contract
 from steadface.report.arm import Arm
 from steadface.report.audit_comparison import write_comparison
 from steadface.report.audit_page import write_audit
@@ -43,13 +48,16 @@ from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe
 from steadface.training.runfolder import comparable, holds_run, read_run_recipe
 
+logger = logging.getLogger(__name__)
+
 
 def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
     """Trains a recipe in its ``run.out``, on the faces it names unless they are open already.
 
-    Raises SteadfaceError where the folder already holds a run; see ``resume``.
+    A finished model carries its contract, with thresholds from the people held out, if they are enough for any. Raises
+    SteadfaceError where the folder already holds a run; see ``resume``.
     """
-    return TrainingRun.start(recipe, faces).train(observe)
+    return _under_contract(TrainingRun.start(recipe, faces), observe)
 
 
 def resume(folder: Path, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
@@ -57,7 +65,74 @@ def resume(folder: Path, *, faces: Faces | None = None, observe: Observe | None 
 
     A finished run is left as it is. Raises SteadfaceError where recipe or faces have changed since.
     """
-    return TrainingRun.resume(folder, faces).train(observe)
+    return _under_contract(TrainingRun.resume(folder, faces), observe)
+
+
+def _under_contract(run: TrainingRun, observe: Observe | None) -> Outcome:
+    """Trains; then calibrates a finished model on the people held out, where that has not been done."""
+    outcome = run.train(observe)
+    held_out = run.faces.validation
+    if not outcome.finished or held_out is None or read_contract(outcome.folder) is not None:
+        return outcome
+    try:
+        found = calibrated(
+            open_recogniser(outcome.folder),
+            held_out,
+            seed=run.recipe.run.seed,
+            device=resolve_device(run.recipe.run.device),
+        )
+        store_contract(outcome.folder, found.contract)
+    except SteadfaceError as error:
+        logger.warning("the model has no thresholds: %s", error)
+    return outcome
+
+
+def calibrate(
+    model: Path,
+    faces: FaceSource,
+    *,
+    out: Path | None = None,
+    mirror: bool = False,
+    image_size: tuple[int, int] | None = None,
+    pixel_range: str | None = None,
+    channel_order: ChannelOrder | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Calibrated, Path]:
+    """Measures which similarity stands for which FMR on ``faces``, and stores that with the model; also returns where.
+
+    ``faces`` are aligned, of people whom the model was not trained on. What nobody states of the model's pixels comes
+    from an earlier contract, or is probed on the faces. ``out`` is a new file of ours for weights and contract. Raises
+    SteadfaceError before any work for a model or a file that cannot be, and where the people are too few.
+    """
+    before = read_contract(model)
+    known = None if before is None else before.convention
+    opened = open_recogniser(
+        model,
+        image_size=image_size or (None if known is None else known.size),
+        pixel_range=pixel_range or (None if known is None else known.pixel_range),
+        channel_order=channel_order or (None if known is None else known.channel_order),
+    )
+    _check_out(out, opened)
+    opened = with_known_convention(opened, pairs_from_labels(faces, seed=seed), seed=seed)
+    found = calibrated(opened, faces, mirror=mirror, seed=seed, progress=progress)
+    if out is None:
+        return found, store_contract(model, found.contract)
+    assert isinstance(opened.network, Backbone)
+    save_backbone(out, opened.network, {"contract": found.contract.to_json()})
+    return found, out
+
+
+def _check_out(out: Path | None, opened: OpenedRecogniser) -> None:
+    if out is None:
+        return
+    if out.suffix != ".safetensors" or out.exists():
+        raise SteadfaceError(f"--out {out} must be a new .safetensors file")
+    if not isinstance(opened.network, Backbone):
+        raise SteadfaceError(
+            f"{opened.name} cannot be written as .safetensors, which holds MobileFaceNet and IResNet of RGB images; "
+            "leave --out away, and the contract is stored with the model"
+        )
 
 
 def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
