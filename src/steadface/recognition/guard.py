@@ -16,16 +16,18 @@ a robust model.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from steadface.data.faces import Image
+from steadface.data.faces import Image, decode_image
 from steadface.errors import SteadfaceError
 from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
 from steadface.files import write_atomically
@@ -59,7 +61,7 @@ class Views:
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
             raise SteadfaceError(f"views of JPEG quality {self.quality}: give two of 1 to 100, the lower one first")
 
-    def draw(self, rng: np.random.Generator) -> "View":
+    def draw(self, rng: Generator) -> "View":
         across, down = rng.uniform(-self.shift, self.shift, 2)
         return View(
             across=float(across),
@@ -94,8 +96,7 @@ class View:
 def as_jpeg(face: Image, quality: int) -> Image:
     """What is left of a face (H, W, 3) in a JPEG file of that quality."""
     _, encoded = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded: Image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
-    return decoded
+    return decode_image(encoded.tobytes(), "a view")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ class Guard:
         faces: Faces,
         references: Embeddings | None = None,
         *,
-        rng: np.random.Generator | None = None,
+        rng: Generator | None = None,
     ) -> Look:
         """A look at faces (B, H, W, 3), compared with unit `references` (B, D) if they are given; costs `views.count`
         embeddings of each beside its own.
@@ -152,16 +153,14 @@ class Guard:
         faces: Faces,
         references: Embeddings | None = None,
         *,
-        rng: np.random.Generator | None = None,
+        rng: Generator | None = None,
     ) -> Scores:
         """(B,) disagreement of faces (B, H, W, 3) with their views."""
         if not len(faces):
             return np.empty(0, dtype=np.float32)
         return disagreement(*self.embedded(embed, faces, rng=rng), references)
 
-    def embedded(
-        self, embed: Embed, faces: Faces, *, rng: np.random.Generator | None = None
-    ) -> tuple[Embeddings, Embeddings]:
+    def embedded(self, embed: Embed, faces: Faces, *, rng: Generator | None = None) -> tuple[Embeddings, Embeddings]:
         """Embeddings (B, D) of faces as they are, and the mean of those of their views, each face seen in its own."""
         rng = np.random.default_rng() if rng is None else rng
         views = np.stack([self.views.draw(rng)(face) for _ in range(self.views.count) for face in faces])
@@ -172,12 +171,13 @@ class Guard:
         return {"views": asdict(self.views), "limits": None if self.limits is None else asdict(self.limits)}
 
     @classmethod
-    def from_json(cls, data: Any) -> "Guard":
+    def from_json(cls, data: Mapping[str, Any]) -> "Guard":
         """Raises SteadfaceError for what `to_json` did not make."""
         try:
-            views = {name: tuple(one) if isinstance(one, list) else one for name, one in data["views"].items()}
+            ranges = {name: tuple(value) for name, value in data["views"].items() if isinstance(value, list)}
             limits = data["limits"]
-            return cls(views=Views(**views), limits=None if limits is None else Limits(**limits))
+            views = Views(**{**data["views"], **ranges})
+            return cls(views=views, limits=None if limits is None else Limits(**limits))
         except (KeyError, TypeError, AttributeError) as error:
             raise SteadfaceError(f"this is no guard ({type(error).__name__}: {error}); calibrate one anew") from error
 
@@ -201,10 +201,10 @@ def calibrate(
     *,
     model: str,
     rate: float = 1e-2,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Guard:
-    """`guard` with limits that flag a share of at most `rate` of clean faces (n, H, W, 3), each compared with `references`
-    (n, D): unit templates of the people they show, from other images, of people who are not judged later.
+    """`guard` with limits that flag a share of at most `rate` of clean faces (n, H, W, 3), each compared with one of
+    `references` (n, D): unit templates of the people they show, from other images, of people who are not judged later.
 
     `model` is the fingerprint of the recogniser behind `embed`. Raises SteadfaceError for a rate that is none, and for
     fewer faces than it takes (300 for 1e-2, by the rule of three).
@@ -213,7 +213,7 @@ def calibrate(
         raise SteadfaceError(f"false-alarm rate {rate} is not between 0 and 1; ask for e.g. 1e-2")
     if not supports(len(faces), rate):
         raise SteadfaceError(
-            f"a false-alarm rate of {rate:g} takes {int(np.ceil(RULE_OF_THREE / rate - 1e-9))} clean faces, and there are "
+            f"a false-alarm rate of {rate:g} takes {ceil(RULE_OF_THREE / rate - 1e-9)} clean faces, and there are "
             f"{len(faces)}; ask for a higher rate or bring more faces"
         )
     plain, seen = guard.embedded(embed, faces, rng=rng)
@@ -240,7 +240,7 @@ def read_guard(path: Path, *, model: str) -> Guard:
         raise SteadfaceError(f"{path} is no guard that can be read ({error}); calibrate one anew") from error
     if guard.limits is not None and guard.limits.model != model:
         raise SteadfaceError(
-            f"{path} was calibrated for another model ({guard.limits.model[:12]}, this is {model[:12]}); calibrate a guard "
-            "for this one"
+            f"{path} was calibrated for another model ({guard.limits.model[:12]}, this is {model[:12]}); calibrate a "
+            "guard for this one"
         )
     return guard
