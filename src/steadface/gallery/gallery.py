@@ -1,0 +1,348 @@
+"""A gallery: who is enrolled, kept where nothing is lost, and the search among them.
+
+    with Gallery.create(path, model=identity) as gallery:
+        gallery.enroll("Ada", vectors, consent="form of 2031-05-02", expires=when)
+        gallery.search(probes, k=5)
+
+What is returned from `enroll` or `remove` is on the disk. Any number of threads and processes may use one gallery at
+once: one writes at a time, nobody waits to search, and a search sees all that was committed before it began.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypedDict, Unpack
+
+from numpy.typing import ArrayLike
+
+from steadface.errors import SteadfaceError
+from steadface.gallery import changes, checking, portable, records
+from steadface.gallery.changes import Desk, Enrollee, Enrolment
+from steadface.gallery.follower import Follower
+from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.index import FlatIndex, VectorIndex
+from steadface.gallery.journal import Verification
+from steadface.gallery.keys import Key, given_key, keys_folder, new_key, read_key, write_key
+from steadface.gallery.people import Person, checked_vectors
+from steadface.gallery.store import TIMEOUT, Header, Store, create_file, read_header
+from steadface.gallery.vault import Vault, stamp
+
+
+class Options(TypedDict, total=False):
+    """How a gallery is used: `index` makes an empty index for a dimension; with `log_searches` the log tells of each
+    search whom it found first; `timeout` is how long, in seconds, to wait for another process that writes; `clock`
+    tells the time (UTC).
+    """
+
+    index: Callable[[int], VectorIndex]
+    log_searches: bool
+    timeout: float
+    clock: Callable[[], datetime]
+
+
+def utc() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Somebody found, the cosine to the most similar of their templates, and which that is."""
+
+    person: Person
+    similarity: float
+    template: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a gallery says of itself: `size` in bytes, `head` the hash of the last entry of the log."""
+
+    id: str
+    created: str
+    model: ModelIdentity
+    key: str
+    people: int
+    templates: int
+    size: int
+    head: str
+
+
+class Gallery:
+    """Made by `Gallery.create` or `Gallery.open`; a context manager."""
+
+    def __init__(
+        self, path: Path, key: Key | Path | None, model: ModelIdentity | None, **options: Unpack[Options]
+    ) -> None:
+        self.path = path
+        self._index = options.get("index", FlatIndex)
+        self._log_searches = options.get("log_searches", False)
+        self._now = options.get("clock", utc)
+        timeout = options.get("timeout", TIMEOUT)
+        self._reader = Store(path, timeout=timeout)
+        try:
+            with self._reader.reading() as connection:
+                header = read_header(connection)
+                checking.check_model(header, model, path)
+                self._vault = checking.unlocked(header, key, path)
+            self.model = header.model
+            self._follower = Follower(self._index(self.model.dimension))
+            self._writer = Store(path, timeout=timeout)
+        except BaseException:
+            self._reader.close()
+            raise
+
+    @classmethod
+    def create(
+        cls, path: Path, *, model: ModelIdentity, key: Key | Path | None = None, **options: Unpack[Options]
+    ) -> Self:
+        """An empty gallery for templates of `model`. Where neither `key` nor the environment gives a key, a random one
+        is written into the user's configuration: `key.source` tells where, and without it the gallery is lost.
+
+        Raises `SteadfaceError` where there is a file already.
+        """
+        if path.exists():
+            raise SteadfaceError(f"there is a file at {path} already; name another, or remove it first")
+        identity, now = secrets.token_hex(16), options.get("clock", utc)()
+        given = read_key(key) if isinstance(key, Path) else key or given_key()
+        chosen = given or write_key(keys_folder() / f"{identity}.key")
+        vault = Vault.new(identity, chosen)
+        header = Header(id=identity, created=stamp(now), model=model, key=chosen.id, secret=vault.wrapped(), owed=False)
+        try:
+            create_file(path, header, vault.log_key, now)
+        except BaseException:
+            if given is None:
+                Path(chosen.source).unlink()
+            raise
+        return cls(path, chosen, model, **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        key: Key | Path | None = None,
+        model: ModelIdentity | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """The gallery at `path`; its key is looked for in the environment and the user's configuration if not given.
+
+        Raises `SteadfaceError` for what is no gallery, another key, or a gallery of another model than `model`, where
+        that is given.
+        """
+        return cls(path, key, model, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    @property
+    def key(self) -> Key:
+        return self._vault.key
+
+    def __len__(self) -> int:
+        """The number of people, expired ones included."""
+        with self._looking() as connection:
+            return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+
+    def info(self) -> Info:
+        with self._looking() as connection:
+            header = read_header(connection)
+            people, templates = connection.execute(
+                "SELECT (SELECT count(*) FROM people), (SELECT count(*) FROM templates)"
+            ).fetchone()
+            (head,) = connection.execute("SELECT hash FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
+        return Info(
+            id=header.id,
+            created=header.created,
+            model=header.model,
+            key=header.key,
+            people=people,
+            templates=templates,
+            size=self.path.stat().st_size,
+            head=head.hex(),
+        )
+
+    def people(self) -> list[Person]:
+        """Everybody, expired or not, in the order in which they were enrolled."""
+        with self._looking() as connection:
+            return list(records.all_people(connection, self._vault))
+
+    def person(self, name: str) -> Person:
+        """Raises `SteadfaceError` for a name that is not enrolled."""
+        with self._looking() as connection:
+            return self._desk(connection).known(name)
+
+    def enroll(
+        self,
+        person: str,
+        vectors: ArrayLike,
+        *,
+        consent: str | None = None,
+        expires: datetime | None = None,
+        notes: str | None = None,
+    ) -> Enrolment:
+        """Adds unit `vectors` (n, D) to `person`, who is new or enrolled already: all of them or none.
+
+        Raises `SteadfaceError` for what are no templates of the gallery's model, and somebody whose consent expired.
+        """
+        return self.enroll_many(
+            [Enrollee(name=person, vectors=vectors, consent=consent, expires=expires, notes=notes)]
+        )[0]
+
+    def enroll_many(self, enrollees: Iterable[Enrollee]) -> list[Enrolment]:
+        """Many people in one transaction: everybody or nobody. Raises `SteadfaceError` as `enroll` does."""
+        model, now = self.model, self._now()
+        checked = [changes.checked(enrollee, model, now) for enrollee in enrollees]
+        with self._changing(model) as desk:
+            return [changes.enroll(desk, enrollee) for enrollee in checked]
+
+    def remove(self, name: str) -> Person:
+        """Removes a person; once this returns, nothing of them is left in the file but their random id in the log.
+
+        Raises `SteadfaceError` for a name that is not enrolled.
+        """
+        with self._changing() as desk:
+            person = desk.known(name)
+            sealed = changes.delete(desk, person, "remove")
+        self._writer.scrub(sealed)
+        return person
+
+    def expire(self) -> list[Person]:
+        """Removes everybody whose consent has expired, as `remove` does, and says whom."""
+        with self._changing() as desk:
+            expired = records.expired_people(desk.connection, desk.vault, desk.now)
+            sealed = [row for person in expired for row in changes.delete(desk, person, "expire")]
+        if expired:
+            self._writer.scrub(sealed)
+        return expired
+
+    def search(self, vectors: ArrayLike, k: int = 1) -> list[list[Candidate]]:
+        """For each of the unit `vectors` (B, D) the `k` most similar people, most similar first, each with the best of
+        their templates; fewer where there are fewer. Nobody whose consent has expired is found.
+        """
+        model = self.model
+        probes = checked_vectors(vectors, model, "the search")
+        if k < 1:
+            raise SteadfaceError(f"a search for {k} people finds nobody; ask for 1 or more")
+        while True:
+            with self._looking(model) as connection:
+                self._follower.catch_up(connection, self._vault, self._now())
+                follower = self._follower
+            found = follower.search(probes, k)
+            with self._looking() as connection:
+                numbers = {number for one in found for number, _, _ in one}
+                people = records.people_numbered(connection, self._vault, numbers)
+            if len(people) == len(numbers):  # else somebody was removed meanwhile
+                break
+        if self._log_searches:
+            with self._changing() as desk:
+                desk.log("search", k=k, best=[people[one[0][0]].id if one else None for one in found])
+        return [
+            [Candidate(person=people[number], similarity=cosine, template=key) for number, cosine, key in one]
+            for one in found
+        ]
+
+    def rotate(self, key: Key | Path | None = None) -> Key:
+        """Seals everything with another key, of which the old one opens nothing then; a random one, written into the
+        user's configuration, where none is given. Until this returns either key may be the gallery's: keep both.
+        """
+        new = read_key(key) if isinstance(key, Path) else key or self._new_key()
+        if new.id == self.key.id:
+            raise SteadfaceError(f"{new.source} holds the gallery's present key; give another")
+        vault = self._vault.rekeyed(new)
+        with self._reader.lock, self._writer.lock:  # no thread uses the old key meanwhile
+            with self._changing() as desk:
+                changes.rotate(desk, vault)
+            self._vault = vault
+        self._writer.scrub()
+        return new
+
+    def re_embed(
+        self, model: ModelIdentity, vectors: Mapping[str, ArrayLike], *, drop_missing: bool = False
+    ) -> tuple[list[Enrolment], list[Person]]:
+        """Makes this a gallery of another model: everybody's templates give way to unit `vectors` (n, D) by name.
+
+        Returns the new enrolments and who was dropped. Raises `SteadfaceError`, and changes nothing, where somebody
+        has no vectors, unless they are to be dropped.
+        """
+        with self._reader.lock, self._writer.lock:
+            with self._changing() as desk:
+                done = changes.re_embed(desk, model, vectors, drop_missing=drop_missing)
+            self.model, self._follower = model, Follower(self._index(model.dimension))
+        self._writer.scrub()
+        return done
+
+    def verify_log(self, *, head: str | None = None) -> Verification:
+        """Checks the log, from its first entry on, by itself, against the rows, and against a `head` noted earlier."""
+        with self._looking() as connection:
+            return checking.verify_log(connection, self._vault, self.path, head)
+
+    def backup(self, target: Path) -> None:
+        """Copies the gallery, while it is in use, into one file that the same key opens."""
+        self._reader.backup(target)
+
+    def export(self, target: Path, *, key: Key | None = None, plain: bool = False) -> int:
+        """Writes Parquet: who is enrolled, and with `key` also templates sealed with it, or with `plain` as plain
+        vectors (see `steadface.gallery.portable`). Returns the number of rows.
+        """
+        with self._changing() as desk:
+            table = portable.exported(desk, self.model, key=key, plain=plain)
+            desk.log("export", kind=portable.kind_of(key, plain), rows=table.num_rows)
+        portable.write(target, table)
+        return int(table.num_rows)
+
+    def import_(self, source: Path, *, key: Key | None = None) -> portable.Imported:
+        """Enrols the people of a Parquet file that `export` wrote: everybody or nobody.
+
+        Raises `SteadfaceError` for a file that is broken, of another model or sealed with another key, and for people
+        who are enrolled already.
+        """
+        model = self.model
+        brought = portable.read(source, model, key=key, now=self._now())
+        with self._changing(model) as desk:
+            portable.refuse_known(desk, brought, source)
+            enrolled = [changes.enroll(desk, enrollee) for enrollee in brought.enrollees]
+            desk.log("import", people=len(enrolled))
+        return brought
+
+    def _new_key(self) -> Key:
+        """Beside the one that it takes the place of, since a backup may still need that."""
+        key = new_key()
+        return write_key(keys_folder() / f"{self._vault.gallery}.{key.id}.key", key)
+
+    @contextmanager
+    def _looking(self, model: ModelIdentity | None = None) -> Iterator[sqlite3.Connection]:
+        """One state of the gallery; raises `SteadfaceError` where the key or the model is not what it was, the model
+        when vectors of `model` were made for it, or when the gallery was opened.
+        """
+        with self._reader.reading() as connection:
+            checking.check_current(read_header(connection), self._vault, model or self.model, self.path)
+            yield connection
+
+    @contextmanager
+    def _changing(self, model: ModelIdentity | None = None) -> Iterator[Desk]:
+        """A change, on the disk once this returns; with what an interrupted deletion still owed. Raises as `_looking`
+        does.
+        """
+        with self._writer.writing() as connection:
+            header = read_header(connection)
+            checking.check_current(header, self._vault, model or self.model, self.path)
+            yield self._desk(connection)
+        if header.owed:
+            self._writer.scrub()
+
+    def _desk(self, connection: sqlite3.Connection) -> Desk:
+        return Desk(connection=connection, vault=self._vault, now=self._now())

@@ -1,0 +1,216 @@
+"""The audit log: what was done to a gallery, in entries of which each carries the keyed hash of the one before.
+
+    hash_i = HMAC-SHA-256(log key, (i, time, event, person, details, hash_{i-1}))        hash_0 = 0
+
+An entry is written in the transaction of what it reports. It names people by their random ids, and holds neither names
+nor vectors, so that it may stay when a person is removed. Whoever can write to the file but lacks the key can change no
+entry unseen, nor add one; that entries were cut off at the end shows against a head noted earlier, and against the
+rows, since `added` and `removed` name templates by number. Searching follows the same two to keep its index in step.
+"""
+
+import hashlib
+import hmac
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from steadface.gallery.vault import stamp
+
+SCHEMA = """
+CREATE TABLE journal (
+    sequence INTEGER PRIMARY KEY,
+    time TEXT NOT NULL,
+    event TEXT NOT NULL,
+    person TEXT,
+    details TEXT NOT NULL,
+    previous BLOB NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+"""
+ORIGIN = bytes(32)
+SHOWN = 5
+
+Ranges = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the log; `details` is JSON as it was written, `person` a random id."""
+
+    sequence: int
+    time: str
+    event: str
+    person: str | None
+    details: str
+    previous: bytes
+    hash: bytes
+
+    def expected(self, log_key: bytes) -> bytes:
+        content = [self.sequence, self.time, self.event, self.person, self.details, self.previous.hex()]
+        return hmac.new(log_key, json.dumps(content).encode(), hashlib.sha256).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is wrong with the log, at which entry (None: with the whole)."""
+
+    sequence: int | None
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The number of `entries`, the hash of the last, and what is wrong."""
+
+    entries: int
+    head: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def intact(self) -> bool:
+        return not self.findings
+
+
+def append(
+    connection: sqlite3.Connection,
+    log_key: bytes,
+    event: str,
+    *,
+    now: datetime,
+    person: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Adds an entry, in the transaction that is open."""
+    last = connection.execute("SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
+    sequence, previous = last or (0, ORIGIN)
+    entry = Entry(
+        sequence=sequence + 1,
+        time=stamp(now),
+        event=event,
+        person=person,
+        details=json.dumps(details or {}),
+        previous=previous,
+        hash=b"",
+    )
+    row = vars(entry) | {"hash": entry.expected(log_key)}
+    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(row.values()))
+
+
+def entries(connection: sqlite3.Connection, after: int = 0) -> Iterator[Entry]:
+    """Those behind the one with that sequence number."""
+    rows = connection.execute("SELECT * FROM journal WHERE sequence > ? ORDER BY sequence", (after,))
+    for sequence, time, event, person, details, previous, digest in rows:
+        yield Entry(
+            sequence=sequence,
+            time=time,
+            event=event,
+            person=person,
+            details=details,
+            previous=previous,
+            hash=digest,
+        )
+
+
+def last_sequence(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(sequence), 0) FROM journal").fetchone()[0])
+
+
+def verify(
+    log: Iterable[Entry], log_key: bytes, *, templates: Mapping[int, str], people: set[str], head: str | None = None
+) -> Verification:
+    """Checks the chain; that it reached `head` (hex), a hash noted earlier; and that it leads to the rows there are:
+    `templates` (number to the person's id) and `people` (ids).
+    """
+    findings: list[Finding] = []
+    left: dict[int, str] = {}
+    known: set[str] = set()
+    last, seen, count = (0, ORIGIN), head is None, 0
+    for entry in log:
+        count += 1
+        findings += _broken(entry, last, log_key)
+        _follow(entry, left, known)
+        last = (entry.sequence, entry.hash)
+        seen = seen or entry.hash.hex() == head
+    if not count:
+        findings.append(Finding(sequence=None, what="the log is empty: all of its entries were removed"))
+    if not seen:
+        findings.append(
+            Finding(sequence=None, what=f"no entry has the hash {head}: entries were cut off at the end, or replaced")
+        )
+    findings += _differences("people", known, people)
+    findings += _differences("templates", set(left.items()), set(templates.items()))
+    return Verification(entries=count, head=last[1].hex(), findings=tuple(findings))
+
+
+def _broken(entry: Entry, last: tuple[int, bytes], log_key: bytes) -> Iterator[Finding]:
+    """What is wrong with an entry that follows the one of that sequence number and hash."""
+    sequence, digest = last
+    if entry.sequence > sequence + 1:
+        gone = _those(sequence + 1, entry.sequence - 1)
+        yield Finding(sequence=sequence + 1, what=f"{gone} removed")
+    elif entry.previous != digest:
+        yield Finding(
+            sequence=entry.sequence,
+            what=f"entry {entry.sequence} does not follow the one before it: one of them was replaced or moved",
+        )
+    if not hmac.compare_digest(entry.hash, entry.expected(log_key)):
+        yield Finding(
+            sequence=entry.sequence, what=f"entry {entry.sequence} ({entry.event}) was edited, moved or forged"
+        )
+
+
+def _those(first: int, last: int) -> str:
+    return f"entry {first} was" if first == last else f"entries {first} to {last} were"
+
+
+def _follow(entry: Entry, templates: dict[int, str], people: set[str]) -> None:
+    """What an entry does to the rows; one that was tampered with may hold anything."""
+    try:
+        details = json.loads(entry.details)
+        for number in numbers(details.get("removed", [])):
+            templates.pop(number, None)
+        if entry.person is not None:
+            templates.update(dict.fromkeys(numbers(details.get("added", [])), entry.person))
+            (people.discard if details.get("gone") else people.add)(entry.person)
+    except (ValueError, TypeError, AttributeError):
+        return
+
+
+def _differences(what: str, logged: set[Any], there: set[Any]) -> Iterator[Finding]:
+    if lost := logged - there:
+        yield Finding(
+            sequence=None,
+            what=f"{len(lost)} {what} of the log are not in the gallery ({_named(lost)}): rows were removed by other "
+            "means, or the entries that removed them were",
+        )
+    if found := there - logged:
+        yield Finding(
+            sequence=None,
+            what=f"{len(found)} {what} of the gallery are not in the log ({_named(found)}): rows were added by other "
+            "means, or the entries that added them were removed",
+        )
+
+
+def _named(some: set[Any]) -> str:
+    named = [str(one[0] if isinstance(one, tuple) else one) for one in sorted(some)[:SHOWN]]
+    return ", ".join([*named, "..."] if len(some) > SHOWN else named)
+
+
+def ranges(ordered: Iterable[int]) -> Ranges:
+    """Ascending numbers as first and last of each run."""
+    found: Ranges = []
+    for number in ordered:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def numbers(runs: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """What `ranges` were made of."""
+    for first, last in runs:
+        yield from range(first, last + 1)

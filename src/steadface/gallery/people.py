@@ -1,0 +1,96 @@
+"""Who is enrolled: names, consent and its expiry, and the unit vectors that stand for a person."""
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steadface.errors import SteadfaceError
+from steadface.gallery.identity import ModelIdentity
+
+Vectors = NDArray[np.float32]
+
+UNIT = 1e-3
+"""How far from 1 the length of a template may be."""
+LONGEST = 200
+"""Characters of a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Somebody enrolled. `id` is random and outlives the name in the log; `number` is that of the row. Times are UTC;
+    `templates` counts them.
+    """
+
+    id: str
+    name: str
+    created: datetime
+    expires: datetime | None
+    consent: str | None
+    notes: str | None
+    templates: int
+    number: int
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires is not None and self.expires <= now
+
+
+def checked_name(name: str) -> str:
+    """The name in Unicode's composed form, so that names that look alike are one. Raises `SteadfaceError`."""
+    name = unicodedata.normalize("NFC", name)
+    if not name or name != name.strip() or len(name) > LONGEST or any(unicodedata.category(c)[0] == "C" for c in name):
+        raise SteadfaceError(
+            f"{name!r} is no name for a person: it takes 1 to {LONGEST} characters, none of them a control character, "
+            "and no space around them"
+        )
+    return name
+
+
+def checked_expiry(expires: datetime | None, now: datetime, name: str) -> datetime | None:
+    """In UTC. Raises `SteadfaceError` for a time without its zone, or one that has passed."""
+    if expires is None:
+        return None
+    if expires.tzinfo is None:
+        raise SteadfaceError(f"the expiry {expires} of {name} names no time zone; give one, e.g. {expires}+00:00")
+    if expires <= now:
+        raise SteadfaceError(f"the expiry {expires} of {name} has passed (it is {now:%Y-%m-%d %H:%M} UTC)")
+    return expires.astimezone(UTC)
+
+
+def parse_expiry(text: str) -> datetime:
+    """`2031-12-31`, to the end of that day in UTC, or a time with its zone, `2031-12-31T18:00+01:00`.
+
+    Raises `SteadfaceError` for anything else.
+    """
+    try:
+        if len(text) == len("2031-12-31"):
+            return datetime.combine(date.fromisoformat(text), time.max, UTC)
+        expires = datetime.fromisoformat(text)
+    except ValueError:
+        expires = None
+    if expires is None or expires.tzinfo is None:
+        raise SteadfaceError(
+            f"expiry {text} is no date; write 2031-12-31, or a time with its zone, 2031-12-31T18:00+01:00"
+        )
+    return expires.astimezone(UTC)
+
+
+def checked_vectors(vectors: ArrayLike, model: ModelIdentity, whose: str) -> Vectors:
+    """Unit vectors (n, D) as float32. Raises `SteadfaceError` for another shape, NaN, infinity, or other lengths."""
+    found = np.asarray(vectors, dtype=np.float32)
+    if found.ndim != 2 or not len(found) or found.shape[1] != model.dimension:
+        raise SteadfaceError(
+            f"the vectors of {whose} have shape {found.shape}; the gallery takes one or more of {model.dimension} "
+            f"numbers each, (n, {model.dimension}), as its model {model.name} makes them"
+        )
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(found, axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT))
+    if len(wrong):
+        raise SteadfaceError(
+            f"vector {wrong[0] + 1} of {whose} is no unit vector (its length is {lengths[wrong[0]]:.4g}); was its "
+            "image readable, and the embedding normalised?"
+        )
+    return found

@@ -1,0 +1,202 @@
+"""Galleries as Parquet files: who is enrolled, alone or with their templates.
+
+    people   one row per person, with the number of templates; no vectors, and so nothing to import
+    sealed   one row per template, its vector sealed (AES-256-GCM) with a key that both sides have
+    plain    one row per template, its vector as it is: anybody who has the file has the templates
+
+Names, consent, expiry and notes are legible in all three. The file's metadata tells the kind and the model. Ids, times
+of enrolment and the log stay behind: who is imported is enrolled then. Pages carry checksums, and everything is read
+and checked before anything is enrolled.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steadface.errors import SteadfaceError
+from steadface.files import write_atomically
+from steadface.gallery import records
+from steadface.gallery.changes import Desk, Enrollee, checked, listed
+from steadface.gallery.checking import described, same_model
+from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.keys import Key, Unsealable
+from steadface.gallery.people import Person, Vectors, checked_name
+
+Kind = Literal["people", "sealed", "plain"]
+
+METADATA = b"steadface gallery"
+FORMAT = 1
+ABOUT = ("name", "consent", "expires", "notes")
+TEXT, TIME = pa.string(), pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a file says of itself; `key` is the id of the one that sealed it."""
+
+    kind: Kind
+    model: ModelIdentity
+    key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Whom a file brings, with checked vectors; who had `expired` is left out."""
+
+    enrollees: tuple[Enrollee, ...]
+    expired: tuple[str, ...]
+
+
+def kind_of(key: Key | None, plain: bool) -> Kind:
+    """Raises `SteadfaceError` where both are asked for."""
+    if key is not None and plain:
+        raise SteadfaceError("templates are exported either sealed with a key or as plain vectors, not both")
+    return "sealed" if key is not None else "plain" if plain else "people"
+
+
+def exported(desk: Desk, model: ModelIdentity, *, key: Key | None, plain: bool) -> pa.Table:
+    """Everybody in the gallery."""
+    kind = kind_of(key, plain)
+    people = list(records.all_people(desk.connection, desk.vault))
+    if kind == "people":
+        rows, column = np.arange(len(people)), pa.array([person.templates for person in people], pa.int64())
+    else:
+        vectors, rows = _templates(desk, people, model.dimension)
+        column = pa.array(_sealed(vectors, key, model), pa.binary()) if key is not None else _plain(vectors)
+    columns = {what: [getattr(people[row], what) for row in rows] for what in ABOUT}
+    table = pa.table(
+        {what: pa.array(values, TIME if what == "expires" else TEXT) for what, values in columns.items()}
+        | {"templates" if kind == "people" else "template": column}
+    )
+    about = {"format": FORMAT, "kind": kind, "model": asdict(model), "key": None if key is None else key.id}
+    return table.replace_schema_metadata({METADATA: json.dumps(about)})
+
+
+def write(path: Path, table: pa.Table) -> None:
+    """Raises `SteadfaceError` where the file cannot be written."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    write_atomically(path, buffer.getvalue().to_pybytes())
+    path.chmod(0o600)
+
+
+def read(path: Path, model: ModelIdentity, *, key: Key | None, now: datetime) -> Imported:
+    """Whom the file brings. Raises `SteadfaceError` for a file that is broken or no export with templates, templates of
+    another model, another key, vectors that are no unit vectors, and rows that are there twice or contradict others.
+    """
+    table, about = _table(path)
+    if about.kind == "people":
+        raise SteadfaceError(f"{path} holds no templates; export with --sealed-with KEY or --plain-vectors to import")
+    if not same_model(about.model, model):
+        raise SteadfaceError(
+            f"{path} holds templates of {described(about.model)}, and the gallery takes those of {described(model)}"
+        )
+    if about.kind == "sealed" and (key is None or key.id != about.key):
+        given = "none was given" if key is None else f"{key.source} holds the key {key.id}"
+        raise SteadfaceError(f"the templates in {path} are sealed with the key {about.key}, and {given}")
+    try:
+        vectors = _vectors(table["template"], key if about.kind == "sealed" else None, model)
+    except (Unsealable, ValueError) as error:
+        raise SteadfaceError(f"{path} is damaged or was changed: its templates cannot be read ({error})") from None
+    return _grouped(table, vectors, path, model, now)
+
+
+def refuse_known(desk: Desk, brought: Imported, path: Path) -> None:
+    """Raises `SteadfaceError` where somebody is enrolled already."""
+    names = [one.name for one in brought.enrollees]
+    if known := [name for name in names if records.find_person(desk.connection, desk.vault, name) is not None]:
+        raise SteadfaceError(
+            f"{len(known)} of {len(names)} people in {path} are enrolled already: {listed(known)}; remove them from "
+            "the gallery first, or leave them out of the file (nobody was imported)"
+        )
+
+
+def _table(path: Path) -> tuple[pa.Table, About]:
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SteadfaceError(f"{path} cannot be read as Parquet, or is damaged ({reason}); export it again") from None
+    try:
+        about = json.loads((table.schema.metadata or {})[METADATA])
+        if about.pop("format") > FORMAT:
+            raise SteadfaceError(f"{path} was written by a newer Steadface; upgrade Steadface")
+        found = About(**(about | {"model": ModelIdentity(**about["model"])}))
+        _check_columns(table, found.kind)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SteadfaceError(
+            f"{path} is no export of a gallery ({error!r}); `steadface gallery export` writes them"
+        ) from None
+    return table, found
+
+
+def _check_columns(table: pa.Table, kind: Kind) -> None:
+    """Raises ValueError or KeyError where a column is missing or of another type, or a person has no name."""
+    for what in ABOUT:
+        if table.schema.field(what).type != (TIME if what == "expires" else TEXT):
+            raise ValueError(f"column {what} is {table.schema.field(what).type}")
+    if table["name"].null_count or (kind != "people" and table["template"].null_count):
+        raise ValueError("a row without a name or template")
+
+
+def _templates(desk: Desk, people: list[Person], dimension: int) -> tuple[Vectors, np.ndarray[Any, Any]]:
+    """All vectors (n, D), and the place of each one's owner in `people`."""
+    blocks = list(records.templates_after(desk.connection, desk.vault, 0))
+    if not blocks:
+        return np.empty((0, dimension), dtype=np.float32), np.empty(0, dtype=np.int64)
+    owners = np.concatenate([block.owners for block in blocks])
+    numbers = np.array([person.number for person in people], dtype=np.int64)  # ascending
+    return np.concatenate([block.vectors for block in blocks]), np.searchsorted(numbers, owners)
+
+
+def _plain(vectors: Vectors) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+
+
+def _sealed(vectors: Vectors, key: Key, model: ModelIdentity) -> Iterator[bytes]:
+    return (key.seal(v.astype("<f4").tobytes(), _bound(row, model)) for row, v in enumerate(vectors))
+
+
+def _vectors(column: pa.ChunkedArray, key: Key | None, model: ModelIdentity) -> Vectors:
+    """(n, D). Raises `Unsealable`, and ValueError for rows of another length."""
+    if key is None:
+        values = column.combine_chunks()
+        plain = values.flatten().to_numpy(zero_copy_only=False)
+    else:
+        opened = [key.open(sealed, _bound(row, model)) for row, sealed in enumerate(column.to_pylist())]
+        plain = np.frombuffer(b"".join(opened), dtype="<f4")
+    return np.asarray(plain, dtype=np.float32).reshape(len(column), model.dimension)
+
+
+def _bound(row: int, model: ModelIdentity) -> str:
+    return f"export|{model.fingerprint}|{row}"
+
+
+def _grouped(table: pa.Table, vectors: Vectors, path: Path, model: ModelIdentity, now: datetime) -> Imported:
+    """One enrollee per person; raises `SteadfaceError`."""
+    rows: dict[str, list[int]] = {}
+    about = table.select(list(ABOUT)).to_pylist()
+    for row, one in enumerate(about):
+        one["name"] = checked_name(one["name"])
+        rows.setdefault(one["name"], []).append(row)
+    enrollees, expired = [], []
+    for name, places in rows.items():
+        whole = about[places[0]]
+        if any(about[place] != whole for place in places):
+            raise SteadfaceError(f"rows of {name!r} in {path} disagree on consent, expiry or notes; make them one")
+        if whole["expires"] is not None and whole["expires"] <= now:
+            expired.append(name)
+            continue
+        twice = [n for n in Counter(vectors[place].tobytes() for place in places).values() if n > 1]
+        if twice:
+            raise SteadfaceError(f"{path} has a template of {name!r} {twice[0]} times; remove the copies")
+        enrollees.append(checked(Enrollee(**whole, vectors=vectors[places]), model, now))
+    return Imported(enrollees=tuple(enrollees), expired=tuple(expired))
