@@ -1,0 +1,233 @@
+"""Galleries that outgrow one machine: the vectors in Milvus, through pymilvus (`pip install 'steadface[milvus]'`).
+
+The same code talks to Milvus Lite, a folder whose name ends in `.db` beside the program, and to a server or cluster by
+its URL. The truth stays with the gallery, whose templates are encrypted; the index can be dropped and filled from it
+again, and both `add` and `remove` can be repeated without harm.
+
+**A server's index holds plain vectors**, since it has to compute with them. Templates can be inverted to faces that
+look like the person, so whoever reads the collection has biometric data of everybody in it: not the gallery's
+encryption but the server's operator protects them. Transport (give an `https://` URL), accounts and their rights,
+encryption of its disks, its logs and backups are the operator's to see to. A deletion reaches the server as a mark on
+the vector: it is not found from then on, but leaves the disk when Milvus has compacted the segment, and the backups
+when they expire.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from steadface.errors import SteadfaceError
+from steadface.gallery.checks import (
+    Matches,
+    checked_count,
+    checked_dimension,
+    checked_entries,
+    checked_keys,
+    checked_vectors,
+    no_matches,
+)
+from steadface.gallery.identity import ModelIdentity
+
+KEY = "id"
+METRIC = "IP"
+STRONG = "Strong"
+"""Searches wait for all that was written before them."""
+
+BATCH_NUMBERS = 2**21
+"""Numbers sent in one message, 8 MB of vectors: a server takes 64 MB."""
+
+BATCH_KEYS = 2**13
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerIndex:
+    """How the server searches: Milvus' name of the `kind`, its parameters when it is built, and in every search."""
+
+    kind: str = "FLAT"
+    building: Mapping[str, int] = field(default_factory=dict)
+    searching: Mapping[str, int] = field(default_factory=dict)
+
+
+FLAT = ServerIndex()
+"""All vectors are compared: exact."""
+
+
+def hnsw(*, connectivity: int = 16, expansion_add: int = 128, expansion_search: int = 128) -> ServerIndex:
+    """A graph, approximate: M, efConstruction and ef of the paper that `steadface.gallery.approximate` names."""
+    return ServerIndex(
+        kind="HNSW",
+        building={"M": connectivity, "efConstruction": expansion_add},
+        searching={"ef": expansion_search},
+    )
+
+
+def inverted_lists(*, lists: int = 1024, probed: int = 32) -> ServerIndex:
+    """Vectors in `lists` by the nearest of as many centres, `probed` of which a search reads: approximate."""
+    return ServerIndex(kind="IVF_FLAT", building={"nlist": lists}, searching={"nprobe": probed})
+
+
+class MilvusIndex:
+    """A `VectorIndex` kept by the Milvus at `address`: a URL, or the path of a Milvus Lite folder, `NAME.db`.
+
+    The `collection` is made where it is missing, for the templates of `model` alone: one of another model, dimension or
+    index raises SteadfaceError, as does a server that does not answer within `timeout` seconds. Unlike an index in
+    memory it takes large `add`s in several messages, which a search may come between.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: ModelIdentity,
+        collection: str = "steadface",
+        index: ServerIndex = FLAT,
+        token: str = "",
+        user: str = "",
+        password: str = "",
+        timeout: float = 30,
+    ) -> None:
+        self.dimension = checked_dimension(model.dimension)
+        self._address, self._collection, self._index, self._timeout = address, collection, index, timeout
+        self._vector = vector_field(model)
+        client_class, self._failure = _pymilvus()
+        with self._told():
+            self._client = client_class(uri=address, user=user, password=password, token=token, timeout=timeout)
+        try:
+            self._open(model)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __len__(self) -> int:
+        with self._told():
+            counted = self._client.query(self._collection, output_fields=["count(*)"], **self._reading)
+        return int(counted[0]["count(*)"])
+
+    def add(self, keys: ArrayLike, vectors: ArrayLike) -> None:
+        keys, vectors = checked_entries(keys, vectors, self.dimension)
+        step = max(1, BATCH_NUMBERS // self.dimension)
+        for start in range(0, len(keys), step):
+            part = slice(start, start + step)
+            rows = [
+                {KEY: key, self._vector: vector} for key, vector in zip(keys[part].tolist(), vectors[part], strict=True)
+            ]
+            with self._told():
+                self._client.upsert(self._collection, rows, timeout=self._timeout)
+
+    def remove(self, keys: ArrayLike) -> None:
+        wanted = checked_keys(keys).tolist()
+        for start in range(0, len(wanted), BATCH_KEYS):
+            with self._told():
+                self._client.delete(self._collection, ids=wanted[start : start + BATCH_KEYS], timeout=self._timeout)
+
+    def search(self, vectors: ArrayLike, k: int) -> Matches:
+        probes, k = checked_vectors(vectors, self.dimension), checked_count(k, "k")
+        matches = no_matches(len(probes), k)
+        step = max(1, BATCH_NUMBERS // self.dimension)
+        for start in range(0, len(probes), step):
+            for place, hits in enumerate(self._found(probes[start : start + step], k), start):
+                matches.keys[place, : len(hits)] = [hit[KEY] for hit in hits]
+                matches.similarities[place, : len(hits)] = [hit["distance"] for hit in hits]
+        return matches
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        return {"consistency_level": STRONG, "timeout": self._timeout}
+
+    def _found(self, probes: np.ndarray[Any, Any], k: int) -> Any:
+        with self._told():
+            return self._client.search(
+                self._collection,
+                data=list(probes),
+                anns_field=self._vector,
+                limit=k,
+                output_fields=[KEY],
+                search_params={"metric_type": METRIC, "params": dict(self._index.searching)},
+                **self._reading,
+            )
+
+    def _open(self, model: ModelIdentity) -> None:
+        with self._told():
+            there = self._client.has_collection(self._collection, timeout=self._timeout)
+            if not there:
+                self._create()
+        if there:
+            self._check(model)
+            with self._told():
+                self._client.load_collection(self._collection, timeout=self._timeout)
+
+    def _create(self) -> None:
+        import pymilvus
+
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(KEY, pymilvus.DataType.INT64, is_primary=True)
+        schema.add_field(self._vector, pymilvus.DataType.FLOAT_VECTOR, dim=self.dimension)
+        indexes = self._client.prepare_index_params()
+        indexes.add_index(
+            field_name=self._vector,
+            index_type=self._index.kind,
+            metric_type=METRIC,
+            params=dict(self._index.building),
+        )
+        self._client.create_collection(
+            self._collection, schema=schema, index_params=indexes, consistency_level=STRONG, timeout=self._timeout
+        )
+
+    def _check(self, model: ModelIdentity) -> None:
+        """Of a collection that was there already."""
+        with self._told():
+            fields = self._client.describe_collection(self._collection, timeout=self._timeout)["fields"]
+        dimensions = {found["name"]: found["params"].get("dim") for found in fields}
+        if dimensions.get(self._vector) != self.dimension or KEY not in dimensions:
+            raise SteadfaceError(
+                f"collection {self._collection} at {self._address} holds other vectors than those of {model.dimension} "
+                f"numbers that {model.name or 'this model'} gives ({', '.join(dimensions)}); name another collection, "
+                "or drop this one and fill it again"
+            )
+        with self._told():
+            kind = self._client.describe_index(self._collection, self._vector, timeout=self._timeout)["index_type"]
+        if kind != self._index.kind:
+            raise SteadfaceError(
+                f"collection {self._collection} at {self._address} was made with a {kind} index, not "
+                f"{self._index.kind}; ask for that, or name another collection"
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What Milvus complains of becomes an error that says where."""
+        try:
+            yield
+        except self._failure as error:
+            raise SteadfaceError(
+                f"Milvus at {self._address}: {getattr(error, 'message', '') or error}; see that the address is right, "
+                "that the server runs and that it lets you in (token, or user and password)"
+            ) from error
+
+
+def vector_field(model: ModelIdentity) -> str:
+    """The name of the field that holds the vectors: other models' templates are kept under another name, which every
+    version of Milvus keeps, as it does not with descriptions.
+    """
+    return "template_" + sha256(f"{model.fingerprint} {model.mirror}".encode()).hexdigest()[:32]
+
+
+def _pymilvus() -> tuple[Any, type[Exception]]:
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise SteadfaceError("a gallery in Milvus needs pymilvus; pip install 'steadface[milvus]'") from error
+    return pymilvus.MilvusClient, pymilvus.MilvusException

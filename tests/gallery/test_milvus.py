@@ -1,0 +1,106 @@
+import sys
+
+import numpy as np
+import pytest
+
+from steadface.errors import SteadfaceError
+from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.index import FlatIndex
+
+pytest.importorskip("pymilvus", reason="pymilvus is not installed: pip install 'steadface[milvus]'")
+pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip install milvus-lite")
+
+from steadface.gallery import milvus
+from steadface.gallery.milvus import MilvusIndex, hnsw, inverted_lists
+
+MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=32, mirror=True, name="the model")
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("milvus") / "lite.db")
+
+
+def test_it_finds_what_the_exact_index_finds_through_all_changes(address, monkeypatch):
+    monkeypatch.setattr(milvus, "BATCH_NUMBERS", 32 * 100)  # several messages
+    monkeypatch.setattr(milvus, "BATCH_KEYS", 40)
+    rng = np.random.default_rng(0)
+    templates, probes = unit(rng.standard_normal((450, 32))), unit(rng.standard_normal((120, 32)))
+    keys = rng.permutation(10_000)[:450]
+    exact = FlatIndex(32)
+    with MilvusIndex(address, model=MODEL, collection="changes") as index:
+        for either in (exact, index):
+            either.add(keys, templates)
+            either.add(keys[:50], templates[50:100])  # as the gallery does when it catches up
+            either.remove(keys[100:200])
+            either.remove(keys[100:200])
+        assert len(index) == len(exact) == 350
+        found, wanted = index.search(probes, 5), exact.search(probes, 5)
+    np.testing.assert_allclose(found.similarities, wanted.similarities, atol=1e-6)
+    untied = np.diff(wanted.similarities, axis=1, prepend=2, append=-2) < -1e-6
+    same = untied[:, :-1] & untied[:, 1:] & (np.arange(5) < 4)
+    np.testing.assert_array_equal(found.keys[same], wanted.keys[same])
+
+
+def test_it_is_still_there_for_the_next_to_open_it(address):
+    with MilvusIndex(address, model=MODEL, collection="kept") as index:
+        assert index.search(np.eye(1, 32), 2).keys.tolist() == [[-1, -1]]
+        index.add([2**62, 3], np.eye(2, 32))
+    with MilvusIndex(address, model=MODEL, collection="kept") as index:
+        found = index.search(np.eye(1, 32), 3)
+    assert found.keys.tolist() == [[2**62, 3, -1]]
+    assert found.similarities.tolist() == [[1, 0, -np.inf]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ModelIdentity(fingerprint="cd" * 32, dimension=32, mirror=True),
+        ModelIdentity(fingerprint="ab" * 32, dimension=32, mirror=False),
+        ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True),
+    ],
+    ids=["weights", "mirror", "dimension"],
+)
+def test_a_collection_of_another_model_is_refused(address, other):
+    MilvusIndex(address, model=MODEL, collection="taken").close()
+    with pytest.raises(SteadfaceError, match=r"collection taken at .* holds other vectors"):
+        MilvusIndex(address, model=other, collection="taken")
+
+
+@pytest.mark.parametrize("approximate", [hnsw(), inverted_lists(lists=8, probed=8)], ids=lambda index: index.kind)
+def test_approximate_indexes_find_near_templates_too(address, approximate):
+    rng = np.random.default_rng(1)
+    templates = unit(rng.standard_normal((200, 32)))
+    with MilvusIndex(address, model=MODEL, collection=approximate.kind, index=approximate) as index:
+        index.add(np.arange(200), templates)
+        found = index.search(templates, 1).keys[:, 0]
+    assert (found == np.arange(200)).mean() > 0.95
+    with pytest.raises(SteadfaceError, match=f"made with a {approximate.kind} index, not FLAT"):
+        MilvusIndex(address, model=MODEL, collection=approximate.kind)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_sent(address):
+    with MilvusIndex(address, model=MODEL, collection="checked") as index:
+        with pytest.raises(SteadfaceError, match="dimension 32"):
+            index.add([1], np.eye(1, 16))
+        with pytest.raises(SteadfaceError, match="length"):
+            index.search(2 * np.eye(1, 32), 1)
+        index.add([], np.empty((0, 32)))
+        assert len(index) == 0
+
+
+def test_nobody_there_is_said_with_the_address():
+    with pytest.raises(SteadfaceError, match=r"Milvus at http://localhost:1: .*see that the address is right"):
+        MilvusIndex("http://localhost:1", model=MODEL, timeout=1)
+    with pytest.raises(SteadfaceError, match="Milvus at neither"):
+        MilvusIndex("neither", model=MODEL, timeout=1)
+
+
+def test_without_pymilvus_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(SteadfaceError, match=r"pip install 'steadface\[milvus\]'"):
+        MilvusIndex("http://localhost:1", model=MODEL)
