@@ -9,13 +9,15 @@ float16 carries three digits: what it costs is measured instead, as the cosine t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -23,9 +25,10 @@ from torch import nn
 
 from steadface.errors import SteadfaceError
 from steadface.files import write_atomically
-from steadface.models import OpenedRecogniser
+from steadface.models import OpenedRecogniser, open_recogniser
 from steadface.models.networks import Adapted, BlackBox, under
 from steadface.models.onnx_network import OnnxGraph, Runtime
+from steadface.recognition.contract import Contract, with_contract
 from steadface.recognition.onnx_writing import INPUT, OUTPUT, onnx_model, traced
 
 PARITY = 1e-4
@@ -108,6 +111,24 @@ def export_onnx(
         mean_cosine=float(cosines.mean()),
         faces=0 if faces is None else len(faces),
     )
+
+
+def export_with_contract(
+    opened: OpenedRecogniser, path: Path, *, contract: Contract, half: bool = False, faces: Faces | None = None
+) -> Exported:
+    """As `export_onnx`, with the `contract` of the recogniser as it holds for the file: of the same space, so that
+    templates stay comparable, and under the convention of the file. Written once it has been opened again.
+    """
+    _check(opened, path, faces)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / path.name
+        exported = export_onnx(opened, draft, half=half, faces=faces)
+        again = open_recogniser(draft)
+        assert again.content is not None
+        own = replace(contract, weights=again.content, convention=again.convention)
+        data = with_contract(onnx.load(draft), own).SerializeToString(deterministic=True)
+    write_atomically(path, data)
+    return replace(exported, path=path, size=len(data))
 
 
 def _exportable(opened: OpenedRecogniser) -> nn.Module:

@@ -1,0 +1,226 @@
+"""How much of a guard is left against whom: false alarms, and attacks that succeed and go unnoticed.
+
+    python benchmarks/guard_table.py MODEL --images LFW_ALIGNED --pairs pairs.txt --out OUT
+
+    verifier    threshold of FMR 1e-3 on clean pairs of people who are not attacked
+    guard       calibrated on clean genuine pairs of people who are not attacked; false alarms counted on others
+    unaware     PGD and APGD raise the goal as far as the radius allows, FMN goes as little beyond the threshold as lasts
+    knowing     expectation over the guard's views, against verifier and guard at once (`guard_attack.py`)
+
+Every attack is judged as a file of 8 bits, by the plain network, and then by several looks of the guard with fresh
+views each. Succeeded: the verifier is wrong. Unnoticed: it is, and the guard does not flag the image; the mean over the
+looks. Rates are of all pairs attacked, which the clean verifier gets right and whose clean images the guard may flag.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attacked import CALIBRATION_IMAGES, Attacked, attacked_pairs, load_networks
+from guard_attack import KnowingAttack, on_grid, reached
+from steadface.api import versions
+from steadface.attacks import APGD, FMN, PGD, Linf, crafting
+from steadface.attacks.rounding import as_bytes
+from steadface.data.loading import load_images
+from steadface.data.pairs import PairSet, read_pairs
+from steadface.evaluation.calibration import split_for_attack
+from steadface.evaluation.intervals import clopper_pearson
+from steadface.models import open_recogniser
+from steadface.recognition.guard import Embed, Faces, Guard, calibrate
+
+FMR = 1e-3
+STEPS = 20
+"""Of the unaware attacks."""
+
+BEYOND = 0.1
+"""By how much FMN goes beyond the threshold, so that rounding to 8 bits does not undo it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Shares of `pairs` attacked: the verifier is `wrong`, and wrong `unnoticed`, with a 95 % interval."""
+
+    attack: str
+    goal: str
+    eps: float
+    pairs: int
+    wrong: float
+    unnoticed: float
+    unnoticed_ci: tuple[float, float]
+
+
+def embedder(network: nn.Module) -> Embed:
+    def embed(faces: Faces) -> NDArray[np.float32]:
+        parts = [torch.from_numpy(faces[start : start + 16]) for start in range(0, len(faces), 16)]
+        with torch.inference_mode():
+            return torch.cat([network(part.permute(0, 3, 1, 2).float() / 255) for part in parts]).numpy()
+
+    return embed
+
+
+def as_faces(images: Tensor) -> Faces:
+    faces: Faces = as_bytes(images).permute(0, 2, 3, 1).contiguous().numpy()
+    return faces
+
+
+def clean_pairs(
+    pairs: PairSet, *, max_pairs: int, count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Twice at most `count` genuine pairs: to calibrate on and to count false alarms on, of different people, none of
+    them attacked.
+    """
+    assert pairs.people is not None
+    split = split_for_attack(pairs, fmr=FMR, max_pairs=max_pairs, seed=seed, most_images=CALIBRATION_IMAGES)
+    chosen = np.concatenate([split.genuine, split.impostor])
+    attacked = np.union1d(pairs.people[pairs.first[chosen]], pairs.people[pairs.second[chosen]])
+    owner = pairs.people[pairs.first]
+    free = np.flatnonzero(pairs.same & ~np.isin(owner, attacked))
+    rng = np.random.default_rng(seed)
+    people = rng.permutation(np.unique(owner[free]))
+    first, second = (rng.permutation(free[np.isin(owner[free], half)]) for half in np.array_split(people, 2))
+    return first[:count], second[:count]
+
+
+def sides(embed: Embed, pairs: PairSet, chosen: NDArray[np.int64], size: tuple[int, int]) -> tuple[Faces, Any]:
+    """Probes (n, H, W, 3), and the embeddings of what they are compared with."""
+    probes, others = (as_faces(load_images(pairs.faces, side[chosen], size)) for side in (pairs.first, pairs.second))
+    return probes, embed(others)
+
+
+def unaware(
+    network: nn.Module, radii: list[float], seed: int
+) -> Iterator[tuple[str, float, Callable[[Attacked], Tensor]]]:
+    """(name, radius, attack) of attacks that do not know of the guard."""
+
+    def furthest(attack: PGD | APGD) -> Callable[[Attacked], Tensor]:
+        return lambda attacked: attack(
+            replace(attacked.score(network), enough=None),
+            attacked.images,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def nearest(attacked: Attacked) -> Tensor:
+        score = attacked.score(network)
+        assert score.enough is not None
+        attack = FMN(attack=PGD(ball=Linf(radii[-1]), steps=STEPS), steps=STEPS, refinements=4)
+        beyond = replace(score, enough=score.enough + BEYOND)
+        return attack(beyond, attacked.images, generator=torch.Generator().manual_seed(seed))
+
+    for eps in radii:
+        yield "PGD", eps, furthest(PGD(ball=Linf(eps), steps=STEPS))
+        yield "APGD", eps, furthest(APGD(ball=Linf(eps), steps=STEPS))
+    yield "FMN", radii[-1], nearest
+
+
+def judged(
+    name: str,
+    eps: float,
+    attacked: Attacked,
+    images: Tensor,
+    embed: Embed,
+    guard: Guard,
+    rng: np.random.Generator,
+    looks: int,
+) -> Row:
+    faces, references = as_faces(on_grid(images)), attacked.references.numpy()
+    wrong = reached(attacked, torch.from_numpy(embed(faces))).numpy()
+    flagged = np.stack([guard.look(embed, faces, references, rng=rng).flagged for _ in range(looks)])
+    unnoticed = float((wrong & ~flagged).mean())
+    return Row(
+        attack=name,
+        goal=attacked.goal,
+        eps=eps,
+        pairs=len(attacked),
+        wrong=float(wrong.mean()),
+        unnoticed=unnoticed,
+        unnoticed_ci=clopper_pearson(round(unnoticed * len(attacked)), len(attacked)),
+    )
+
+
+def say(row: Row) -> None:
+    low, high = row.unnoticed_ci
+    print(
+        f"| {row.attack} | {row.goal} | {255 * row.eps:g}/255 | {row.pairs} | {100 * row.wrong:.0f} | "
+        f"{100 * row.unnoticed:.0f} ({100 * low:.0f} to {100 * high:.0f}) |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="folder for guard.json and table.json")
+    parser.add_argument("--max-pairs", type=int, default=40, help="genuine, and as many impostor, pairs attacked")
+    parser.add_argument("--clean", type=int, default=400, help="clean pairs to calibrate on, and as many to judge")
+    parser.add_argument("--rate", type=float, default=1e-2, help="false-alarm rate that the guard is calibrated to")
+    parser.add_argument("--eps", type=float, nargs="+", default=[2, 4, 8], help="grey levels")
+    parser.add_argument("--knowing-pairs", type=int, default=20, help="pairs of each goal for the attack that knows")
+    parser.add_argument("--steps", type=int, default=40, help="of the attack that knows")
+    parser.add_argument("--views", type=int, default=2, help="of every image in each of these steps")
+    parser.add_argument("--looks", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    started, radii, seed = time.perf_counter(), sorted(eps / 255 for eps in asked.eps), asked.seed
+    networks, pairs = load_networks(asked.model), read_pairs(asked.pairs, asked.images)
+    embed, rng = embedder(networks.plain), np.random.default_rng(seed)
+    sets = attacked_pairs(
+        networks, images=asked.images, pairs_file=asked.pairs, max_pairs=asked.max_pairs, seed=seed, fmr=FMR
+    )
+    first, second = clean_pairs(pairs, max_pairs=asked.max_pairs, count=asked.clean, seed=seed)
+    probes, references = sides(embed, pairs, first, networks.plain.size)
+    model = open_recogniser(asked.model).fingerprint
+    guard = calibrate(Guard(), embed, probes, references, model=model, rate=asked.rate, rng=rng)
+    print(f"guard {guard.to_json()}; verifier's threshold {sets[0].threshold:.4f}")
+    probes, references = sides(embed, pairs, second, networks.plain.size)
+    alarms = {
+        "genuine": guard.look(embed, probes, references, rng=rng).flagged,
+        "genuine, alone": guard.look(embed, probes, rng=rng).flagged,
+        "impostor": guard.look(embed, probes, np.roll(references, 1, axis=0), rng=rng).flagged,
+    }
+    for name, flagged in alarms.items():
+        low, high = clopper_pearson(int(flagged.sum()), len(flagged))
+        print(f"false alarms, {name}: {flagged.mean():.2%} of {len(flagged)} ({low:.2%} to {high:.2%})", flush=True)
+    print("| attack | goal | radius | pairs | verifier wrong % | and unnoticed % |\n|---|---|---|---|---|---|")
+    rows = []
+    with crafting(networks.plain, networks.fast):
+        for name, eps, attack in unaware(networks.fast, radii, seed):
+            for attacked in sets:
+                rows.append(judged(name, eps, attacked, attack(attacked), embed, guard, rng, asked.looks))
+                say(rows[-1])
+        for eps in radii:
+            knowing = KnowingAttack(guard=guard, radius=eps, steps=asked.steps, views=asked.views)
+            for attacked in sets:
+                few = attacked.take(torch.arange(min(asked.knowing_pairs, len(attacked))))
+                rows.append(
+                    judged("knowing", eps, few, knowing(networks.fast, few, rng), embed, guard, rng, asked.looks)
+                )
+                say(rows[-1])
+    minutes = (time.perf_counter() - started) / 60
+    print(f"{minutes:.1f} minutes, seed {seed}")
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        (asked.out / "guard.json").write_text(json.dumps(guard.to_json(), indent=1))
+        told = {
+            "rows": [asdict(row) for row in rows],
+            "false_alarms": {name: float(flagged.mean()) for name, flagged in alarms.items()},
+            "settings": {key: str(value) for key, value in vars(asked).items()},
+            "minutes": minutes,
+            "versions": versions(),
+        }
+        (asked.out / "table.json").write_text(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
