@@ -4,7 +4,7 @@
 
     verifier    threshold of FMR 1e-3 on clean pairs of people who are not attacked
     guard       calibrated on clean genuine pairs of people who are not attacked; false alarms counted on others
-    unaware     PGD and APGD raise the goal as far as the radius allows, FMN goes as little beyond the threshold as lasts
+    unaware     PGD and APGD go as far beyond the threshold as the radius allows, FMN only a little
     knowing     expectation over the guard's views, against verifier and guard at once (`guard_attack.py`)
 
 Every attack is judged as a file of 8 bits, by the plain network, and then by several looks of the guard with fresh
