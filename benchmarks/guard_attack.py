@@ -58,7 +58,7 @@ class KnowingAttack:
     radius: float
     steps: int
     views: int
-    judged: int = 4
+    judged: int = 2
     margin: float = 0.03
     slack: float = 0.3
 
