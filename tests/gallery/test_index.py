@@ -8,7 +8,7 @@ import pytest
 from steadface.errors import SteadfaceError
 from steadface.gallery import scanning
 from steadface.gallery.encodings import Exact, Half, Int8, quantise
-from steadface.gallery.index import FlatIndex
+from steadface.gallery.index import UNCHANGED, FlatIndex
 
 
 def unit(vectors):
@@ -123,6 +123,23 @@ def test_threads_and_the_number_of_probes_change_nothing(monkeypatch):
     np.testing.assert_array_equal(several.search(probes, 7).keys, one.keys)
     alone = np.concatenate([several.search(probe[None], 7).keys for probe in probes])
     np.testing.assert_array_equal(alone, one.keys)
+
+
+@pytest.mark.parametrize("encoding", [Exact(), Int8(), Half()])
+def test_an_index_left_alone_answers_the_same_from_packed_codes_and_forgets_them_with_a_change(encoding):
+    rng = np.random.default_rng(10)
+    templates, probe = random(rng, 3000, 40), random(rng, 1, 40)
+    index = filled(np.arange(3000), templates, encoding=encoding)
+    first = index.search(probe, 9)
+    for _ in range(UNCHANGED + 1):
+        later = index.search(probe, 9)
+    assert (index._packed is not None) == (encoding != Half())
+    np.testing.assert_array_equal(later.keys, first.keys)
+    np.testing.assert_array_equal(later.similarities, first.similarities)
+    index.remove(first.keys[0, :4])
+    np.testing.assert_array_equal(index.search(probe, 5).keys, first.keys[:, 4:])
+    index.add([9999], probe)
+    assert index.search(probe, 1).keys == 9999
 
 
 def test_fewer_templates_than_asked_for_leave_nobody():

@@ -8,6 +8,9 @@ numbers in -127..127 and a = max|x_i| / 127, and likewise q ~ b d,
 and by Cauchy and Schwarz the estimate a b (d . c) is wrong by at most |q - b d| |x| + |b d| |x - a c|. |x - a c| is
 computed when a template is added and kept with it, |q - b d| for each probe; the product of the codes is exact, in
 integers. Rows whose estimate does not settle the matter are looked at in full (`steadface.gallery.scanning`).
+
+Codes that fit the processor's cache are read two to four times as fast in the order in which it multiplies them.
+Packing them so costs as much as some fifty searches, so an index does it when it has not changed for a while.
 """
 
 from dataclasses import dataclass
@@ -34,6 +37,9 @@ LONGEST = 1 + 1e-3
 PAIRWISE_FROM = 256
 """Dimension from which one probe is faster row by row, which follows memory in order, than as a product of matrices."""
 
+PACKED = 2**24
+"""Bytes of codes up to which packed ones stay in the cache; beyond it memory is faster in its own order."""
+
 CLOSELY = 2**20
 """Numbers looked at closely at a time, 4 MB."""
 
@@ -49,7 +55,11 @@ class Encoding(Protocol):
         """Rows for unit vectors (n, D)."""
         ...
 
-    def read(self, table: Table, probes: Floats) -> Reading:
+    def packed(self, table: Table) -> numkong.PackedMatrix | None:
+        """What a search of one probe reads faster than the table, until that changes; None where nothing is."""
+        ...
+
+    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:
         """For a search of unit probes (B, D)."""
         ...
 
@@ -83,9 +93,15 @@ class Int8:
         quantised = quantise(vectors)
         return {"codes": quantised.codes, "scales": quantised.scales}
 
-    def read(self, table: Table, probes: Floats) -> Reading:
+    def packed(self, table: Table) -> numkong.PackedMatrix | None:
+        return packed_codes(table)
+
+    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:
         return _Estimated(
-            codes=cast(Codes, table["codes"]), scales=cast(Floats, table["scales"]), probes=quantise(probes)
+            codes=cast(Codes, table["codes"]),
+            scales=cast(Floats, table["scales"]),
+            probes=quantise(probes),
+            packed=packed,
         )
 
 
@@ -99,7 +115,10 @@ class Half:
     def encode(self, vectors: Floats) -> Columns:
         return {"halves": vectors.astype(np.float16)}
 
-    def read(self, table: Table, probes: Floats) -> Reading:
+    def packed(self, table: Table) -> numkong.PackedMatrix | None:  # noqa: ARG002
+        return None
+
+    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:  # noqa: ARG002
         return _Halves(halves=cast("NDArray[np.float16]", table["halves"]), probes=probes.astype(np.float16))
 
 
@@ -124,11 +143,15 @@ class Exact:
             "residuals": quantised.residuals,
         }
 
-    def read(self, table: Table, probes: Floats) -> Reading:
+    def packed(self, table: Table) -> numkong.PackedMatrix | None:
+        return packed_codes(table)
+
+    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:
         return _Bounded(
             codes=cast(Codes, table["codes"]),
             scales=cast(Floats, table["scales"]),
             probes=quantise(probes),
+            packed=packed,
             residuals=cast(Floats, table["residuals"]),
             vectors=cast(Floats, table["vectors"]),
             full=probes,
@@ -142,9 +165,13 @@ class _Estimated:
     codes: Codes
     scales: Floats
     probes: Quantised
+    packed: numkong.PackedMatrix | None
 
     def estimates(self, block: slice) -> tuple[Floats, Floats]:
-        products = products_of_codes(self.codes[block], self.probes.codes)
+        if self.packed is not None and block == slice(0, len(self.codes)):
+            products = np.asarray(numkong.dots_packed(self.probes.codes, self.packed)).reshape(-1, 1)
+        else:
+            products = products_of_codes(self.codes[block], self.probes.codes)
         estimates = np.multiply(products, self.scales[block, None], dtype=np.float32, casting="unsafe")
         estimates *= self.probes.scales
         return estimates, np.zeros(len(self.probes.scales), dtype=np.float32)
@@ -190,6 +217,11 @@ class _Halves:
 
     def similarities(self, rows: Keys, probes: Keys, estimates: Floats) -> Floats:  # noqa: ARG002
         return estimates
+
+
+def packed_codes(table: Table) -> numkong.PackedMatrix | None:
+    codes = cast(Codes, table["codes"])
+    return numkong.dots_pack(codes) if 0 < codes.nbytes <= PACKED else None
 
 
 def products_of_codes(codes: Codes, probes: Codes) -> NDArray[np.number[Any]]:

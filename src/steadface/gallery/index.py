@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+from numkong import PackedMatrix
 from numpy.typing import ArrayLike
 
 from steadface.gallery.checks import (
@@ -35,6 +36,10 @@ PROBES = 64
 
 WORTH_A_THREAD = 2**22
 """Bytes of codes below which waking a thread costs more than it saves."""
+
+
+UNCHANGED = 50
+"""Searches of one probe that packing the codes costs as much as, and that it is put off for."""
 
 
 class VectorIndex(Protocol):
@@ -79,6 +84,8 @@ class FlatIndex:
         self._threads = checked_count(threads or os.cpu_count() or 1, "threads")
         self._table = Table(self._encoding.columns(dimension))
         self._lock = ReadersWriter()
+        self._packed: PackedMatrix | None = None
+        self._searched = 0  # since the last change; a count lost between threads does no harm
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="search")
 
     def __len__(self) -> int:
@@ -94,11 +101,13 @@ class FlatIndex:
         rows = self._encoding.encode(vectors)
         with self._lock.writing():
             self._table.put(keys, rows)
+            self._packed, self._searched = None, 0
 
     def remove(self, keys: ArrayLike) -> None:
         keys = checked_keys(keys)
         with self._lock.writing():
             self._table.drop(keys)
+            self._packed, self._searched = None, 0
 
     def search(self, vectors: ArrayLike, k: int) -> Matches:
         probes, k = checked_vectors(vectors, self.dimension), checked_count(k, "k")
@@ -113,9 +122,10 @@ class FlatIndex:
 
     def _best(self, probes: Vectors, k: int) -> Best:
         """Over equal shares of the rows, the first of them in the thread that asks."""
-        reading = self._encoding.read(self._table, probes)
+        packed = self._settled() if len(probes) == 1 else None
+        reading = self._encoding.read(self._table, probes, packed)
         rows, keys = len(self._table), self._table.keys
-        shares = self._threads if rows * self.dimension >= WORTH_A_THREAD else 1
+        shares = self._threads if packed is None and rows * self.dimension >= WORTH_A_THREAD else 1
         bounds = [rows * share // shares for share in range(shares + 1)]
         others = [
             self._pool.submit(scan, reading, keys, range(start, stop), len(probes), k)
@@ -125,3 +135,10 @@ class FlatIndex:
         for other in others:
             best = best.joined(other.result())
         return best
+
+    def _settled(self) -> PackedMatrix | None:
+        """The codes packed, when many searches have gone by without a change."""
+        self._searched += 1
+        if self._packed is None and self._searched > UNCHANGED:
+            self._packed, self._searched = self._encoding.packed(self._table), 0
+        return self._packed

@@ -22,6 +22,9 @@ Floats = NDArray[np.float32]
 BLOCK = 2**19
 """Estimates held at a time, 2 MB: what is read again must still be in the cache."""
 
+FEW = 64
+"""Rows that are looked at closely sooner than it is found out which of them need it."""
+
 GROUPS = 32
 """Groups per match asked for: so many that the best k rarely share one."""
 
@@ -88,9 +91,11 @@ def _with_block(best: Best, reading: Reading, keys: Keys, block: slice) -> Best:
     places, owners = np.divmod(hits, probes)
     places += block.start
     estimates = estimates.reshape(-1)[hits]
-    first = estimates >= likely[owners]
+    first = estimates >= likely[owners] if len(hits) > FEW else np.ones(len(hits), dtype=np.bool_)
     best = _with_rows(best, reading, keys, places[first], owners[first], estimates[first])
-    rest = np.flatnonzero(~first & (estimates >= (best.worst - wrong)[owners]))
+    if first.all():
+        return best
+    rest = ~first & (estimates >= (best.worst - wrong)[owners])
     return _with_rows(best, reading, keys, places[rest], owners[rest], estimates[rest])
 
 
