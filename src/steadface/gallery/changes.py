@@ -18,6 +18,10 @@ from steadface.gallery.vault import Vault, stamp
 SHOWN = 10
 
 
+class NotEnrolled(SteadfaceError):
+    """Nobody of that name is in the gallery."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Enrollee:
     """Somebody to enrol with unit `vectors` (n, D), or to add these to. Of somebody enrolled already, what is None
@@ -52,10 +56,10 @@ class Desk:
         journal.append(self.connection, self.vault.log_key, event, now=self.now, person=identity, details=details)
 
     def known(self, name: str) -> Person:
-        """Raises `SteadfaceError` for a name that is not enrolled."""
+        """Raises `NotEnrolled`."""
         person = records.find_person(self.connection, self.vault, checked_name(name))
         if person is None:
-            raise SteadfaceError(f"{name!r} is not enrolled; `steadface gallery list` says who is")
+            raise NotEnrolled(f"{name!r} is not enrolled; `steadface gallery list` says who is")
         return person
 
     def owe(self) -> None:

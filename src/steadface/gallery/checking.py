@@ -87,5 +87,4 @@ def _unsealable(connection: sqlite3.Connection, vault: Vault) -> Iterator[Findin
             for _ in rows:
                 pass
         except Unsealable as error:
-            what, *_, name = str(error).split("|")[:3]
-            yield Finding(sequence=None, what=f"a {what} row was edited or moved ({name}): it does not unseal")
+            yield Finding(sequence=None, what=f"a row was edited or moved: {error} does not unseal")

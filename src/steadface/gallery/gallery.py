@@ -181,7 +181,7 @@ class Gallery:
             return list(records.all_people(connection, self._vault))
 
     def person(self, name: str) -> Person:
-        """Raises `SteadfaceError` for a name that is not enrolled."""
+        """Raises `NotEnrolled`."""
         with self._looking() as connection:
             return self._desk(connection).known(name)
 
@@ -212,7 +212,7 @@ class Gallery:
     def remove(self, name: str) -> Person:
         """Removes a person; once this returns, nothing of them is left in the file but their random id in the log.
 
-        Raises `SteadfaceError` for a name that is not enrolled.
+        Raises `NotEnrolled`.
         """
         with self._changing() as desk:
             person = desk.known(name)

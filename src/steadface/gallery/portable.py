@@ -177,7 +177,7 @@ def _vectors(column: pa.ChunkedArray, key: Key | None, model: ModelIdentity) -> 
 
 
 def _bound(row: int, model: ModelIdentity) -> str:
-    return f"export|{model.fingerprint}|{row}"
+    return f"row {row} of an export of model {model.fingerprint}"
 
 
 def _grouped(table: pa.Table, vectors: Vectors, path: Path, model: ModelIdentity, now: datetime) -> Imported:

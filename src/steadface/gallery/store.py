@@ -22,7 +22,7 @@ from steadface.errors import SteadfaceError
 from steadface.gallery import journal
 from steadface.gallery.faults import RESTORE, explained
 from steadface.gallery.identity import ModelIdentity
-from steadface.gallery.keys import NONCE
+from steadface.gallery.keys import NONCE, Unsealable
 
 APPLICATION = 0x53464741
 """Marks the file as a gallery of ours ("SFGA")."""
@@ -77,11 +77,11 @@ class Header:
 
 def create_file(path: Path, header: Header, log_key: bytes, now: datetime) -> None:
     """An empty gallery that only its owner can read. Raises `SteadfaceError` where there is a file already."""
+    if path.exists():
+        raise SteadfaceError(f"there is a file at {path} already; name another, or remove it first")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        raise SteadfaceError(f"there is a file at {path} already; name another, or remove it first") from None
     except OSError as error:
         raise SteadfaceError(f"cannot make a gallery at {path}: {error.strerror}; name another folder") from None
     try:
@@ -218,7 +218,11 @@ class Store:
 
 
 def read_header(connection: sqlite3.Connection) -> Header:
-    identity, created, model, key, secret, owed = connection.execute("SELECT * FROM gallery").fetchone()
+    """Raises `Unsealable` where there is none."""
+    row = connection.execute("SELECT * FROM gallery").fetchone()
+    if row is None:
+        raise Unsealable("its header")
+    identity, created, model, key, secret, owed = row
     return Header(
         id=identity,
         created=created,

@@ -64,9 +64,10 @@ class Vault:
     def open_person(self, row: PersonRow) -> Person:
         """Raises `Unsealable` for a row that was changed in any column."""
         number, identity, tag, created, expires, sealed, templates = row
-        name, consent, notes = json.loads(self.key.open(sealed, self._person_bound(identity, created, expires)))
+        bound = self._person_bound(identity, created, expires)
+        name, consent, notes = json.loads(self.key.open(sealed, bound))
         if not hmac.compare_digest(tag, self.tag(name)):
-            raise Unsealable(f"tag of person {identity}")
+            raise Unsealable(bound)
         return Person(
             id=identity,
             name=name,
@@ -86,14 +87,16 @@ class Vault:
         return self.key.open(sealed, self.template_bound(template, person))
 
     def _person_bound(self, identity: str, created: str, expires: str | None) -> str:
-        return f"person|{self.gallery}|{identity}|{created}|{expires}|{self.key.id}"
+        return (
+            f"person {identity} created {created} expiring {expires} in gallery {self.gallery} under key {self.key.id}"
+        )
 
     def template_bound(self, template: int, person: str) -> str:
-        return f"template|{self.gallery}|{person}|{template}|{self.key.id}"
+        return f"template {template} of person {person} in gallery {self.gallery} under key {self.key.id}"
 
 
 def _secret_bound(gallery: str, key: Key) -> str:
-    return f"secret|{gallery}|{key.id}"
+    return f"secret of gallery {gallery} under key {key.id}"
 
 
 def stamp(when: datetime) -> str:

@@ -1,0 +1,65 @@
+"""Small galleries of random unit vectors, whose keys are nobody's."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.identity import ModelIdentity
+
+MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True, name="ours")
+OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="theirs")
+
+Make = Callable[..., Gallery]
+
+
+def unit(count: int, *, seed: int = 0, dimension: int = MODEL.dimension) -> NDArray[np.float32]:
+    """`count` random unit vectors."""
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def files_of(path: Path) -> bytes:
+    """All that SQLite keeps of a gallery."""
+    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+class Clock:
+    """A time that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2031, 5, 2, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_days(self, days: float) -> None:
+        self.now += timedelta(days=days)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _keys_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY", raising=False)
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the test's gallery is."""
+    return tmp_path / "g.db"
+
+
+@pytest.fixture
+def gallery(path: Path, clock: Clock) -> "Gallery":  # type: ignore[misc]
+    with Gallery.create(path, model=MODEL, clock=clock) as made:
+        yield made

@@ -1,0 +1,514 @@
+import threading
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steadface.errors import SteadfaceError
+from steadface.gallery import records
+from steadface.gallery.changes import Enrollee, NotEnrolled
+from steadface.gallery.gallery import Candidate, Gallery
+from steadface.gallery.index import FlatIndex
+from steadface.gallery.keys import keys_folder, new_key, write_key
+from steadface.gallery.people import parse_expiry
+
+from .conftest import MODEL, OTHER, Clock, files_of, unit
+
+
+def names(found: list[list[Candidate]]) -> list[list[str]]:
+    return [[candidate.person.name for candidate in one] for one in found]
+
+
+def sealed_rows(gallery: Gallery) -> list[bytes]:
+    """All ciphertext that the gallery holds."""
+    with gallery._reader.reading() as connection:
+        columns = (("sealed", "templates"), ("sealed", "people"), ("secret", "gallery"))
+        return [row for what, table in columns for (row,) in connection.execute(f"SELECT {what} FROM {table}")]
+
+
+def pieces(rows: list[bytes]) -> set[bytes]:
+    return {row[start : start + 16] for row in rows for start in range(0, len(row) - 15, 16)}
+
+
+def test_who_is_enrolled_is_found_first(gallery: Gallery) -> None:
+    vectors = unit(6)
+    for number in range(3):
+        gallery.enroll(f"p{number}", vectors[2 * number : 2 * number + 2])
+    found = gallery.search(vectors, 1)
+    assert names(found) == [["p0"], ["p0"], ["p1"], ["p1"], ["p2"], ["p2"]]
+    assert [one[0].template for one in found] == [1, 2, 3, 4, 5, 6]
+    assert all(one[0].similarity == pytest.approx(1, abs=1e-6) for one in found)
+
+
+def test_candidates_are_distinct_people_by_their_best_template(gallery: Gallery) -> None:
+    """One person with so many templates that they fill the nearest places many times over."""
+    vectors = unit(80)
+    gallery.enroll("many", vectors[:60])
+    for number in range(60, 80):
+        gallery.enroll(f"p{number}", vectors[number : number + 1])
+    probes = unit(5, seed=1)
+    cosines = probes @ vectors.T
+    owners = np.array(["many"] * 60 + [f"p{number}" for number in range(60, 80)])
+    for found, similar in zip(gallery.search(probes, 4), cosines, strict=True):
+        best = {name: similar[owners == name].max() for name in set(owners)}
+        expected = sorted(best, key=lambda name: -best[name])[:4]
+        assert [candidate.person.name for candidate in found] == expected
+        assert [c.similarity for c in found] == pytest.approx([best[name] for name in expected], abs=1e-6)
+        assert all(vectors[c.template - 1] @ probes[0] <= 1.001 for c in found)
+
+
+def test_a_search_of_few_finds_few_and_of_nobody_nobody(gallery: Gallery) -> None:
+    assert gallery.search(unit(2), 3) == [[], []]
+    gallery.enroll("a", unit(3))
+    assert [len(one) for one in gallery.search(unit(2), 3)] == [1, 1]
+
+
+def test_it_is_all_there_when_opened_again(gallery: Gallery, path: Path) -> None:
+    expires = datetime.fromisoformat("2040-01-01T00:00+02:00")
+    made = gallery.enroll("Ünal", unit(2), consent="form 7", expires=expires, notes="by the door")
+    with Gallery.open(path, model=MODEL) as again:
+        (person,) = again.people()
+        assert person == made.person == again.person("Ünal")
+        assert (person.name, person.consent, person.expires, person.notes, person.templates) == (
+            *("Ünal", "form 7", expires, "by the door"),
+            2,
+        )
+        assert names(again.search(unit(1))) == [["Ünal"]]
+        assert (len(again), again.info().people, again.info().templates) == (1, 1, 2)
+
+
+def test_more_templates_go_to_the_same_person_and_what_is_not_said_stays(gallery: Gallery) -> None:
+    first = gallery.enroll("a", unit(1), consent="form 1", notes="n")
+    then = gallery.enroll("a", unit(2, seed=1), consent="form 2")
+    assert first.templates + then.templates == (1, 2, 3)
+    person = gallery.person("a")
+    assert (person.id, person.consent, person.notes, person.templates) == (first.person.id, "form 2", "n", 3)
+    assert len(gallery) == 1
+
+
+def test_names_that_look_alike_are_one(gallery: Gallery) -> None:
+    gallery.enroll("Zoe\u0301", unit(1))
+    assert gallery.person("Zo\u00e9").templates == 1
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a\0b", "x" * 201, "\ud800"])
+def test_names_that_nobody_can_type_are_refused(gallery: Gallery, name: str) -> None:
+    with pytest.raises(SteadfaceError, match="is no name for a person"):
+        gallery.enroll(name, unit(1))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        (np.full((1, 16), np.nan), "vector 1 of a is no unit vector"),
+        (np.vstack([unit(1), 2 * unit(1)]), r"vector 2 of a is no unit vector \(its length is 2\)"),
+        (np.full((1, 16), 3e38), "is no unit vector"),
+        (unit(1, dimension=8), r"have shape \(1, 8\); the gallery takes one or more of 16"),
+        (unit(1)[0], r"have shape \(16,\)"),
+        (np.empty((0, 16)), r"have shape \(0, 16\)"),
+    ],
+)
+def test_what_is_no_template_is_refused(gallery: Gallery, vectors: np.ndarray, said: str) -> None:
+    with pytest.raises(SteadfaceError, match=said):
+        gallery.enroll("a", vectors)
+    assert len(gallery) == 0
+    assert gallery.verify_log().entries == 1
+
+
+def test_many_are_enrolled_together_or_not_at_all(gallery: Gallery) -> None:
+    vectors = unit(3)
+    broken = [*vectors[:2], 2 * vectors[2]]
+    with pytest.raises(SteadfaceError, match="vector 1 of c"):
+        gallery.enroll_many(Enrollee(name=n, vectors=v[None]) for n, v in zip("abc", broken, strict=True))
+    assert len(gallery) == 0
+    done = gallery.enroll_many(Enrollee(name=n, vectors=v[None]) for n, v in zip("aba", vectors, strict=True))
+    assert [one.templates for one in done] == [(1,), (2,), (3,)]
+    assert [person.templates for person in gallery.people()] == [2, 1]
+
+
+def test_who_is_removed_is_gone(gallery: Gallery, path: Path) -> None:
+    vectors = unit(4)
+    gallery.enroll("Removed Person", vectors[:2], consent="a very private consent")
+    gallery.enroll("b", vectors[2:])
+    assert names(gallery.search(vectors[:1], 2)) == [["Removed Person", "b"]]
+    before = pieces(sealed_rows(gallery))
+    assert all(piece in files_of(path) for piece in before)
+    gallery.remove("Removed Person")
+    assert names(gallery.search(vectors[:1], 2)) == [["b"]]
+    after, kept = pieces(sealed_rows(gallery)), files_of(path)
+    assert len(before - after) > 10
+    assert not [piece for piece in before - after if piece in kept]
+    with pytest.raises(NotEnrolled, match="'Removed Person' is not enrolled"):
+        gallery.remove("Removed Person")
+
+
+def test_neither_names_nor_templates_are_legible_in_the_file(gallery: Gallery, path: Path) -> None:
+    vectors = unit(1)
+    gallery.enroll("Somebody Special", vectors, consent="a very private consent", notes="at the door")
+    kept = files_of(path)
+    for secret in (b"Somebody", b"private", b"at the door", vectors.tobytes()[:8], gallery.key.secret):
+        assert secret not in kept
+
+
+def test_numbers_of_templates_are_never_used_again(gallery: Gallery) -> None:
+    assert gallery.enroll("a", unit(3)).templates == (1, 2, 3)
+    gallery.remove("a")
+    assert gallery.enroll("a", unit(1)).templates == (4,)
+
+
+def test_consent_that_expired_is_not_found_and_removed_on_demand(gallery: Gallery, clock: Clock) -> None:
+    vectors = unit(3)
+    for number, days in enumerate((1, 3, None)):
+        until = None if days is None else clock.now + timedelta(days=days)
+        gallery.enroll(f"p{number}", vectors[number : number + 1], expires=until)
+    assert [len(one) for one in gallery.search(vectors, 3)] == [3, 3, 3]
+    clock.pass_days(1)
+    assert names(gallery.search(vectors[:1], 1)) != [["p0"]]
+    assert sorted(names(gallery.search(vectors[:1], 3))[0]) == ["p1", "p2"]
+    with pytest.raises(SteadfaceError, match="the consent of p0 expired on 2031-05-03; remove who expired"):
+        gallery.enroll("p0", vectors[:1], expires=clock.now + timedelta(days=9))
+    assert [person.name for person in gallery.expire()] == ["p0"]
+    clock.pass_days(5)
+    assert names(gallery.search(vectors[:1], 3)) == [["p2"]]
+    assert [person.name for person in gallery.expire()] == ["p1"]
+    assert gallery.expire() == []
+    assert gallery.verify_log().intact
+
+
+def test_an_expiry_has_a_zone_and_lies_ahead(gallery: Gallery, clock: Clock) -> None:
+    with pytest.raises(SteadfaceError, match="names no time zone"):
+        gallery.enroll("a", unit(1), expires=datetime(2040, 1, 1))
+    with pytest.raises(SteadfaceError, match="has passed"):
+        gallery.enroll("a", unit(1), expires=clock.now)
+
+
+def test_expiries_are_written_as_days_or_times() -> None:
+    assert parse_expiry("2031-12-31").isoformat() == "2031-12-31T23:59:59.999999+00:00"
+    assert parse_expiry("2031-12-31T18:00+01:00").isoformat() == "2031-12-31T17:00:00+00:00"
+    for text in ("2031", "2031-13-01", "2031-12-31T18:00", "soon"):
+        with pytest.raises(SteadfaceError, match=f"expiry {text} is no date"):
+            parse_expiry(text)
+
+
+@pytest.mark.usefixtures("gallery")
+def test_another_model_is_refused_by_name(path: Path) -> None:
+    with pytest.raises(SteadfaceError, match=r"the model ours .*and this is the model theirs .*gallery re-embed"):
+        Gallery.open(path, model=OTHER)
+    for other in (replace(MODEL, mirror=False), replace(MODEL, fingerprint="0" * 64)):
+        with pytest.raises(SteadfaceError, match="cannot be compared"):
+            Gallery.open(path, model=other)
+    Gallery.open(path, model=replace(MODEL, name="by another name")).close()
+
+
+def test_a_key_is_made_where_none_is_given_and_found_again(gallery: Gallery, path: Path) -> None:
+    source = Path(gallery.key.source)
+    assert source == keys_folder() / f"{gallery.info().id}.key"
+    assert path.parent not in source.parents
+    Gallery.open(path).close()
+    source.unlink()
+    with pytest.raises(SteadfaceError, match="none was given; name its file with --key"):
+        Gallery.open(path)
+
+
+def test_another_key_is_refused(gallery: Gallery, path: Path, tmp_path: Path) -> None:
+    key = write_key(tmp_path / "other.key")
+    said = f"is sealed with the key {gallery.key.id}, and .*other.key holds the key {key.id}"
+    for wrong in (key, tmp_path / "other.key"):
+        with pytest.raises(SteadfaceError, match=said):
+            Gallery.open(path, key=wrong)
+
+
+@pytest.mark.usefixtures("gallery")
+def test_a_making_that_fails_leaves_no_key(path: Path) -> None:
+    keys = sorted(keys_folder().iterdir())
+    with pytest.raises(SteadfaceError, match="there is a file"):
+        Gallery.create(path, model=MODEL)
+    (path.parent / "file").write_text("")
+    with pytest.raises(SteadfaceError, match="cannot make a gallery"):
+        Gallery.create(path.parent / "file" / "g.db", model=MODEL)
+    assert sorted(keys_folder().iterdir()) == keys
+
+
+def test_rotation_seals_everything_anew_and_leaves_nothing_of_the_old(gallery: Gallery, path: Path) -> None:
+    vectors, old = unit(40), gallery.key
+    gallery.enroll_many(Enrollee(name=f"p{n}", vectors=vectors[n : n + 2]) for n in range(0, 40, 2))
+    before = names(gallery.search(vectors, 2))
+    sealed = sealed_rows(gallery)
+    new = gallery.rotate()
+    assert names(gallery.search(vectors, 2)) == before
+    kept = files_of(path)
+    assert not [piece for piece in pieces(sealed) if piece in kept]
+    gallery.enroll("late", unit(1, seed=9))
+    with pytest.raises(SteadfaceError, match=f"is sealed with the key {new.id}"):
+        Gallery.open(path, key=old)
+    with Gallery.open(path) as again:
+        assert again.key == new
+        assert names(again.search(vectors, 2))[:3] == before[:3]
+        assert again.verify_log().intact
+    with pytest.raises(SteadfaceError, match="present key; give another"):
+        gallery.rotate(new)
+
+
+def test_a_rotation_that_fails_changes_nothing(gallery: Gallery, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery.enroll("a", unit(2))
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("steadface.gallery.changes.write_header", broken)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.rotate(new_key())
+    with Gallery.open(path) as again:
+        assert names(again.search(unit(1))) == names(gallery.search(unit(1))) == [["a"]]
+
+
+def test_who_died_before_clearing_up_is_made_good_by_the_next_writer(
+    gallery: Gallery, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.enroll("a", unit(2))
+    sealed = sealed_rows(gallery)
+    with monkeypatch.context() as patch:
+        patch.setattr("steadface.gallery.store.Store.scrub", lambda *_: None)
+        gallery.rotate()
+    assert all(row[:12] in files_of(path) for row in sealed)
+    with Gallery.open(path) as again:
+        again.enroll("b", unit(1))
+    assert not any(row[:12] in files_of(path) for row in sealed)
+
+
+def test_other_processes_notice_a_changed_key(gallery: Gallery, path: Path) -> None:
+    gallery.enroll("a", unit(1))
+    with Gallery.open(path) as other:
+        gallery.rotate()
+        for attempt in (lambda: other.search(unit(1)), lambda: other.enroll("b", unit(1)), other.people):
+            with pytest.raises(SteadfaceError, match=r"the key of the gallery .* was changed .* open it again"):
+                attempt()
+    assert len(gallery) == 1
+
+
+def test_re_embedding_makes_it_a_gallery_of_another_model(gallery: Gallery, path: Path) -> None:
+    gallery.enroll("a", unit(2))
+    gallery.enroll("b", unit(1, seed=1))
+    old = gallery.search(unit(1))
+    assert names(old) == [["a"]]
+    theirs = unit(3, dimension=24)
+    with Gallery.open(path) as other:
+        renewed, dropped = gallery.re_embed(OTHER, {"a": theirs[:1], "b": theirs[1:]})
+        assert [(one.person.name, one.templates) for one in renewed] == [("a", (4,)), ("b", (5, 6))]
+        assert dropped == []
+        assert names(gallery.search(theirs)) == [["a"], ["b"], ["b"]]
+        for attempt in (lambda: other.search(unit(1)), lambda: other.enroll("c", unit(1))):
+            with pytest.raises(SteadfaceError, match="given templates of the model theirs"):
+                attempt()
+    with pytest.raises(SteadfaceError, match="have shape"):
+        gallery.search(unit(1))
+    with Gallery.open(path, model=OTHER) as again:
+        assert names(again.search(theirs)) == [["a"], ["b"], ["b"]]
+        assert again.verify_log().intact
+
+
+def test_re_embedding_drops_nobody_unasked(gallery: Gallery, path: Path) -> None:
+    for name in "abc":
+        gallery.enroll(name, unit(1))
+    theirs = {"b": unit(1, dimension=24)}
+    with pytest.raises(SteadfaceError, match="2 of 3 people have no images for the new model: a, c; bring theirs"):
+        gallery.re_embed(OTHER, theirs)
+    with pytest.raises(SteadfaceError, match="not enrolled, and so not to be embedded anew: z"):
+        gallery.re_embed(OTHER, theirs | {"z": theirs["b"]}, drop_missing=True)
+    with pytest.raises(SteadfaceError, match=r"the vectors of b have shape \(1, 16\)"):
+        gallery.re_embed(OTHER, {"b": unit(1)}, drop_missing=True)
+    with Gallery.open(path, model=MODEL) as again:
+        assert len(again) == 3
+    _, dropped = gallery.re_embed(OTHER, theirs, drop_missing=True)
+    assert [person.name for person in dropped] == ["a", "c"]
+    assert [person.name for person in gallery.people()] == ["b"]
+    assert gallery.verify_log().intact
+
+
+def test_two_handles_stay_in_step_whatever_happens(gallery: Gallery, path: Path, clock: Clock) -> None:
+    """Random changes through either of two handles; after each, both find what a plain look at the vectors says."""
+    random, vectors, probes = np.random.default_rng(3), iter(unit(400)), unit(3, seed=4)
+    kept: dict[str, tuple[datetime | None, list[np.ndarray]]] = {}
+    with Gallery.open(path, clock=clock) as other:
+        for step in range(60):
+            actor, what = (gallery, other)[random.integers(2)], random.random()
+            living = [name for name, (until, _) in kept.items() if until is None or until > clock.now]
+            if what < 0.5 or not living:
+                name, new = f"p{step}", [next(vectors) for _ in range(random.integers(1, 4))]
+                until = clock.now + timedelta(days=int(random.integers(1, 9))) if random.random() < 0.4 else None
+                actor.enroll(name, np.stack(new), expires=until)
+                kept[name] = (until, new)
+            elif what < 0.6:
+                kept[living[0]][1].append(next(vectors))
+                actor.enroll(living[0], kept[living[0]][1][-1][None])
+            elif what < 0.8:
+                del kept[living[-1]]
+                actor.remove(living[-1])
+            elif what < 0.9:
+                clock.pass_days(1.5)
+            else:
+                for person in actor.expire():
+                    del kept[person.name]
+            best = {
+                name: (probes @ np.stack(theirs).T).max(1)
+                for name, (until, theirs) in kept.items()
+                if until is None or until > clock.now
+            }
+            for handle in (gallery, other) if step % 3 else (other,):
+                for place, found in enumerate(handle.search(probes, 3)):
+                    expected = sorted(best, key=lambda name: -best[name][place])[:3]
+                    assert [candidate.person.name for candidate in found] == expected, step
+        assert other.verify_log().intact
+
+
+def test_catching_up_opens_only_what_is_new(gallery: Gallery, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery.enroll("a", unit(50))
+    gallery.search(unit(1))
+    opened: list[int] = []
+    real = records._opened
+
+    def counted(block: list[tuple[object, ...]], vault: object) -> records.Templates:
+        opened.append(len(block))
+        return real(block, vault)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(records, "_opened", counted)
+    with Gallery.open(path) as other:
+        other.enroll("b", unit(3, seed=1))
+    gallery.search(unit(1))
+    gallery.search(unit(1))
+    assert opened == [3]
+
+
+def test_an_index_that_fails_once_is_brought_up_to_date_later(path: Path) -> None:
+    class Flaky(FlatIndex):
+        failing = False
+
+        def add(self, keys: object, vectors: object) -> None:
+            if self.failing:
+                raise ConnectionError
+            super().add(keys, vectors)  # type: ignore[arg-type]
+
+        def remove(self, keys: object) -> None:
+            if self.failing:
+                raise ConnectionError
+            super().remove(keys)  # type: ignore[arg-type]
+
+    index = Flaky(MODEL.dimension)
+    with Gallery.create(path, model=MODEL, index=lambda _: index) as gallery:
+        gallery.enroll("a", unit(1))
+        gallery.search(unit(1))
+        index.failing = True
+        gallery.remove("a")
+        gallery.enroll("b", unit(1, seed=1))
+        with pytest.raises(ConnectionError):
+            gallery.search(unit(1))
+        index.failing = False
+        assert names(gallery.search(unit(1), 2)) == [["b"]]
+
+
+def test_threads_search_while_others_enrol_and_remove(gallery: Gallery) -> None:
+    vectors = unit(60)
+    gallery.enroll("steady", vectors[:1])
+    stop, wrong = threading.Event(), list[object]()
+
+    def search() -> None:
+        try:
+            while not stop.is_set():
+                found = gallery.search(vectors[:2], 2)
+                if found[0][0].person.name != "steady":
+                    wrong.append(found)
+        except BaseException as error:
+            wrong.append(error)
+
+    searchers = [threading.Thread(target=search) for _ in range(3)]
+    for thread in searchers:
+        thread.start()
+    for number in range(1, 60):
+        gallery.enroll(f"p{number}", vectors[number : number + 1])
+        assert names(gallery.search(vectors[number : number + 1])) == [[f"p{number}"]], "what was enrolled is found"
+        if number % 5 == 0:
+            gallery.remove(f"p{number}")
+    stop.set()
+    for thread in searchers:
+        thread.join()
+    assert wrong == []
+    assert gallery.verify_log().intact
+
+
+def test_searches_are_logged_only_on_request_and_without_vectors(path: Path) -> None:
+    with Gallery.create(path, model=MODEL, log_searches=True) as gallery:
+        ada = gallery.enroll("Ada", unit(1)).person
+        before = gallery.verify_log().entries
+        gallery.search(unit(2), 1)
+        assert gallery.verify_log().entries == before + 1
+        with gallery._reader.reading() as connection:
+            (details,) = connection.execute("SELECT details FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
+        assert details == f'{{"k": 1, "best": ["{ada.id}", "{ada.id}"]}}'
+    with Gallery.open(path) as gallery:
+        gallery.search(unit(1))
+        assert gallery.verify_log().entries == before + 1
+
+
+def test_the_log_names_nobody(gallery: Gallery) -> None:
+    gallery.enroll("Somebody Special", unit(2), consent="private")
+    gallery.remove("Somebody Special")
+    with gallery._reader.reading() as connection:
+        rows = connection.execute("SELECT event, person, details FROM journal").fetchall()
+    assert [row[0] for row in rows] == ["create", "enroll", "remove"]
+    assert rows[1][1] == rows[2][1]
+    assert "Special" not in str(rows)
+    assert "private" not in str(rows)
+
+
+TAMPERING = {
+    "templates of two people swapped": (
+        "UPDATE templates SET sealed = (SELECT sealed FROM templates AS t WHERE t.number = 3 - templates.number)",
+        "template",
+    ),
+    "a template given to another": ("UPDATE templates SET person = 2 WHERE number = 1", "template"),
+    "names of two people swapped": (
+        "UPDATE people SET sealed = (SELECT sealed FROM people AS p WHERE p.number = 3 - people.number)",
+        "person",
+    ),
+    "look-up of a name turned": ("UPDATE people SET tag = x'00' WHERE number = 1", "person"),
+    "consent prolonged": ("UPDATE people SET expires = '2099' WHERE number = 1", "person"),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_rows_that_were_tampered_with_are_never_used(gallery: Gallery, path: Path, how: str) -> None:
+    statement, what = TAMPERING[how]
+    gallery.enroll("a", unit(1))
+    gallery.enroll("b", unit(1, seed=1))
+    with gallery._writer.writing() as connection:
+        connection.execute(statement)
+    with Gallery.open(path) as opened:
+        with pytest.raises(SteadfaceError, match=r"was changed by other means or is damaged.*restore a backup"):
+            opened.search(unit(2), 2)
+        assert any(f"a row was edited or moved: {what} " in finding.what for finding in opened.verify_log().findings)
+
+
+def test_rows_that_were_taken_out_are_missed_by_the_log(gallery: Gallery) -> None:
+    gallery.enroll("a", unit(2))
+    with gallery._writer.writing() as connection:
+        connection.execute("DELETE FROM templates WHERE number = 2")
+    (finding,) = gallery.verify_log().findings
+    assert "1 templates of the log are not in the gallery (2)" in finding.what
+
+
+def test_a_backup_opens_with_the_same_key(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.enroll("a", unit(1))
+    gallery.backup(tmp_path / "b.db")
+    gallery.remove("a")
+    with Gallery.open(tmp_path / "b.db") as copy:
+        assert names(copy.search(unit(1))) == [["a"]]
+        copy.enroll("b", unit(1))
+        assert copy.verify_log().intact
+
+
+def test_k_below_one_is_refused(gallery: Gallery) -> None:
+    with pytest.raises(SteadfaceError, match="a search for 0 people"):
+        gallery.search(unit(1), 0)

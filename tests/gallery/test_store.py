@@ -1,0 +1,237 @@
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steadface.errors import SteadfaceError
+from steadface.gallery.keys import new_key
+from steadface.gallery.store import NONCE, PAGE, Header, Store, check_pages, create_file, read_header, write_header
+
+from .conftest import MODEL
+
+HEADER = Header(id="g", created="2031", model=MODEL, key="k", secret=b"sealed", owed=False)
+
+
+@pytest.fixture
+def empty(path: Path) -> Path:
+    create_file(path, HEADER, bytes(32), datetime(2031, 5, 2, tzinfo=UTC))
+    return path
+
+
+def people(store: Store, *names: str) -> None:
+    """Adds a row for each name, of which nothing is sealed."""
+    with store.writing() as connection:
+        for name in names:
+            connection.execute(
+                "INSERT INTO people (id, tag, created, sealed) VALUES (?, ?, '2031', ?)",
+                (name, name.encode(), name.encode()),
+            )
+
+
+def count(store: Store) -> int:
+    with store.reading() as connection:
+        return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+
+
+def test_a_new_file_is_its_owners_alone_in_wal_mode_with_full_sync(empty: Path) -> None:
+    assert empty.stat().st_mode & 0o777 == 0o600
+    with closing(Store(empty)) as store, store.reading() as connection:
+        found = [
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "secure_delete", "page_size", "foreign_keys")
+        ]
+        assert found == ["wal", 2, 1, PAGE, 1]
+        assert read_header(connection) == HEADER
+
+
+def test_a_file_that_is_there_is_never_made_anew(empty: Path) -> None:
+    before = empty.read_bytes()
+    with pytest.raises(SteadfaceError, match="there is a file"):
+        create_file(empty, HEADER, bytes(32), datetime(2031, 5, 2, tzinfo=UTC))
+    assert empty.read_bytes() == before
+
+
+def test_a_making_that_fails_leaves_nothing(path: Path) -> None:
+    with pytest.raises(AttributeError):
+        create_file(path, HEADER, None, None)  # type: ignore[arg-type]
+    assert not list(path.parent.iterdir())
+
+
+def test_what_was_committed_is_there_and_what_failed_is_not(empty: Path) -> None:
+    with closing(Store(empty)) as store:
+        people(store, "a", "b")
+        with pytest.raises(sqlite3.IntegrityError):
+            people(store, "c", "a")
+        assert count(store) == 2
+        people(store, "c")
+    with closing(Store(empty)) as store:
+        assert count(store) == 3
+
+
+def test_a_reader_sees_one_state_throughout(empty: Path) -> None:
+    with closing(Store(empty)) as one, closing(Store(empty)) as other:
+        with one.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM people").fetchone() == (0,)
+            people(other, "a")
+            assert connection.execute("SELECT count(*) FROM people").fetchone() == (0,)
+        assert count(one) == 1
+
+
+def other_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_text("a letter, long enough to have a header" * 30), "is no gallery .it is not an SQ"),
+        (other_database, "is no gallery of Steadface"),
+        (lambda path: path.write_bytes(b""), "is no gallery of Steadface"),
+        (lambda path: path.mkdir(), "no gallery at .*; check the path, or make one"),
+        (lambda _: None, "no gallery at .*; check the path, or make one"),
+    ],
+)
+def test_what_is_no_gallery_is_told(path: Path, make: object, said: str) -> None:
+    make(path)  # type: ignore[operator]
+    with pytest.raises(SteadfaceError, match=said):
+        Store(path)
+
+
+def test_a_newer_layout_asks_for_a_newer_version(empty: Path) -> None:
+    with closing(sqlite3.connect(empty)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(SteadfaceError, match=r"made by a newer Steadface \(layout 2, and this one knows 1\)"):
+        Store(empty)
+
+
+def test_a_locked_gallery_is_told_and_nothing_lost(empty: Path) -> None:
+    with closing(Store(empty)) as holder, closing(Store(empty, timeout=0.05)) as store:
+        with holder.writing(), pytest.raises(SteadfaceError, match=r"is locked by another process.*try again"):
+            people(store, "a")
+        assert count(store) == 0
+        people(store, "a")
+        assert count(store) == 1
+
+
+def test_a_full_disk_is_told_and_nothing_lost(empty: Path) -> None:
+    with closing(Store(empty)) as store:
+        people(store, "a")
+        with store.writing() as connection:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        with pytest.raises(SteadfaceError, match=r"the disk is full; nothing was written.*free some space"):
+            people(store, *(f"{number:0200}" for number in range(1000)))
+        assert count(store) == 1
+        with store.writing() as connection:
+            connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
+        people(store, "b")
+        assert count(store) == 2
+
+
+def test_a_gallery_that_can_only_be_read_is_read(empty: Path) -> None:
+    with closing(Store(empty)) as store:
+        people(store, "a")
+        with store.reading() as connection:
+            connection.execute("PRAGMA query_only = 1")
+        assert count(store) == 1
+        with pytest.raises(SteadfaceError, match="can only be read; nothing was written: allow writing"):
+            people(store, "b")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_without_permission_is_told(empty: Path) -> None:
+    empty.chmod(0o400)
+    with closing(Store(empty)) as store, pytest.raises(SteadfaceError, match="can only be read"):
+        people(store, "b")
+
+
+def test_a_damaged_page_is_told(empty: Path) -> None:
+    with closing(Store(empty)) as store:
+        people(store, *(f"{number:0200}" for number in range(500)))
+    content = bytearray(empty.read_bytes())
+    for page in range(4, len(content) // PAGE):
+        content[page * PAGE : page * PAGE + 200] = b"\xff" * 200
+    empty.write_bytes(content)
+    said = rf"the gallery {empty} is damaged.*restore a backup"
+    with closing(Store(empty)) as store, store.reading() as connection, pytest.raises(SteadfaceError, match=said):
+        check_pages(connection, empty)
+    with closing(Store(empty)) as store, pytest.raises(SteadfaceError, match=r"is damaged: restore a backup"):
+        people(store, *(f"{number:0201}" for number in range(500)))
+
+
+def test_deleted_rows_leave_no_trace_though_pages_were_rebalanced(empty: Path) -> None:
+    """Rows of many sizes, added and deleted at random: pages split and merge, with copies of cells left in gaps."""
+    key, random = new_key(), np.random.default_rng(0)
+    with closing(Store(empty)) as store:
+        with store.writing() as connection:
+            for _ in range(300):
+                sealed = key.seal(bytes(int(random.integers(10, 3000))), "")
+                connection.execute(
+                    "INSERT INTO people (id, tag, created, sealed) VALUES (?, ?, '', ?)",
+                    (f"{random.integers(2**40)}", random.bytes(32), sealed),
+                )
+        with store.writing() as connection:
+            rows = connection.execute("SELECT number, sealed FROM people").fetchall()
+            gone = [rows[place] for place in random.permutation(300)[:200]]
+            for number, _ in gone:
+                connection.execute("DELETE FROM people WHERE number = ?", (number,))
+        sealed = [row for _, row in gone]
+        for start in range(0, 200, 8):  # few enough to be looked for
+            store.scrub(sealed[start : start + 8])
+        kept = b"".join(file.read_bytes() for file in empty.parent.iterdir())
+        assert not [row for row in sealed if row[:NONCE] in kept]
+        assert count(store) == 100
+
+
+def test_a_trace_that_is_found_makes_the_file_anew(empty: Path) -> None:
+    """A trace is planted where SQLite would not look: behind the cells of a page that is in use."""
+    trace = b"the nonce of a row that is gone"
+    with closing(Store(empty)) as store:
+        people(store, "a")
+        store.scrub([trace])
+    content = bytearray(empty.read_bytes())
+    last = len(content) - PAGE  # an index without entries: all of its page is a gap
+    content[last + 100 : last + 100 + len(trace)] = trace
+    empty.write_bytes(content)
+    with closing(Store(empty)) as store:
+        store.scrub([b"another row that is long gone"])
+        assert trace in empty.read_bytes()
+        store.scrub([trace])
+        assert trace[:NONCE] not in empty.read_bytes()
+        assert count(store) == 1
+
+
+def test_a_scrub_that_fails_is_owed(empty: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(Store(empty)) as other, closing(Store(empty, timeout=0.05)) as store:
+        with store.writing() as connection:
+            write_header(connection, replace(HEADER, owed=True))
+        with other.reading() as connection:
+            connection.execute("SELECT count(*) FROM people").fetchone()
+            store.scrub()
+        assert "traces may remain in the file" in caplog.text
+        with store.reading() as connection:
+            assert read_header(connection).owed
+        store.scrub()
+        with store.reading() as connection:
+            assert not read_header(connection).owed
+
+
+def test_a_backup_is_one_file_of_what_was_committed(empty: Path, tmp_path: Path) -> None:
+    target = tmp_path / "kept" / "b.db"
+    with closing(Store(empty)) as store, closing(Store(empty)) as writer:
+        people(store, "a")
+        with writer.writing() as connection:
+            connection.execute("INSERT INTO people (id, tag, created, sealed) VALUES ('b', x'00', '', x'00')")
+            store.backup(target)
+    assert [file.name for file in target.parent.iterdir()] == ["b.db"]
+    assert target.stat().st_mode & 0o777 == 0o600
+    with closing(Store(target)) as copy:
+        assert count(copy) == 1
+    with closing(Store(empty)) as store, pytest.raises(SteadfaceError, match="there is a file"):
+        store.backup(target)
