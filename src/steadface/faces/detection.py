@@ -1,0 +1,108 @@
+"""What a detector finds, and how findings of several looks become one list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steadface.data.faces import Image
+
+Boxes = NDArray[np.float32]
+"""(N, 4) left, top, right, bottom."""
+
+SAME_IOU = 0.35
+"""Two boxes that share more of their union are one face."""
+SAME_INSIDE = 0.8
+"""So is a box of which more lies inside a surer one: an eye or a mouth taken for a face."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """`box` is left, top, right, bottom in pixels of the upright photograph; a face that the picture cuts off may reach
+    beyond it. `landmarks` (5, 2) float32: left eye, right eye, nose, left and right corner of the mouth, in image
+    order. `score` in 0..1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: NDArray[np.float32]
+    score: float
+
+    @property
+    def size(self) -> float:
+        """The longer side of the box in pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x and y of the middle of the box."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+class Detector(Protocol):
+    """Finds faces; may be used from several threads."""
+
+    def detect(self, image: Image) -> list[Face]:
+        """The faces of `image` (H, W, 3) RGB, largest first."""
+        ...
+
+
+class Look(Protocol):
+    """A network that looks at a picture once, as large as it is given; may be used from several threads.
+
+    It sees faces whose longer side is `smallest` pixels or more.
+    """
+
+    @property
+    def smallest(self) -> float: ...
+
+    def __call__(self, image: Image) -> list[Face]:
+        """The faces of `image` (H, W, 3) RGB whose score is `LEAST_SCORE` or more, in any order, none of them twice."""
+        ...
+
+
+LEAST_SCORE = 0.5
+"""Fainter ones are noise; a second look decides about the rest."""
+
+
+def largest_first(faces: Sequence[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: (-_area(face), face.box))
+
+
+def distinct(faces: Sequence[Face]) -> list[Face]:
+    """One of each face, the surest: non-maximum suppression over the looks of several scales."""
+    if len(faces) < 2:
+        return list(faces)
+    ranked = sorted(faces, key=lambda face: (-face.score, face.box))
+    boxes = np.array([face.box for face in ranked], dtype=np.float32)
+    kept: list[int] = []
+    for index in range(len(ranked)):
+        if not kept or not _same(boxes[kept], boxes[index]).any():
+            kept.append(index)
+    return [ranked[index] for index in kept]
+
+
+def moved(face: Face, *, scale: float, shift: tuple[float, float] = (0.0, 0.0)) -> Face:
+    """`face` with every coordinate p at (p - shift) / scale: back from a picture scaled, then moved by `shift`."""
+    x, y = shift
+    left, top, right, bottom = face.box
+    return Face(
+        box=((left - x) / scale, (top - y) / scale, (right - x) / scale, (bottom - y) / scale),
+        landmarks=((face.landmarks - np.array(shift)) / scale).astype(np.float32),
+        score=face.score,
+    )
+
+
+def _same(boxes: Boxes, box: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each of `boxes` (N, 4) is of the same face as the less sure `box` (4,)."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = np.clip(sides, 0, None).prod(1)
+    own = max(float((box[2:] - box[:2]).prod()), 1e-6)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + own - shared
+    found: NDArray[np.bool_] = (shared > SAME_IOU * union) | (shared > SAME_INSIDE * own)
+    return found
+
+
+def _area(face: Face) -> float:
+    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])

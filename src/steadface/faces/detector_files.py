@@ -1,0 +1,120 @@
+"""Where a detector's weights come from: the file named, the environment, the user's cache, a download.
+
+YuNet (MIT licence) is published by OpenCV with its SHA-256, which is pinned here: a download that differs is not kept.
+What kind of detector a file holds is told by the names and shapes of its outputs, never by its name.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import onnx
+
+from steadface.errors import SteadfaceError
+from steadface.faces.detection import Detector
+from steadface.faces.scrfd import open_scrfd
+from steadface.faces.searching import MIN_SIZE, Searching
+from steadface.faces.yunet import OUTPUTS, open_yunet
+from steadface.files import write_atomically
+
+VARIABLE = "STEADFACE_DETECTOR"
+FILE = "face_detection_yunet_2023mar.onnx"
+ADDRESS = f"https://huggingface.co/opencv/face_detection_yunet/resolve/main/{FILE}"
+SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+BYTES = 232_589
+
+TIMEOUT = 20.0
+"""Seconds without a byte."""
+BLOCK = 1 << 14
+LARGEST = 500 << 20
+"""Bytes; no detector of these kinds is a twentieth of it."""
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that have come and those that will."""
+
+
+def open_detector(
+    path: Path | None = None, *, min_size: float = MIN_SIZE, progress: Progress | None = None
+) -> Detector:
+    """The YuNet or SCRFD detector in `path`, else where `find_detector` finds it; it leaves out faces whose longer side
+    is below `min_size` pixels.
+
+    Raises SteadfaceError for a file that is no such detector, and where none is found nor can be downloaded.
+    """
+    path = find_detector(path, progress=progress)
+    outputs = _outputs(path)
+    look = open_yunet(path) if outputs.keys() >= OUTPUTS else open_scrfd(path)
+    return Searching(look=look, min_size=min_size)
+
+
+def find_detector(path: Path | None = None, *, progress: Progress | None = None) -> Path:
+    """`path`; else the file that STEADFACE_DETECTOR names; else the one in the cache, downloaded if it is not there."""
+    if path is not None:
+        return _existing(path, "name a YuNet or SCRFD .onnx file, or leave --detector out to have one downloaded")
+    if named := os.environ.get(VARIABLE):
+        return _existing(Path(named), f"correct the environment variable {VARIABLE}, which names it, or unset it")
+    cached = cache_folder() / FILE
+    if not cached.is_file():
+        write_atomically(cached, _downloaded(cached, progress))
+    return cached
+
+
+def cache_folder() -> Path:
+    """`steadface` in XDG_CACHE_HOME, or in ~/.cache; relative ones are ignored, as the XDG specification asks."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "steadface"
+
+
+def _existing(path: Path, remedy: str) -> Path:
+    if not path.is_file():
+        raise SteadfaceError(f"there is no detector file {path}; {remedy}")
+    return path
+
+
+def _downloaded(target: Path, progress: Progress | None) -> bytes:
+    try:
+        data = _fetched(progress)
+    # URLError and time-outs are OSErrors; a broken transfer is an HTTPException.
+    except (OSError, HTTPException) as error:
+        raise SteadfaceError(
+            f"no face detector: {FILE} could not be downloaded ({error}). Fetch {ADDRESS} on a machine with a network "
+            f"and put it at {target}, or name it with --detector FILE or the environment variable {VARIABLE}"
+        ) from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != SHA256:
+        raise SteadfaceError(
+            f"{ADDRESS} has brought another file than the one known ({len(data)} bytes, SHA-256 {found}, expected "
+            f"{SHA256}); it was not kept. Something on the way may replace downloads: put the file at {target} by hand"
+        )
+    return data
+
+
+def _fetched(progress: Progress | None) -> bytes:
+    """The bytes at the address, at most one more than there should be."""
+    parts, done = [], 0
+    with urlopen(Request(ADDRESS, headers={"User-Agent": "steadface"}), timeout=TIMEOUT) as answer:
+        while done <= BYTES and (part := answer.read(min(BLOCK, BYTES + 1 - done))):
+            parts.append(part)
+            done += len(part)
+            if progress is not None:
+                progress(min(done, BYTES), BYTES)
+    return b"".join(parts)
+
+
+def _outputs(path: Path) -> dict[str, Any]:
+    """Outputs of an ONNX file by name. Raises SteadfaceError for what is no ONNX file."""
+    size = path.stat().st_size
+    remedy = f"give a YuNet or SCRFD .onnx file, whole ({FILE} has {BYTES} bytes)"
+    if not 0 < size <= LARGEST:
+        raise SteadfaceError(f"{path} of {size} bytes is no face detector; {remedy}")
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:  # what protobuf raises of a damaged file has no typed name
+        raise SteadfaceError(f"{path} is no ONNX file, or damaged ({error}); {remedy}") from None
+    if not graph.node:
+        raise SteadfaceError(f"{path} holds no network; {remedy}")
+    return {output.name: output for output in graph.output}

@@ -1,0 +1,198 @@
+"""Photographs of any kind become upright 8-bit RGB, and what cannot be one is refused before it takes memory.
+
+The header is read first: a picture of more than `MAX_PIXELS` is refused on what it claims. Only formats that cameras,
+scanners and browsers write are tried; others (EPS, FITS, ...) bring interpreters of their own along.
+"""
+
+import io
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import PIL.Image
+from PIL.Image import Transpose
+
+from steadface.data.faces import Image, UnreadableImage
+
+MAX_PIXELS = 120_000_000
+"""The largest phone sensor in wide use has 108 million; decoded they take 0.9 GB for a moment."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+
+BACKGROUND = 127
+"""Grey behind what is transparent: neither black hair nor white paper draws a line there."""
+
+ORIENTATION = 0x0112
+"""The EXIF tag."""
+
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""EXIF orientation (EXIF 2.32, 4.6.4) -> what brings the picture upright; 1 is upright."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photograph:
+    """`pixels` (H, W, 3) uint8 RGB, upright; `name` is what to call it in a message."""
+
+    pixels: Image
+    name: str
+
+
+def read_photograph(source: Path | str | bytes, *, name: str | None = None) -> Photograph:
+    """The photograph in a file or in its bytes; of an animation the first picture.
+
+    Raises UnreadableImage, which names the file and the remedy, for what is missing, empty, damaged, too large or no
+    photograph.
+    """
+    if isinstance(source, bytes):
+        name = name or "a picture in memory"
+        stream: Path | io.BytesIO = io.BytesIO(source)
+        size = len(source)
+    else:
+        stream = Path(source)
+        name = name or str(source)
+        size = _file_size(stream, name)
+    if not size:
+        raise UnreadableImage(f"{name} is empty (0 bytes); copy or download it again")
+    with _silence:
+        return Photograph(pixels=_decoded(stream, name), name=name)
+
+
+def _file_size(path: Path, name: str) -> int:
+    try:
+        if not path.is_file():
+            raise UnreadableImage(
+                f"{name} is no file; give the photographs in it" if path.is_dir() else f"there is no file {name}"
+            )
+        return path.stat().st_size
+    except OSError as error:
+        raise UnreadableImage(f"{name} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a null byte in the path
+        raise UnreadableImage(f"{name!r} is no name of a file: {error}") from None
+
+
+def _decoded(stream: Path | io.BytesIO, name: str) -> Image:
+    try:
+        with PIL.Image.open(stream, formats=FORMATS) as picture:
+            _check_size(picture.size, name)
+            upright = _upright(picture)
+            return _rgb(upright, name)
+    except UnreadableImage:
+        raise
+    except PIL.Image.DecompressionBombError:
+        raise UnreadableImage(_too_large(name, "many more than that")) from None
+    except PIL.UnidentifiedImageError:
+        raise UnreadableImage(f"{name} is no photograph that can be read: {_instead(stream)}") from None
+    except PermissionError as error:
+        raise UnreadableImage(f"{name} cannot be read: {error.strerror}") from None
+    # Decoders of damaged files raise whatever their parsing stumbled on: struct.error, IndexError, zlib.error, ...
+    except Exception as error:
+        raise UnreadableImage(f"{name} is damaged ({error}); copy it again or save it anew") from None
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(_too_large(name, f"{width} x {height}"))
+    if width * height == 0:
+        raise UnreadableImage(f"{name} has no pixels ({width} x {height}); save it anew")
+
+
+def _too_large(name: str, pixels: str) -> str:
+    return f"{name} claims more than {MAX_PIXELS // 10**6} million pixels ({pixels}); save it smaller"
+
+
+def _instead(stream: Path | io.BytesIO) -> str:
+    """What to do about a file that no decoder knows."""
+    if isinstance(stream, Path):
+        with stream.open("rb") as file:
+            head = file.read(12)
+    else:
+        head = stream.getvalue()[:12]
+    if head[4:8] == b"ftyp":
+        return "it is HEIC, AVIF or a video; export it as JPEG"
+    return "give " + ", ".join(known for known in FORMATS if known != "MPO")
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    picture.seek(0)
+    picture.load()
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF data around a sound picture, in as many ways as there are cameras
+        return picture
+    method = UPRIGHT.get(orientation)
+    return picture if method is None else picture.transpose(method)
+
+
+def _rgb(picture: PIL.Image.Image, name: str) -> Image:
+    """Any mode as RGB. Pillow has reduced 16-bit colour to 8 already, and inverted CMYK as Adobe writes it."""
+    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+        return _grey(_eight_bits(np.asarray(picture), name))
+    if picture.mode == "F":
+        raise UnreadableImage(f"{name} holds floating-point values of unknown range; save it with 8 or 16 bits")
+    if picture.has_transparency_data:
+        return _over_grey(np.asarray(picture.convert("RGBA")))
+    if picture.mode in ("1", "L"):
+        return _grey(np.asarray(picture.convert("L")))
+    return np.array(picture.convert("RGB"))
+
+
+def _eight_bits(values: np.ndarray[Any, Any], name: str) -> Image:
+    """(H, W) of 16 bits as 8, rounded; Pillow widens them to 32 for some files."""
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage(f"{name} holds 32-bit values of unknown range; save it with 8 or 16 bits")
+    eight: Image = np.rint(values / 257.0).astype(np.uint8)
+    return eight
+
+
+def _grey(values: Image) -> Image:
+    return cast(Image, cv2.cvtColor(values, cv2.COLOR_GRAY2RGB))
+
+
+def _over_grey(pixels: Image) -> Image:
+    """RGBA composited over the background."""
+    alpha = pixels[:, :, 3:].astype(np.float32) / 255
+    over: Image = np.rint(pixels[:, :, :3] * alpha + BACKGROUND * (1 - alpha)).astype(np.uint8)
+    return over
+
+
+class _Silence:
+    """No warnings while anybody is inside: what Pillow says of odd files goes into errors, or is of no consequence.
+
+    `warnings.catch_warnings` alone leaves its filter behind when threads overlap; here the first in sets it and the
+    last out takes it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._caught: warnings.catch_warnings[None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._caught is not None:
+                self._caught.__exit__(None, None, None)
+                self._caught = None
+
+
+_silence = _Silence()
