@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from steadface.data.pairs import PairSet, read_pairs
 from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.models import open_recogniser
-from steadface.recognition.guard import Embed, Faces, Guard, calibrate, disagreement
+from steadface.recognition.guard import Embed, Faces, Guard, calibrate, disagreement, write_guard
 
 FMR = 1e-3
 STEPS = 10
@@ -90,7 +89,9 @@ def clean_pairs(
     return first[:count], second[:count]
 
 
-def sides(embed: Embed, pairs: PairSet, chosen: NDArray[np.int64], size: tuple[int, int]) -> tuple[Faces, Any]:
+def sides(
+    embed: Embed, pairs: PairSet, chosen: NDArray[np.int64], size: tuple[int, int]
+) -> tuple[Faces, NDArray[np.float32]]:
     """Probes (n, H, W, 3), and the embeddings of what they are compared with."""
     probes, others = (as_faces(load_images(pairs.faces, side[chosen], size)) for side in (pairs.first, pairs.second))
     return probes, embed(others)
@@ -155,7 +156,49 @@ def say(row: Row) -> None:
     )
 
 
-def main() -> None:
+def calibrated(embed: Embed, pairs: PairSet, size: tuple[int, int], asked: argparse.Namespace) -> Guard:
+    """A guard for the asked rate; prints its false alarms on other people."""
+    rng = np.random.default_rng(asked.seed)
+    first, second = clean_pairs(pairs, max_pairs=asked.max_pairs, count=asked.clean, seed=asked.seed)
+    probes, references = sides(embed, pairs, first, size)
+    model = open_recogniser(asked.model).fingerprint
+    guard = calibrate(Guard(), embed, probes, references, model=model, rate=asked.rate, rng=rng)
+    print(f"guard: {guard}")
+    probes, references = sides(embed, pairs, second, size)
+    for name, flagged in false_alarms(guard, embed, probes, references, rng).items():
+        low, high = clopper_pearson(int(flagged.sum()), len(flagged))
+        print(f"false alarms, {name}: {flagged.mean():.2%} of {len(flagged)} ({low:.2%} to {high:.2%})", flush=True)
+    return guard
+
+
+def false_alarms(
+    guard: Guard, embed: Embed, probes: Faces, references: NDArray[np.float32], rng: np.random.Generator
+) -> dict[str, NDArray[np.bool_]]:
+    """(n,) which clean probes are flagged, compared with their own person, with nobody and with somebody else."""
+    assert guard.limits is not None
+    plain, seen = guard.embedded(embed, probes, rng=rng)
+    return {
+        "genuine": disagreement(plain, seen, references) >= guard.limits.compared,
+        "alone": disagreement(plain, seen, None) >= guard.limits.alone,
+        "impostor": disagreement(plain, seen, np.roll(references, 1, axis=0)) >= guard.limits.compared,
+    }
+
+
+def attempts(
+    fast: nn.Module, guard: Guard, sets: list[Attacked], asked: argparse.Namespace
+) -> Iterator[tuple[str, float, Attacked, Tensor]]:
+    """(name, radius, what is attacked, adversarial images) of every attack and goal."""
+    radii, rng = sorted(eps / 255 for eps in asked.eps), np.random.default_rng(asked.seed + 1)
+    for name, eps, attack in unaware(fast, radii, asked.seed):
+        yield from ((name, eps, attacked, attack(attacked)) for attacked in sets)
+    for eps in radii:
+        knowing = KnowingAttack(guard=guard, radius=eps, steps=asked.steps, views=asked.views)
+        for attacked in sets:
+            few = attacked.take(torch.arange(min(asked.knowing_pairs, len(attacked))))
+            yield "knowing", eps, few, knowing(fast, few, rng)
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--images", type=Path, required=True)
@@ -170,57 +213,29 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2, help="of every image in each of these steps")
     parser.add_argument("--looks", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked, started = parsed(), time.perf_counter()
     torch.set_num_threads(1)
-    started, radii, seed = time.perf_counter(), sorted(eps / 255 for eps in asked.eps), asked.seed
-    networks, pairs = load_networks(asked.model), read_pairs(asked.pairs, asked.images)
-    embed, rng = embedder(networks.plain), np.random.default_rng(seed)
+    networks, rows = load_networks(asked.model), []
+    embed, rng = embedder(networks.plain), np.random.default_rng(asked.seed + 2)
     sets = attacked_pairs(
-        networks, images=asked.images, pairs_file=asked.pairs, max_pairs=asked.max_pairs, seed=seed, fmr=FMR
+        networks, images=asked.images, pairs_file=asked.pairs, max_pairs=asked.max_pairs, seed=asked.seed, fmr=FMR
     )
-    first, second = clean_pairs(pairs, max_pairs=asked.max_pairs, count=asked.clean, seed=seed)
-    probes, references = sides(embed, pairs, first, networks.plain.size)
-    model = open_recogniser(asked.model).fingerprint
-    guard = calibrate(Guard(), embed, probes, references, model=model, rate=asked.rate, rng=rng)
-    print(f"guard {guard.to_json()}; verifier's threshold {sets[0].threshold:.4f}")
-    probes, references = sides(embed, pairs, second, networks.plain.size)
-    assert guard.limits is not None
-    plain, seen = guard.embedded(embed, probes, rng=rng)
-    alarms = {
-        "genuine": disagreement(plain, seen, references) >= guard.limits.compared,
-        "genuine, alone": disagreement(plain, seen, None) >= guard.limits.alone,
-        "impostor": disagreement(plain, seen, np.roll(references, 1, axis=0)) >= guard.limits.compared,
-    }
-    for name, flagged in alarms.items():
-        low, high = clopper_pearson(int(flagged.sum()), len(flagged))
-        print(f"false alarms, {name}: {flagged.mean():.2%} of {len(flagged)} ({low:.2%} to {high:.2%})", flush=True)
+    guard = calibrated(embed, read_pairs(asked.pairs, asked.images), networks.plain.size, asked)
     print("| attack | goal | radius | pairs | verifier wrong % | and unnoticed % |\n|---|---|---|---|---|---|")
-    rows = []
     with crafting(networks.plain, networks.fast):
-        for name, eps, attack in unaware(networks.fast, radii, seed):
-            for attacked in sets:
-                rows.append(judged(name, eps, attacked, attack(attacked), embed, guard, rng, asked.looks))
-                say(rows[-1])
-        for eps in radii:
-            knowing = KnowingAttack(guard=guard, radius=eps, steps=asked.steps, views=asked.views)
-            for attacked in sets:
-                few = attacked.take(torch.arange(min(asked.knowing_pairs, len(attacked))))
-                rows.append(
-                    judged("knowing", eps, few, knowing(networks.fast, few, rng), embed, guard, rng, asked.looks)
-                )
-                say(rows[-1])
+        for name, eps, attacked, images in attempts(networks.fast, guard, sets, asked):
+            rows.append(judged(name, eps, attacked, images, embed, guard, rng, asked.looks))
+            say(rows[-1])
     minutes = (time.perf_counter() - started) / 60
-    print(f"{minutes:.1f} minutes, seed {seed}")
+    print(f"{minutes:.1f} minutes; threshold {sets[0].threshold:.4f}, seed {asked.seed}")
     if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "guard.json").write_text(json.dumps(guard.to_json(), indent=1))
-        told = {
-            "rows": [asdict(row) for row in rows],
-            "false_alarms": {name: float(flagged.mean()) for name, flagged in alarms.items()},
-            "settings": {key: str(value) for key, value in vars(asked).items()},
-            "minutes": minutes,
-            "versions": versions(),
-        }
+        settings = {key: str(value) for key, value in vars(asked).items()}
+        told = {"rows": [asdict(row) for row in rows], "settings": settings, "versions": versions()}
+        write_guard(asked.out / "guard.json", guard)
         (asked.out / "table.json").write_text(json.dumps(told, indent=1))
 
 

@@ -20,9 +20,9 @@ from steadface.recognition.export import export_onnx
 def backbone(name: str = "mobilefacenet", *, std: float = 128.0, size: tuple[int, int] = (32, 32)) -> Backbone:
     """A narrow network whose BatchNorms have seen images and have weights of their own, so that embeddings differ."""
     generator = torch.Generator().manual_seed(0)
-    built = Architecture(name=name, image_size=size, embedding_size=8, width=0.125, blocks=(1, 1, 1, 1), std=std).build(
-        generator
-    )
+    blocks = (1, 1, 0, 0) if name == "mobilefacenet" else (1, 1, 1, 1)
+    described = Architecture(name=name, image_size=size, embedding_size=8, width=0.125, blocks=blocks, std=std)
+    built = described.build(generator)
     for part in built.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.momentum = 1.0
@@ -176,6 +176,18 @@ def test_a_file_that_fails_parity_is_never_written(tmp_path, monkeypatch) -> Non
         export_onnx(opened(tmp_path), tmp_path / "face.onnx")
     assert (tmp_path / "face.onnx").read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.onnx", "model.safetensors"]
+
+
+def test_embeddings_too_long_to_square_in_float32_are_compared_as_well(tmp_path, monkeypatch) -> None:
+    network = backbone()
+    with torch.no_grad():
+        network.features.layers[3].weight.mul_(1e25)
+        network.features.layers[3].bias.mul_(1e25)
+    model, written = opened(tmp_path, network), export._written
+    assert 0 < export_onnx(model, tmp_path / "face.onnx").parity < 1e-4
+    monkeypatch.setattr(export, "_written", lambda one, graph, **rest: written(damaged(one), graph, **rest))
+    with pytest.raises(SteadfaceError, match="differs by"):
+        export_onnx(model, tmp_path / "face.onnx")
 
 
 def damaged(one: OpenedRecogniser) -> OpenedRecogniser:

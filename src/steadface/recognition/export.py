@@ -39,7 +39,7 @@ LEAST_COSINE = 0.99
 
 Faces = NDArray[np.uint8]
 """(B, H, W, 3) RGB."""
-Embeddings = NDArray[np.float32]
+Embeddings = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def _batch(samples: Faces, size: int) -> Faces:
 def _torch_embeddings(network: nn.Module, faces: Faces) -> Embeddings:
     with torch.inference_mode():
         images = torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().float() / 255
-        return _unit(network(images).float().numpy())
+        return _unit(network(images).numpy())
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:
@@ -213,7 +213,7 @@ def _cosines(opened: OpenedRecogniser, halved: bytes, samples: Faces) -> NDArray
     for start in range(0, len(samples), max(BATCHES)):
         part = samples[start : start + max(BATCHES)]
         one, other = _run(session, part), _torch_embeddings(opened.network, part)
-        parts.append((one.astype(np.float64) * other).sum(1))
+        parts.append((one * other).sum(1))
     cosines = np.concatenate(parts)
     if not cosines.min() >= LEAST_COSINE:
         raise SteadfaceError(
@@ -224,5 +224,8 @@ def _cosines(opened: OpenedRecogniser, halved: bytes, samples: Faces) -> NDArray
 
 
 def _unit(raw: Any) -> Embeddings:
-    unit: Embeddings = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    long = np.asarray(
+        raw, dtype=np.float64
+    )  # in float32 the squares of large numbers are infinite, and all would agree
+    unit: Embeddings = long / np.linalg.norm(long, axis=1, keepdims=True)
     return unit
