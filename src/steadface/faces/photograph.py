@@ -21,7 +21,7 @@ from steadface.data.faces import Image, UnreadableImage
 MAX_PIXELS = 120_000_000
 """The largest phone sensor in wide use has 108 million; decoded they take 0.9 GB for a moment."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 BACKGROUND = 127
 """Grey behind what is transparent: neither black hair nor white paper draws a line there."""
@@ -122,7 +122,7 @@ def _instead(stream: Path | io.BytesIO) -> str:
         head = stream.getvalue()[:12]
     if head[4:8] == b"ftyp":
         return "it is HEIC, AVIF or a video; export it as JPEG"
-    return "give " + ", ".join(known for known in FORMATS if known != "MPO")
+    return "give " + ", ".join(FORMATS)
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -1,0 +1,76 @@
+"""``steadface calibrate``: thresholds that mean something, stored with the model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from steadface import api
+from steadface.cli.console import console, stage_bar
+from steadface.cli.options import JsonOption, print_json
+from steadface.data.folders import open_faces
+from steadface.models import ChannelOrder, PixelRange, parse_size
+from steadface.report.text import percent
+
+
+def calibrate_model(
+    model: Annotated[Path, typer.Argument(help="A run folder, a file of weights or an .onnx file.")],
+    images: Annotated[
+        Path, typer.Option(help="Aligned faces, one folder per person: people whom the model was not trained on.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Write weights and contract into this new .safetensors file instead.")
+    ] = None,
+    mirror: Annotated[bool, typer.Option(help="Sum the embeddings of image and mirror image.")] = False,
+    size: Annotated[str | None, typer.Option(help="Height x width that MODEL takes, e.g. 112x112.")] = None,
+    pixel_range: Annotated[PixelRange | None, typer.Option(help="Pixel range that MODEL takes.")] = None,
+    channel_order: Annotated[ChannelOrder | None, typer.Option(help="Colour order that MODEL takes.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the images that are measured.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure which similarity stands for which FMR, and store that with the **model**.
+
+    Models of ours and exported .onnx files carry their contract inside; other files are left as they are and get a
+    FILE.contract.json beside them.
+    """
+    with stage_bar() as progress:
+        found, where = api.calibrate(
+            model,
+            open_faces(images),
+            out=out,
+            mirror=mirror,
+            image_size=None if size is None else parse_size(size),
+            pixel_range=pixel_range,
+            channel_order=channel_order,
+            seed=seed,
+            progress=lambda done, total: progress("embedding", done, total),
+        )
+    thresholds = found.contract.thresholds
+    assert thresholds is not None
+    if as_json:
+        print_json({"stored": str(where), **found.contract.to_json()})
+        return
+    table = Table("FMR", "threshold", "95 % interval", "FNMR %", "95 % interval")
+    for point in thresholds.points:
+        few = "*" if thresholds.rests_on_few_people(point.fmr) else ""
+        table.add_row(
+            f"{point.fmr:g}{few}",
+            f"{point.threshold:.4f}",
+            f"{point.threshold_ci[0]:.4f} to {point.threshold_ci[1]:.4f}",
+            percent(point.fnmr, 2),
+            f"{percent(point.fnmr_ci[0], 2)} to {percent(point.fnmr_ci[1], 2)}",
+        )
+    console.print(table)
+    console.print(
+        f"{thresholds.people} people, {thresholds.images} images, {thresholds.impostor_pairs} impostor pairs; "
+        "* more than these people can speak of"
+    )
+    for pair in found.alike[:3]:
+        console.print(
+            f"most alike strangers: {escape(pair.first)} and {escape(pair.second)} ({pair.similarity:.3f}); one person "
+            "under two names would raise the thresholds",
+            soft_wrap=True,
+        )
+    console.print(f"contract: [bold]{escape(str(where))}[/bold]", soft_wrap=True)

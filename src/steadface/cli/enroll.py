@@ -1,0 +1,69 @@
+"""``steadface enroll``: add a person to a gallery."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from steadface.cli.console import console, say_warning
+from steadface.cli.options import (
+    AlignedOption,
+    BackendOption,
+    DetectorOption,
+    GalleryOption,
+    JsonOption,
+    KeyOption,
+    MirrorOption,
+    ModelOption,
+    opened_recognizer,
+    picture_files,
+    print_json,
+    with_gallery,
+)
+from steadface.gallery.people import parse_expiry
+
+
+def enroll_person(
+    person: Annotated[str, typer.Argument(help="Whom the pictures show.")],
+    pictures: Annotated[list[Path], typer.Argument(help="One or more photographs, or folders of them.")],
+    gallery: GalleryOption,
+    model: ModelOption,
+    detector: DetectorOption = None,
+    aligned: AlignedOption = False,
+    consent: Annotated[str | None, typer.Option(help="A note on the person's consent, kept with them.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Until when they may be found: 2031-12-31, or a time with its zone.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also where a picture does not look like the others.")] = False,
+    mirror: MirrorOption = None,
+    backend: BackendOption = "auto",
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a person to a **gallery**, which is made if there is none: one template of all pictures, or nothing at all.
+
+    Enrol people who have agreed to it.
+    """
+    files = picture_files(pictures)
+    recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend)
+    with with_gallery(recognizer, gallery, key, create=True):
+        answer = recognizer.enroll(
+            person,
+            files,
+            aligned=aligned,
+            check=not force,
+            consent=consent,
+            expires=None if expires is None else parse_expiry(expires),
+        )
+    for note in answer.notes:
+        say_warning(note)
+    for other in answer.resembles:
+        say_warning(f"{person} looks like {other.person}, who is enrolled as well (similarity {other.similarity:.3f})")
+    if as_json:
+        print_json(answer.to_json())
+    else:
+        console.print(
+            f"enrolled [bold]{escape(person)}[/bold] from {len(answer.faces)} picture(s); the least alike has cosine "
+            f"{answer.agreement:.3f} to the template"
+        )

@@ -1,0 +1,102 @@
+"""What the commands that use a trained model have in common: options, the pictures they are given, JSON."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steadface.cli.console import say_warning
+from steadface.data.folders import is_image_name
+from steadface.errors import SteadfaceError
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.keys import given_key, read_or_write_key
+from steadface.recognition.embedder import Backend
+from steadface.recognition.guard import read_guard
+from steadface.recognition.recognizer import Recognizer
+
+ModelOption = Annotated[str, typer.Option("--model", help="A run folder, a file of weights or an .onnx file.")]
+DetectorOption = Annotated[Path | None, typer.Option("--detector", help="A YuNet or SCRFD .onnx file.")]
+AlignedOption = Annotated[bool, typer.Option("--aligned", help="The pictures are aligned faces already.")]
+MirrorOption = Annotated[
+    bool | None, typer.Option("--mirror/--no-mirror", help="Sum the embeddings of image and mirror image.")
+]
+BackendOption = Annotated[Backend, typer.Option(help="What runs the model; auto: .onnx files in onnxruntime.")]
+FmrOption = Annotated[float | None, typer.Option("--fmr", help="False match rate of one comparison. [default: 1e-3]")]
+ThresholdOption = Annotated[float | None, typer.Option("--threshold", help="A similarity of your own instead.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+GalleryOption = Annotated[Path, typer.Option("--gallery", help="The gallery, a file.")]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="File with the gallery's key.")]
+
+GuardOption = Annotated[
+    Path | None, typer.Option("--guard", help="A guard's file: also say whether a face looks adversarial.")
+]
+
+
+def picture_files(given: Sequence[Path]) -> list[Path]:
+    """The files among `given` as they are, and the images below its folders in sorted order.
+
+    Raises SteadfaceError for what does not exist and for folders without images.
+    """
+    files: list[Path] = []
+    for path in given:
+        if not path.exists():
+            raise SteadfaceError(f"{path} does not exist; give photographs or folders of them")
+        found = sorted(one for one in path.rglob("*") if is_image_name(one.name)) if path.is_dir() else [path]
+        if not found:
+            raise SteadfaceError(f"there are no images in {path}; give photographs or folders of them")
+        files += found
+    return files
+
+
+def opened_recognizer(
+    model: str,
+    *,
+    detector: Path | None,
+    mirror: bool | None,
+    backend: Backend,
+    guard: Path | None = None,
+    compile: bool = False,
+) -> Recognizer:
+    """The recogniser that the options ask for."""
+    recognizer = Recognizer.open(model, detector=detector, mirror=mirror, backend=backend, compile=compile)
+    if guard is not None:
+        recognizer.guard = read_guard(guard, model=recognizer.contract.space)
+    return recognizer
+
+
+@contextmanager
+def with_gallery(recognizer: Recognizer, gallery: Path, key: Path | None, *, create: bool = False) -> Iterator[None]:
+    """Opens the recogniser's gallery; one that is not there is made if `create`, and where its key lies is said.
+
+    Where what follows fails nothing is left of a gallery that was made for it.
+    """
+    model = recognizer.contract.identity
+    if gallery.exists() or not create:
+        with Gallery.open(gallery, key=key, model=model) as opened:
+            recognizer.gallery = opened
+            yield
+        return
+    makes_key = not key.exists() if key is not None else given_key() is None
+    with Gallery.create(gallery, model=model, key=None if key is None else read_or_write_key(key)) as opened:
+        recognizer.gallery = opened
+        lies_in = Path(opened.key.source)
+        try:
+            yield
+        except BaseException:
+            opened.close()
+            for path in (gallery, *gallery.parent.glob(f"{gallery.name}-*")):
+                path.unlink(missing_ok=True)
+            if makes_key:
+                lies_in.unlink()
+            raise
+    say_warning(
+        f"made the gallery {gallery}; its key is in {lies_in}: keep a copy of that elsewhere, since without it the "
+        "gallery is lost"
+    )
+
+
+def print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=1))

@@ -1,0 +1,188 @@
+"""What a recogniser answers, with everything that a program or a person needs to judge the answer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steadface.data.faces import Image
+from steadface.faces.detection import Face
+from steadface.faces.quality import Quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenFace:
+    """A face of a photograph: `aligned` (H, W, 3), its `face` and `quality` in the photograph's own pixels.
+
+    Both are None where the picture was given as an aligned face. `others` counts the photograph's other faces.
+    """
+
+    name: str
+    aligned: Image
+    face: Face | None = None
+    quality: Quality | None = None
+    others: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Without any pixels."""
+        found: dict[str, Any] = {"image": self.name, "box": None, "landmarks": None, "score": None, "quality": None}
+        if self.face is not None and self.quality is not None:
+            found["box"] = [round(float(side), 2) for side in self.face.box]
+            found["landmarks"] = [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks]
+            found["score"] = round(float(self.face.score), 4)
+            found["quality"] = self.quality.to_json()
+        return {**found, "other_faces": self.others}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """What the guard says of a probe: its disagreement `score`, and whether that is above the guard's `threshold`."""
+
+    score: float
+    threshold: float
+    suspicious: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"score": self.score, "threshold": self.threshold, "suspicious": self.suspicious}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """Whether two pictures show one person: `match` iff `similarity` >= `threshold`, which stands for `fmr`.
+
+    `fmr` is None where the threshold was given. `suspicion` is of the second picture, the probe.
+    """
+
+    similarity: float
+    threshold: float
+    fmr: float | None
+    faces: tuple[SeenFace, SeenFace]
+    suspicion: Suspicion | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def match(self) -> bool:
+        return self.similarity >= self.threshold
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "similarity": self.similarity,
+            "threshold": self.threshold,
+            "fmr": self.fmr,
+            "match": self.match,
+            "faces": [face.to_json() for face in self.faces],
+            "guard": None if self.suspicion is None else self.suspicion.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Somebody enrolled, and how similar the probe is to the best of their templates."""
+
+    person: str
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A face and the enrolled people most similar to it, best first; the first one matches iff >= the threshold."""
+
+    seen: SeenFace
+    candidates: tuple[Candidate, ...]
+    threshold: float
+    suspicion: Suspicion | None = None
+
+    @property
+    def match(self) -> bool:
+        return bool(self.candidates) and self.candidates[0].similarity >= self.threshold
+
+    @property
+    def person(self) -> str | None:
+        return self.candidates[0].person if self.match else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.seen.to_json(),
+            "match": self.match,
+            "person": self.person,
+            "similarity": self.candidates[0].similarity if self.candidates else None,
+            "candidates": [{"person": one.person, "similarity": one.similarity} for one in self.candidates],
+            "guard": None if self.suspicion is None else self.suspicion.to_json(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identified:
+    """Who is in a photograph, among `enrolled` people: a `Named` for each face, largest first.
+
+    `fmr` is that of one comparison with one person, `fpir` the chance that a stranger is taken for anybody, both None
+    where the threshold was given.
+    """
+
+    image: str
+    width: int
+    height: int
+    faces: tuple[Named, ...]
+    threshold: float
+    fmr: float | None
+    fpir: float | None
+    enrolled: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def match(self) -> bool:
+        return any(face.match for face in self.faces)
+
+    def to_json(self) -> dict[str, Any]:
+        best = max((face for face in self.faces if face.candidates), key=_similarity, default=None)
+        return {
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
+            "similarity": None if best is None else _similarity(best),
+            "threshold": self.threshold,
+            "fmr": self.fmr,
+            "fpir": self.fpir,
+            "enrolled": self.enrolled,
+            "match": self.match,
+            "faces": [face.to_json() for face in self.faces],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """Who was enrolled from which faces; `resembles` names other people that the new template would match.
+
+    `agreement` is the lowest cosine of an image to the template of all of them, 1 for a single image.
+    """
+
+    person: str
+    faces: tuple[SeenFace, ...]
+    agreement: float
+    resembles: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "person": self.person,
+            "images": len(self.faces),
+            "agreement": self.agreement,
+            "resembles": [{"person": one.person, "similarity": one.similarity} for one in self.resembles],
+            "faces": [face.to_json() for face in self.faces],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """The unit `embedding` (D,) of one face."""
+
+    seen: SeenFace
+    embedding: NDArray[np.float32]
+
+
+def _similarity(named: Named) -> float:
+    return named.candidates[0].similarity

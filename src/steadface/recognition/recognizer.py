@@ -1,0 +1,314 @@
+"""The recognition device: photographs in, answers out, at thresholds that mean something.
+
+    verify(a, b)               are these two one person?                    similarity >= t(FMR)
+    identify(image)            who of the enrolled is this, if anybody?     the best one's similarity >= t(FMR)
+    enroll(person, images)     one template of several images: the normalised mean of their embeddings
+    embed(images)              unit embeddings
+
+A recogniser may be used from several threads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from math import expm1, log1p
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steadface.errors import SteadfaceError
+from steadface.evaluation.thresholds import Thresholds
+from steadface.faces.detection import Detector
+from steadface.faces.detector_files import open_detector
+from steadface.gallery.checking import described, same_model
+from steadface.gallery.gallery import Gallery
+from steadface.models import open_recogniser
+from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
+from steadface.recognition.contract import Contract, contract_of, read_contract
+from steadface.recognition.embedder import Backend, Embedder, Precision, open_embedder, stacked
+from steadface.recognition.guard import Guard
+from steadface.recognition.seeing import Picture, Seeing
+
+Vectors = NDArray[np.float32]
+
+FMR = 1e-3
+"""Where no rate is asked for."""
+
+AGREEMENT_FMR = 1e-2
+"""Images of one enrolment are taken for one person's at the threshold of this FMR: lenient, since it guards against
+mistakes, not against attackers."""
+
+
+class Recognizer:
+    """A model at work under its contract, with a detector, a gallery and a guard where they are needed.
+
+    Made by `Recognizer.open`; the parts can be put together by hand as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        contract: Contract,
+        embedder: Embedder,
+        seeing: Seeing,
+        gallery: Gallery | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        self.contract, self.guard = contract, guard
+        self.embedder, self.seeing = embedder, seeing
+        self.gallery = None if gallery is None else self.checked(gallery)
+
+    @classmethod
+    def open(
+        cls,
+        model: Path | str,
+        *,
+        detector: Path | Detector | None = None,
+        gallery: Gallery | None = None,
+        guard: Guard | None = None,
+        mirror: bool | None = None,
+        backend: Backend = "auto",
+        compile: bool = False,
+        precision: Precision = "fp32",
+        device: torch.device | str = "cpu",
+    ) -> "Recognizer":
+        """Opens a run folder, a file of weights, an ONNX file or `module:function` under its contract.
+
+        `detector` is a YuNet or SCRFD file; without one it is looked for when a photograph first needs it. `mirror`
+        sums the embeddings of image and mirror image; left out, it is as the model was calibrated. Raises
+        SteadfaceError for what cannot be opened, a contract made for other weights, and a gallery of another model.
+        """
+        contract = read_contract(Path(model)) if Path(model).exists() else None
+        known = None if contract is None else contract.convention
+        opened = open_recogniser(
+            model,
+            image_size=None if known is None else known.size,
+            pixel_range=None if known is None else known.pixel_range,
+            channel_order=None if known is None else known.channel_order,
+        )
+        if contract is None:
+            contract = contract_of(opened, mirror=bool(mirror))
+        elif contract.weights != opened.content:
+            raise SteadfaceError(
+                f"the contract of {model} was made for other weights ({contract.name}); make it anew with "
+                f"`steadface calibrate {model} --images FACES`"
+            )
+        if mirror is not None and mirror != contract.mirror:
+            contract = replace(contract, mirror=mirror, thresholds=None)
+        found = open_detector(detector) if isinstance(detector, Path) else detector
+        return cls(
+            contract=contract,
+            embedder=open_embedder(
+                opened, mirror=contract.mirror, backend=backend, compile=compile, precision=precision, device=device
+            ),
+            seeing=Seeing(lambda: open_detector() if found is None else found, contract.convention.size),
+            gallery=gallery,
+            guard=guard,
+        )
+
+    def checked(self, gallery: Gallery) -> Gallery:
+        """`gallery`. Raises SteadfaceError where its templates come from another model."""
+        if not same_model(gallery.model, self.contract.identity):
+            raise SteadfaceError(
+                f"the gallery {gallery.path} holds templates of {described(gallery.model)}, and this is "
+                f"{described(self.contract.identity)}; vectors of two models cannot be compared"
+            )
+        return gallery
+
+    def verify(
+        self,
+        first: Picture,
+        second: Picture,
+        *,
+        fmr: float | None = None,
+        threshold: float | None = None,
+        aligned: bool = False,
+    ) -> Verified:
+        """Compares the largest faces of two pictures at the threshold of `fmr` (1e-3 if nothing is said).
+
+        Raises SteadfaceError where a picture cannot be read or shows no face, and where the model is not calibrated.
+        """
+        limit, rate = self._threshold(fmr, threshold)  # before any work
+        faces = (self.seeing.face(first, aligned=aligned), self.seeing.face(second, aligned=aligned))
+        one, other = self.embed_faces(faces)
+        return Verified(
+            similarity=float(one @ other),
+            threshold=limit,
+            fmr=rate,
+            faces=faces,
+            suspicion=self._suspicion(faces[1], one),
+            notes=(*_notes(faces), *self._doubts(rate)),
+        )
+
+    def identify(
+        self,
+        picture: Picture,
+        *,
+        fmr: float | None = None,
+        fpir: float | None = None,
+        threshold: float | None = None,
+        top: int = 5,
+        aligned: bool = False,
+    ) -> Identified:
+        """Searches the gallery for every face of a picture, at the threshold of `fmr` (1e-3 if nothing is said).
+
+        `fpir` asks for the chance that a stranger is taken for anybody instead: with N people enrolled,
+        FMR = 1 - (1 - FPIR)^(1/N). Raises SteadfaceError where the picture cannot be read, nobody is enrolled, the
+        model is not calibrated or more than one of the three is given.
+        """
+        gallery = self._needed_gallery()
+        enrolled = len(gallery)
+        if fpir is not None:
+            if fmr is not None or threshold is not None:
+                raise SteadfaceError("give one of fmr, fpir and threshold; they are three ways to say one thing")
+            fmr = _per_comparison(fpir, enrolled)
+        limit, rate = self._threshold(fmr, threshold)
+        photograph, faces = self.seeing.faces(picture, aligned=aligned)
+        height, width = photograph.pixels.shape[:2]
+        return Identified(
+            image=photograph.name,
+            width=width,
+            height=height,
+            faces=self._named(gallery, faces, limit, top),
+            threshold=limit,
+            fmr=rate,
+            fpir=None if rate is None else -expm1(enrolled * log1p(-rate)),
+            enrolled=enrolled,
+            notes=self._doubts(rate),
+        )
+
+    def enroll(
+        self,
+        person: str,
+        pictures: Sequence[Picture],
+        *,
+        aligned: bool = False,
+        check: bool = True,
+        consent: str | None = None,
+        expires: datetime | None = None,
+    ) -> Enrolled:
+        """Adds a template of one or more pictures of a person to the gallery: all of them, or nothing.
+
+        Raises SteadfaceError where a picture cannot be read, shows no face or several equally large ones, and, unless
+        `check` is false, where one does not look like the others.
+        """
+        gallery = self._needed_gallery()
+        if not pictures:
+            raise SteadfaceError(f"there are no pictures of {person}; give one or more")
+        faces = tuple(self.seeing.only_face(picture, aligned=aligned) for picture in pictures)
+        vectors = self.embed_faces(faces)
+        template, agreement = self._template(person, faces, vectors, check)
+        alike = tuple(one for one in self._candidates(gallery, template[None], 3)[0] if one.person != person)
+        thresholds = self.contract.thresholds
+        limit = None if thresholds is None else thresholds.at(max(FMR, thresholds.lowest_fmr))
+        gallery.enroll(person, template[None], consent=consent, expires=expires)
+        return Enrolled(
+            person=person,
+            faces=faces,
+            agreement=agreement,
+            resembles=() if limit is None else tuple(one for one in alike if one.similarity >= limit),
+            notes=_notes(faces),
+        )
+
+    def template(
+        self, person: str, pictures: Sequence[Picture], *, aligned: bool = False, check: bool = True
+    ) -> Vectors:
+        """The unit template (D,) that `enroll` would store; nothing is stored. Raises as it does."""
+        faces = tuple(self.seeing.only_face(picture, aligned=aligned) for picture in pictures)
+        return self._template(person, faces, self.embed_faces(faces), check)[0]
+
+    def embed(self, pictures: Sequence[Picture], *, aligned: bool = False) -> Vectors:
+        """Unit embeddings (n, D) of the largest face of each picture. Raises where one cannot be read or shows none."""
+        return self.embed_faces([self.seeing.face(picture, aligned=aligned) for picture in pictures])
+
+    def embed_faces(self, faces: Sequence[SeenFace]) -> Vectors:
+        """Unit embeddings (n, D) of faces that were seen already."""
+        return self.embedder(stacked([face.aligned for face in faces], self.embedder.size))
+
+    def _named(self, gallery: Gallery, faces: Sequence[SeenFace], limit: float, top: int) -> tuple[Named, ...]:
+        if not faces:
+            return ()
+        found = self._candidates(gallery, self.embed_faces(faces), top)
+        return tuple(
+            Named(seen=face, candidates=candidates, threshold=limit, suspicion=self._suspicion(face, None))
+            for face, candidates in zip(faces, found, strict=True)
+        )
+
+    def _candidates(self, gallery: Gallery, vectors: Vectors, top: int) -> list[tuple[Candidate, ...]]:
+        return [
+            tuple(Candidate(person=one.person.name, similarity=one.similarity) for one in found)
+            for found in gallery.search(vectors, top)
+        ]
+
+    def _template(self, person: str, faces: Sequence[SeenFace], vectors: Vectors, check: bool) -> tuple[Vectors, float]:
+        """The normalised mean of unit vectors (n, D), and the lowest cosine of any of them to it."""
+        total = vectors.sum(0)
+        template: Vectors = total / np.linalg.norm(total)
+        if check and len(vectors) > 1 and self.contract.thresholds is not None:
+            others = total - vectors
+            cosines = (vectors * others).sum(1) / np.linalg.norm(others, axis=1)
+            limit = self.contract.thresholds.at(AGREEMENT_FMR)
+            odd = [f"{face.name} ({cosine:.2f})" for face, cosine in zip(faces, cosines, strict=True) if cosine < limit]
+            if odd:
+                raise SteadfaceError(
+                    f"{person} was not enrolled: {', '.join(odd)} does not look like the other pictures (cosine below "
+                    f"{limit:.2f}); leave it out, or say that no check is wanted"
+                )
+        return template, float((vectors @ template).min())
+
+    def _suspicion(self, face: SeenFace, reference: Vectors | None) -> Suspicion | None:
+        if self.guard is None:
+            return None
+        probe = stacked([face.aligned], self.embedder.size)
+        look = self.guard.look(self.embedder, probe, None if reference is None else reference[None])
+        limits = self.guard.limits
+        assert limits is not None  # or it would not have looked
+        return Suspicion(
+            score=float(look.score[0]),
+            threshold=limits.alone if reference is None else limits.compared,
+            suspicious=bool(look.flagged[0]),
+        )
+
+    def _threshold(self, fmr: float | None, threshold: float | None) -> tuple[float, float | None]:
+        if threshold is not None:
+            if fmr is not None:
+                raise SteadfaceError(f"give fmr or threshold, not both (fmr {fmr:g}, threshold {threshold:g})")
+            return threshold, None
+        rate = FMR if fmr is None else fmr
+        return self._thresholds(rate).at(rate), rate
+
+    def _thresholds(self, fmr: float) -> Thresholds:
+        if self.contract.thresholds is None:
+            how = " with" if self.contract.mirror else " without"
+            raise SteadfaceError(
+                f"{self.contract.name} is not calibrated{how} mirror images, so nothing says which similarity stands "
+                f"for FMR {fmr:g}; run `steadface calibrate MODEL --images FACES` on faces of known people, or give a "
+                "threshold"
+            )
+        return self.contract.thresholds
+
+    def _doubts(self, fmr: float | None) -> tuple[str, ...]:
+        thresholds = self.contract.thresholds
+        if fmr is None or thresholds is None or not thresholds.rests_on_few_people(fmr):
+            return ()
+        return (f"the threshold of FMR {fmr:g} rests on {thresholds.people} people, which are few for it",)
+
+    def _needed_gallery(self) -> Gallery:
+        if self.gallery is None:
+            raise SteadfaceError("this recogniser has no gallery; open it with gallery=Gallery.open(...)")
+        return self.gallery
+
+
+def _per_comparison(fpir: float, enrolled: int) -> float:
+    if not 0 < fpir < 1:
+        raise SteadfaceError(f"FPIR {fpir} is not a rate between 0 and 1; ask for e.g. 1e-2")
+    return -expm1(log1p(-fpir) / max(1, enrolled))
+
+
+def _notes(faces: Sequence[SeenFace]) -> tuple[str, ...]:
+    """What somebody should know of the faces before trusting the answer."""
+    several = [f"{face.name}: the largest of {face.others + 1} faces was taken" for face in faces if face.others]
+    poor = [f"{face.name}: {reason}" for face in faces if face.quality is not None for reason in face.quality.reasons]
+    return (*several, *poor)

@@ -1,0 +1,235 @@
+"""From photographs to answers: thresholds that mean something, nothing half done, and every doubt said."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import expm1, log1p
+
+import cv2
+import numpy as np
+import pytest
+
+from steadface import api
+from steadface.backbones import save_backbone
+from steadface.data.faces import UnreadableImage
+from steadface.data.synthetic import synthetic_faces
+from steadface.errors import SteadfaceError
+from steadface.gallery.gallery import Gallery
+from steadface.recognition.contract import read_contract, store_contract
+from steadface.recognition.recognizer import Recognizer
+from steadface.recognition.seeing import NoFace
+
+from .planted import Planted
+
+
+@pytest.fixture(scope="session")
+def large():
+    """Faces of 112 x 112 of six people, three of each."""
+    return synthetic_faces(people=6, images_per_person=3, size=(112, 112), seed=3, first_person=100)
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory, network, faces):
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_backbone(path, network, {})
+    api.calibrate(path, faces)
+    return path
+
+
+@pytest.fixture
+def planted():
+    return Planted()
+
+
+@pytest.fixture
+def recognizer(calibrated, planted):
+    return Recognizer.open(calibrated, detector=planted)
+
+
+@pytest.fixture
+def with_gallery(recognizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY", raising=False)
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
+    with Gallery.create(tmp_path / "g.db", model=recognizer.contract.identity) as gallery:
+        recognizer.gallery = recognizer.checked(gallery)
+        yield recognizer
+
+
+def png(path, pixels):
+    cv2.imwrite(str(path), pixels[..., ::-1])
+    return path
+
+
+def test_similarity_is_the_cosine_of_the_faces_wherever_they_stand(recognizer, planted, large):
+    one, other = large.read(0), large.read(1)
+    answer = recognizer.verify(planted.photograph(one), planted.photograph(other, scales=(3,)), fmr=1e-1)
+    expected = recognizer.embed([one, other], aligned=True)
+    assert answer.similarity == pytest.approx(float(expected[0] @ expected[1]), abs=0.03)
+    assert answer.faces[0].face.box == (20, 30, 132, 142)
+    assert answer.faces[1].face.box == (20, 30, 356, 366)
+
+
+def test_the_threshold_is_that_of_the_rate_asked_for(recognizer, calibrated, large):
+    thresholds = read_contract(calibrated).thresholds
+    one, other = large.read(0), large.read(1)
+    for fmr in (1e-1, 1e-2):
+        answer = recognizer.verify(one, other, fmr=fmr, aligned=True)
+        assert (answer.threshold, answer.fmr) == (thresholds.at(fmr), fmr)
+        assert answer.match == (answer.similarity >= answer.threshold)
+    given = recognizer.verify(one, one, threshold=0.999, aligned=True)
+    assert (given.threshold, given.fmr, given.match) == (0.999, None, True)
+
+
+def test_a_file_its_bytes_and_its_pixels_are_one_picture(recognizer, planted, large, tmp_path):
+    pixels = planted.photograph(large.read(4))
+    path = png(tmp_path / "a.png", pixels)
+    answers = [recognizer.embed([picture]) for picture in (pixels, path, str(path), path.read_bytes())]
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-6)
+
+
+def test_what_a_picture_shows_beside_the_face_is_said(recognizer, planted, large):
+    crowded = planted.photograph(large.read(0), large.read(3), scales=(2, 1))
+    answer = recognizer.verify(crowded, planted.photograph(large.read(1)), fmr=0.1)
+    assert any("the largest of 2 faces was taken" in note for note in answer.notes)
+    assert answer.to_json()["faces"][0]["other_faces"] == 1
+
+
+def test_a_picture_without_a_face_is_no_mismatch(recognizer, planted, large):
+    with pytest.raises(NoFace, match=r"no face was found in a picture of 50 x 40"):
+        recognizer.verify(np.zeros((40, 50, 3), dtype=np.uint8), planted.photograph(large.read(0)), fmr=0.1)
+
+
+def test_a_photograph_passed_for_an_aligned_face_is_refused(recognizer, planted, large):
+    with pytest.raises(SteadfaceError, match=r"of 152 x 172 pixels is no aligned face"):
+        recognizer.embed([planted.photograph(large.read(0))], aligned=True)
+
+
+def test_an_uncalibrated_model_gives_no_rate_but_takes_a_threshold(model, large):
+    recognizer = Recognizer.open(model, detector=Planted())
+    with pytest.raises(SteadfaceError, match=r"not calibrated without mirror.*steadface calibrate"):
+        recognizer.verify(large.read(0), large.read(1), fmr=1e-2, aligned=True)
+    assert recognizer.verify(large.read(0), large.read(0), threshold=0.9, aligned=True).match
+
+
+def test_thresholds_of_plain_images_are_not_used_for_mirrored_ones(calibrated, large):
+    recognizer = Recognizer.open(calibrated, detector=Planted(), mirror=True)
+    with pytest.raises(SteadfaceError, match="not calibrated with mirror"):
+        recognizer.verify(large.read(0), large.read(1), aligned=True)
+
+
+def test_a_contract_of_other_weights_is_refused(calibrated, tmp_path, network):
+    path = tmp_path / "other.safetensors"
+    changed = network.architecture.build()
+    save_backbone(path, changed, {})
+    store_contract(path, read_contract(calibrated))
+    with pytest.raises(SteadfaceError, match="made for other weights"):
+        Recognizer.open(path)
+
+
+def test_people_enrolled_are_found_and_strangers_are_not(with_gallery, planted, large):
+    for person in range(4):
+        with_gallery.enroll(
+            f"person {person}", [planted.photograph(large.read(3 * person + k)) for k in (0, 1)], check=False
+        )
+    picture = planted.photograph(large.read(3 * 2 + 2), scales=(2,))
+    answer = with_gallery.identify(picture, threshold=-1.0)
+    (face,) = answer.faces
+    assert len(face.candidates) == 4
+    assert [one.similarity for one in face.candidates] == sorted(
+        (one.similarity for one in face.candidates), reverse=True
+    )
+    vectors = with_gallery.embed([picture])
+    template = with_gallery.template("x", [planted.photograph(large.read(3 * 2 + k)) for k in (0, 1)], check=False)
+    own = next(one for one in face.candidates if one.person == "person 2")
+    assert own.similarity == pytest.approx(float(vectors[0] @ template), abs=1e-5)
+    nobody = with_gallery.identify(picture, threshold=1.1)
+    assert (nobody.match, nobody.faces[0].person) == (False, None)
+    assert nobody.to_json()["faces"][0]["person"] is None
+
+
+def test_every_face_of_a_photograph_is_looked_up(with_gallery, planted, large):
+    with_gallery.enroll("Ada", [large.read(0)], aligned=True)
+    answer = with_gallery.identify(planted.photograph(large.read(0), large.read(6), scales=(1, 2)), threshold=0.97)
+    assert len(answer.faces) == 2
+    assert answer.faces[0].seen.face.size > answer.faces[1].seen.face.size
+    assert answer.faces[1].person == "Ada"
+    assert answer.match
+    assert answer.to_json()["width"] == 20 + 112 + 20 + 224 + 20
+
+
+def test_an_fpir_asked_for_takes_a_stricter_threshold_the_more_people_there_are(with_gallery, calibrated, large):
+    for person in range(3):
+        with_gallery.enroll(f"person {person}", [large.read(3 * person)], aligned=True)
+    answer = with_gallery.identify(large.read(0), fpir=0.1, aligned=True)
+    fmr = -expm1(log1p(-0.1) / 3)
+    assert answer.fmr == pytest.approx(fmr)
+    assert answer.fpir == pytest.approx(0.1)
+    assert answer.threshold == pytest.approx(read_contract(calibrated).thresholds.at(fmr))
+    assert answer.threshold > with_gallery.identify(large.read(0), fmr=0.1, aligned=True).threshold
+    with pytest.raises(SteadfaceError, match="give one of"):
+        with_gallery.identify(large.read(0), fpir=0.1, fmr=0.1, aligned=True)
+    with pytest.raises(SteadfaceError, match="FPIR 2"):
+        with_gallery.identify(large.read(0), fpir=2, aligned=True)
+
+
+def test_one_bad_picture_and_nobody_is_enrolled(with_gallery, planted, large, tmp_path):
+    good = png(tmp_path / "good.png", planted.photograph(large.read(0)))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:500])
+    for bad, error in ((broken, UnreadableImage), (tmp_path / "missing.jpg", UnreadableImage)):
+        with pytest.raises(error, match=bad.name):
+            with_gallery.enroll("Ada", [good, bad])
+    with pytest.raises(NoFace):
+        with_gallery.enroll("Ada", [good, np.zeros((9, 9, 3), dtype=np.uint8)])
+    with pytest.raises(SteadfaceError, match="shows 2 faces and two of them are about as large"):
+        with_gallery.enroll("Ada", [good, planted.photograph(large.read(0), large.read(3))])
+    with pytest.raises(SteadfaceError, match="no pictures of Ada"):
+        with_gallery.enroll("Ada", [])
+    assert len(with_gallery.gallery) == 0
+
+
+def test_a_picture_of_somebody_else_is_named_before_anything_is_enrolled(with_gallery, large):
+    limit = with_gallery.contract.thresholds.at(1e-2)
+    vectors = with_gallery.embed([large.read(index) for index in range(18)], aligned=True)
+    same = vectors @ vectors.T
+    pair = np.argwhere(np.triu(same > limit, 1))[0]
+    odd = int(np.argmin(same[pair].max(0)))
+    assert same[pair, odd].max() < limit
+    pictures = [large.read(int(index)) for index in (*pair, odd)]
+    with pytest.raises(SteadfaceError, match=r"Ada was not enrolled: .* does not look like the other pictures"):
+        with_gallery.enroll("Ada", pictures, aligned=True)
+    assert len(with_gallery.gallery) == 0
+    answer = with_gallery.enroll("Ada", pictures, aligned=True, check=False)
+    assert answer.agreement < 0.9
+    assert len(with_gallery.gallery) == 1
+
+
+def test_somebody_enrolled_twice_is_noticed(with_gallery, large):
+    with_gallery.enroll("Ada", [large.read(0)], aligned=True)
+    again = with_gallery.enroll("Ada Lovelace", [large.read(0)], aligned=True)
+    assert [one.person for one in again.resembles] == ["Ada"]
+    assert again.resembles[0].similarity == pytest.approx(1, abs=1e-5)
+    more = with_gallery.enroll("Ada", [large.read(0)], aligned=True)
+    assert [one.person for one in more.resembles] == ["Ada Lovelace"]
+
+
+def test_consent_and_expiry_reach_the_gallery(with_gallery, large):
+    expires = datetime.now(UTC) + timedelta(days=1)
+    with_gallery.enroll("Ada", [large.read(0)], aligned=True, consent="form 7", expires=expires)
+    person = with_gallery.gallery.person("Ada")
+    assert person.consent == "form 7"
+    assert abs(person.expires - expires) < timedelta(seconds=1)
+
+
+def test_a_gallery_of_another_model_is_refused(with_gallery):
+    other = replace(with_gallery.contract, space="0" * 64, name="theirs")
+    stranger = Recognizer(contract=other, embedder=with_gallery.embedder, seeing=with_gallery.seeing)
+    with pytest.raises(SteadfaceError, match=r"small .* theirs"):
+        stranger.checked(with_gallery.gallery)
+
+
+def test_few_people_behind_a_threshold_are_said(recognizer, large):
+    note = "rests on 24 people"
+    assert note in " ".join(recognizer.verify(large.read(0), large.read(1), fmr=1e-3, aligned=True).notes)
+    assert note not in " ".join(recognizer.verify(large.read(0), large.read(1), fmr=1e-1, aligned=True).notes)
