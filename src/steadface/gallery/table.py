@@ -48,19 +48,22 @@ class Table:
         """Writes `rows` under distinct `keys` (n,), over those that are there already."""
         if not len(keys):
             return
-        if self._places is None and keys.min() > self._highest:
-            places = np.arange(self._rows, self._rows + len(keys))
-        else:
+        end = self._rows + len(keys)
+        self._grow(end)  # before anything else, in case that memory runs out
+        places: Keys | slice = slice(self._rows, end)
+        if self._places is not None or keys.min() <= self._highest:
             places = self._assigned(keys)
-        self._grow(int(places.max()) + 1)
+            end = max(self._rows, int(places.max()) + 1)
         self._keys[places] = keys
         for name, column in self._columns.items():
             column[places] = rows[name]
-        self._rows = max(self._rows, int(places.max()) + 1)
+        self._rows = end
         self._highest = max(self._highest, int(keys.max()))
 
     def drop(self, keys: Keys) -> None:
         """Takes out those of `keys` that are there."""
+        if not len(keys):
+            return
         places = self._by_key()
         for key in keys.tolist():
             place = places.pop(key, None)
@@ -93,11 +96,12 @@ class Table:
         return self._places
 
     def _grow(self, rows: int) -> None:
-        room = len(self._keys)
-        if rows > room:
-            room = max(rows, 2 * room)
-            self._keys = _longer(self._keys, room)
-            self._columns = {name: _longer(column, room) for name, column in self._columns.items()}
+        if rows <= len(self._keys):
+            return
+        room = max(rows, 2 * len(self._keys))
+        for name, column in self._columns.items():  # one by one, so that only one of them is there twice
+            self._columns[name] = _longer(column, room)
+        self._keys = _longer(self._keys, room)
 
 
 def _longer(column: NDArray[Scalar], rows: int) -> NDArray[Scalar]:
