@@ -59,8 +59,8 @@ class KnowingAttack:
     steps: int
     views: int
     judged: int = 2
-    margin: float = 0.03
-    slack: float = 0.3
+    margin: float = 0.01
+    slack: float = 0.1
 
     def __call__(self, network: nn.Module, attacked: Attacked, rng: np.random.Generator) -> Tensor:
         """Images (n, 3, H, W) on the grid of 8 bits, within the radius."""
