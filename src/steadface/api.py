@@ -33,8 +33,9 @@ from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.robustness import AttackPlan
 from steadface.models import ChannelOrder, OpenedRecogniser, open_recogniser
 from steadface.models import with_known_convention as probed
-from steadface.recognition.calibration import Calibrated, calibrated
-from steadface.recognition.contract import read_contract, store_contract
+from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard
+from steadface.recognition.contract import opened_under_contract, read_contract, store_contract
+from steadface.recognition.guard import Guard, write_guard
 from steadface.report.arm import Arm
 from steadface.report.audit_comparison import write_comparison
 from steadface.report.audit_page import write_audit
@@ -121,6 +122,17 @@ def calibrate(
     assert isinstance(opened.network, Backbone)
     save_backbone(out, opened.network, {"contract": found.contract.to_json()})
     return found, out
+
+
+def calibrate_guard(model: Path, faces: FaceSource, out: Path, *, rate: float = 1e-2, seed: int = 0) -> Guard:
+    """Writes a guard for a calibrated model into ``out``: at most a share ``rate`` of clean ``faces`` are flagged.
+
+    Raises SteadfaceError for a model without a contract, and where the faces are too few for the rate.
+    """
+    opened, contract = opened_under_contract(model)
+    guard = calibrated_guard(opened, contract, faces, rate=rate, seed=seed)
+    write_guard(out, guard)
+    return guard
 
 
 def _check_out(out: Path | None, opened: OpenedRecogniser) -> None:

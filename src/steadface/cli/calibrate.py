@@ -27,6 +27,10 @@ def calibrate_model(
     size: Annotated[str | None, typer.Option(help="Height x width that MODEL takes, e.g. 112x112.")] = None,
     pixel_range: Annotated[PixelRange | None, typer.Option(help="Pixel range that MODEL takes.")] = None,
     channel_order: Annotated[ChannelOrder | None, typer.Option(help="Colour order that MODEL takes.")] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="Also write a guard for this model, which flags likely adversarial probes.")
+    ] = None,
+    false_alarms: Annotated[float, typer.Option(help="Share of clean faces that the guard may flag.")] = 1e-2,
     seed: Annotated[int, typer.Option(min=0, help="Draws the images that are measured.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,10 +39,11 @@ def calibrate_model(
     Models of ours and exported .onnx files carry their contract inside; other files are left as they are and get a
     FILE.contract.json beside them.
     """
+    faces = open_faces(images)
     with stage_bar() as progress:
         found, where = api.calibrate(
             model,
-            open_faces(images),
+            faces,
             out=out,
             mirror=mirror,
             image_size=None if size is None else parse_size(size),
@@ -47,6 +52,8 @@ def calibrate_model(
             seed=seed,
             progress=lambda done, total: progress("embedding", done, total),
         )
+    if guard is not None:
+        api.calibrate_guard(out or model, faces, guard, rate=false_alarms, seed=seed)
     thresholds = found.contract.thresholds
     assert thresholds is not None
     if as_json:
@@ -74,3 +81,5 @@ def calibrate_model(
             soft_wrap=True,
         )
     console.print(f"contract: [bold]{escape(str(where))}[/bold]", soft_wrap=True)
+    if guard is not None:
+        console.print(f"guard: [bold]{escape(str(guard))}[/bold]", soft_wrap=True)

@@ -19,7 +19,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import write_atomically
 from steadface.gallery.identity import ModelIdentity
-from steadface.models import Convention, OpenedRecogniser
+from steadface.models import Convention, OpenedRecogniser, open_recogniser
 
 ENTRY = "contract"
 BESIDE = ".contract.json"
@@ -111,6 +111,27 @@ def read_contract(model: Path) -> Contract | None:
             f"{where} holds a contract that cannot be read ({type(error).__name__}: {error}); make it anew with "
             f"`steadface calibrate {model} --images FACES`"
         ) from error
+
+
+def opened_under_contract(model: Path | str, *, mirror: bool = False) -> tuple[OpenedRecogniser, Contract]:
+    """A recogniser as its contract says that it takes its pixels; without one, with a contract that has no thresholds.
+
+    Raises SteadfaceError for what cannot be opened, and for a contract made for other weights.
+    """
+    contract = read_contract(Path(model)) if Path(model).exists() else None
+    if contract is None:
+        opened = open_recogniser(model)
+        return opened, contract_of(opened, mirror=mirror)
+    known = contract.convention
+    opened = open_recogniser(
+        model, image_size=known.size, pixel_range=known.pixel_range, channel_order=known.channel_order
+    )
+    if contract.weights != opened.content:
+        raise SteadfaceError(
+            f"the contract of {model} was made for other weights ({contract.name}); make it anew with "
+            f"`steadface calibrate {model} --images FACES`"
+        )
+    return opened, contract
 
 
 def store_contract(model: Path, contract: Contract) -> Path:

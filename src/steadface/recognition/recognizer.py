@@ -24,9 +24,8 @@ from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
 from steadface.gallery.checking import described, same_model
 from steadface.gallery.gallery import Gallery
-from steadface.models import open_recogniser
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
-from steadface.recognition.contract import Contract, contract_of, read_contract
+from steadface.recognition.contract import Contract, opened_under_contract
 from steadface.recognition.embedder import Backend, Embedder, Precision, open_embedder, stacked
 from steadface.recognition.guard import Guard
 from steadface.recognition.seeing import Picture, Seeing
@@ -80,21 +79,7 @@ class Recognizer:
         sums the embeddings of image and mirror image; left out, it is as the model was calibrated. Raises
         SteadfaceError for what cannot be opened, a contract made for other weights, and a gallery of another model.
         """
-        contract = read_contract(Path(model)) if Path(model).exists() else None
-        known = None if contract is None else contract.convention
-        opened = open_recogniser(
-            model,
-            image_size=None if known is None else known.size,
-            pixel_range=None if known is None else known.pixel_range,
-            channel_order=None if known is None else known.channel_order,
-        )
-        if contract is None:
-            contract = contract_of(opened, mirror=bool(mirror))
-        elif contract.weights != opened.content:
-            raise SteadfaceError(
-                f"the contract of {model} was made for other weights ({contract.name}); make it anew with "
-                f"`steadface calibrate {model} --images FACES`"
-            )
+        opened, contract = opened_under_contract(model, mirror=bool(mirror))
         if mirror is not None and mirror != contract.mirror:
             contract = replace(contract, mirror=mirror, thresholds=None)
         found = open_detector(detector) if isinstance(detector, Path) else detector
