@@ -2,17 +2,18 @@
 
 Everything is measured on the aligned face or from its five landmarks, in closed form; no network judges.
 
-Pose, from the face turned level (roll r): with E the distance of the eyes in image x, H that from the eyes' middle to
-the mouth's in y, and the nose at (x, y) from the point between the eyes, m(y) the line from there to the mouth's middle,
+Pose, from the face turned level (roll): E is the distance of the eyes in x, H that from between the eyes to the mouth's
+middle in y, (x, y) the tip of the nose from between the eyes, and m(y) the x of the line from there to the mouth's
+middle. Where an average face has the nose DEPTH eye distances before the plane of the rest,
 
-    yaw    =  atan((x - m(y)) / (E DEPTH))               the nose stands DEPTH eye distances before the plane of the rest
-    pitch  =  atan((y / H - LEVEL) / (DEPTH E0 / H0))
+    yaw    =  atan((x - m(y)) / (E DEPTH))
+    pitch  =  atan((y / H - LEVEL) / FLATNESS)
 
-exact for an orthographic view of a face of average proportions that turns about one axis; people differ by some ten
+exact for an orthographic view of such a face that turns about one axis; people differ from it by some ten
 degrees. Thresholds are lenient: a reason says what would do better, not that recognition will fail.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import atan, degrees
 from typing import Any
 
@@ -47,7 +48,7 @@ DEPTH = 0.41
 LEVEL = 0.57
 """Where a level face has the tip of its nose between eyes and mouth: the median of what YuNet sees in photographs."""
 FLATNESS = DEPTH * 35.24 / 40.68
-"""The same depth in distances from eyes to mouth, by the template."""
+"""The same depth, in distances from eyes to mouth as the template has them."""
 
 FACE = slice(34, 106), slice(20, 92)
 """Rows and columns of the 112 x 112 face from the brows to the chin, without background and hair."""
@@ -83,18 +84,18 @@ def assess(image: Image, face: Face, aligned: Image) -> Quality:
     """The quality of `face` in the photograph `image`, `aligned` being what `align` made of it, at any size."""
     grey = cv2.cvtColor(fit_size(_square(aligned), (SIDE, SIDE)), cv2.COLOR_RGB2GRAY)[FACE].astype(np.float32)
     yaw, pitch, roll = pose(face)
-    figures: dict[str, float] = {
-        "size": float(np.hypot(*(face.landmarks[1] - face.landmarks[0]))),
-        "sharpness": _sharpness(grey),
-        "yaw": yaw,
-        "pitch": pitch,
-        "roll": roll,
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
-        "clipped": float(np.mean((grey <= ENDS[0]) | (grey >= ENDS[1]))),
-        "cut_off": _cut_off(face, image.shape[1], image.shape[0]),
-    }
-    return Quality(**figures, reasons=reasons(Quality(**figures)))
+    judged = Quality(
+        size=float(np.hypot(*(face.landmarks[1] - face.landmarks[0]))),
+        sharpness=_sharpness(grey),
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        brightness=float(grey.mean()),
+        contrast=float(grey.std()),
+        clipped=float(np.mean((grey <= ENDS[0]) | (grey >= ENDS[1]))),
+        cut_off=_cut_off(face, image.shape[1], image.shape[0]),
+    )
+    return replace(judged, reasons=reasons(judged))
 
 
 def reasons(quality: Quality) -> tuple[str, ...]:
