@@ -106,3 +106,12 @@ def _same(boxes: Boxes, box: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _area(face: Face) -> float:
     return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
+
+
+LARGER = 1.5
+"""How many times as large the largest face must be as the next for it to be clear whom a photograph is of."""
+
+
+def is_clear(faces: Sequence[Face]) -> bool:
+    """Whether the largest of `faces` (largest first, one or more) is so by far, and the photograph of that person."""
+    return len(faces) == 1 or faces[0].size >= LARGER * faces[1].size
