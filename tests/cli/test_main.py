@@ -6,7 +6,10 @@ import pytest
 
 from .conftest import Call
 
-COMMANDS = ("demo", "train", "resume", "evaluate", "audit", "attack-train", "faces")
+COMMANDS = (
+    *("demo", "train", "resume", "evaluate", "audit", "attack-train", "faces"),
+    *("calibrate", "detect", "align", "embed", "verify", "enroll", "identify", "gallery", "export"),
+)
 
 
 def test_help_names_every_command(call: Call) -> None:

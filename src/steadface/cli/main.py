@@ -6,10 +6,19 @@ import typer
 
 from steadface.cli.attack_train import train_attack
 from steadface.cli.audit import audit_model
+from steadface.cli.calibrate import calibrate_model
 from steadface.cli.console import say_error, show_warnings
+from steadface.cli.detect import align_photographs, detect_faces
+from steadface.cli.embed import embed_pictures
+from steadface.cli.enroll import enroll_person
 from steadface.cli.evaluate import evaluate_model
+from steadface.cli.export import export_model
 from steadface.cli.faces import write_faces
+from steadface.cli.gallery import gallery_app
+from steadface.cli.identify import identify_photograph
+from steadface.cli.re_embed import re_embed_gallery
 from steadface.cli.train import demo, resume_run, train_recipe
+from steadface.cli.verify import verify_pair
 from steadface.errors import SteadfaceError
 
 app = typer.Typer(
@@ -17,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Train face recognisers that resist adversarial attack, and measure how well they resist.",
+    help="Train face recognisers that resist adversarial attack, measure how well they do, and recognise with them.",
 )
 app.command("demo")(demo)
 app.command("train")(train_recipe)
@@ -26,6 +35,16 @@ app.command("evaluate")(evaluate_model)
 app.command("faces")(write_faces)
 app.command("audit")(audit_model)
 app.command("attack-train")(train_attack)
+app.command("calibrate")(calibrate_model)
+app.command("detect")(detect_faces)
+app.command("align")(align_photographs)
+app.command("embed")(embed_pictures)
+app.command("verify")(verify_pair)
+app.command("enroll")(enroll_person)
+app.command("identify")(identify_photograph)
+gallery_app.command("re-embed")(re_embed_gallery)
+app.add_typer(gallery_app, name="gallery")
+app.command("export")(export_model)
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ class Recognizer:
         faces = (self.seeing.face(first, aligned=aligned), self.seeing.face(second, aligned=aligned))
         one, other = self.embed_faces(faces)
         return Verified(
-            similarity=float(one @ other),
+            similarity=min(1.0, float(one @ other)),  # rounding may take it beyond
             threshold=limit,
             fmr=rate,
             faces=faces,
@@ -223,7 +223,7 @@ class Recognizer:
 
     def _candidates(self, gallery: Gallery, vectors: Vectors, top: int) -> list[tuple[Candidate, ...]]:
         return [
-            tuple(Candidate(person=one.person.name, similarity=one.similarity) for one in found)
+            tuple(Candidate(person=one.person.name, similarity=min(1.0, one.similarity)) for one in found)
             for found in gallery.search(vectors, top)
         ]
 

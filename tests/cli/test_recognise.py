@@ -1,0 +1,202 @@
+"""The commands that put a trained model to work, as a user or a script calls them."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from steadface.backbones import Architecture, save_backbone
+from steadface.data.faces import decode_image
+
+from .conftest import Call
+
+
+@pytest.fixture(autouse=True)
+def _keys_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY", raising=False)
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A model for faces of 16 x 16 without a contract."""
+    architecture = Architecture(image_size=(16, 16), embedding_size=16, width=0.25, blocks=(1, 0, 0, 0))
+    path = tmp_path / "m.safetensors"
+    save_backbone(path, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
+    return path
+
+
+@pytest.fixture
+def model(bare: Path, faces: Path, call: Call) -> Path:
+    """The same, calibrated."""
+    assert call("calibrate", bare, "--images", faces).code == 0
+    return bare
+
+
+def pictures(faces: Path, person: int) -> list[Path]:
+    return sorted(sorted(path for path in faces.iterdir() if path.is_dir())[person].iterdir())
+
+
+def test_calibrate_says_what_it_measured_and_where_it_is(bare: Path, faces: Path, call: Call) -> None:
+    said = call("calibrate", bare, "--images", faces)
+    assert said.code == 0
+    assert "12 people, 48 images, 1056 impostor pairs" in said.out
+    assert "0.01" in said.out
+    assert f"contract: {bare}" in said.out
+    again = json.loads(call("calibrate", bare, "--images", faces, "--json").out)
+    assert again["thresholds"]["people"] == 12
+    assert again["stored"] == str(bare)
+
+
+def test_calibrate_also_writes_a_guard_that_verify_uses(bare: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+    guard = tmp_path / "guard.json"
+    assert call("calibrate", bare, "--images", faces, "--guard", guard, "--false-alarms", 0.1).code == 0
+    one, other, *_ = pictures(faces, 0)
+    answer = json.loads(
+        call("verify", one, other, "--model", bare, "--aligned", "--guard", guard, "--fmr", 0.1, "--json").out
+    )
+    assert answer["guard"].keys() == {"score", "threshold", "suspicious"}
+    few = call("calibrate", bare, "--images", faces, "--guard", guard, "--false-alarms", 1e-3)
+    assert few.code == 2
+    assert "takes 3000 clean faces" in few.err
+
+
+def test_verify_tells_scripts_by_its_exit_code(model: Path, faces: Path, call: Call) -> None:
+    one = pictures(faces, 0)[0]
+    words = ("--model", model, "--aligned", "--fmr", 0.1, "--json")
+    same = call("verify", one, one, *words)
+    answer = json.loads(same.out)
+    assert same.code == 0
+    assert answer["similarity"] == pytest.approx(1)
+    assert (answer["fmr"], answer["match"]) == (0.1, True)
+    assert 0 < answer["threshold"] < 1
+    stranger = call("verify", one, pictures(faces, 5)[0], "--model", model, "--aligned", "--threshold", 1.01, "--json")
+    assert stranger.code == 1
+    assert json.loads(stranger.out)["match"] is False
+    assert call("verify", one, faces / "missing.png", *words).code == 2
+    plain = call("verify", one, one, "--model", model, "--aligned", "--fmr", 0.1)
+    assert "match: similarity 1.0000" in plain.out
+
+
+def test_verify_without_thresholds_says_what_to_do(bare: Path, faces: Path, call: Call) -> None:
+    one = pictures(faces, 0)[0]
+    said = call("verify", one, one, "--model", bare, "--aligned")
+    assert said.code == 2
+    assert "steadface calibrate MODEL --images FACES" in said.err
+
+
+def test_enroll_then_identify(model: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+    gallery, use = tmp_path / "g.db", ("--model", model, "--gallery", tmp_path / "g.db", "--aligned")
+    first = call("enroll", "Ada", pictures(faces, 0)[0], *use, "--consent", "form 7", "--expires", "2999-12-31")
+    assert first.code == 0
+    assert "enrolled Ada from 1 picture(s)" in first.out
+    assert f"made the gallery {gallery}; its key is in {tmp_path / 'config'}" in first.err
+    second = call("enroll", "Bob", *pictures(faces, 3)[:2], *use, "--force", "--json")
+    assert (second.code, json.loads(second.out)["images"]) == (0, 2)
+    drawn = tmp_path / "drawn.png"
+    found = call("identify", pictures(faces, 0)[0], *use, "--fmr", 0.1, "--json", "--draw", drawn)
+    answer = json.loads(found.out)
+    assert found.code == 0
+    assert answer["faces"][0]["person"] == "Ada"
+    assert answer["similarity"] == pytest.approx(1)
+    assert (answer["match"], answer["fmr"], answer["enrolled"]) == (True, 0.1, 2)
+    assert decode_image(drawn.read_bytes(), "drawn").shape == (16, 16, 3)
+    nobody = call("identify", pictures(faces, 7)[0], *use, "--threshold", 1.01)
+    assert nobody.code == 1
+    assert "nobody enrolled" in nobody.out
+    listed = json.loads(call("gallery", "list", "--gallery", gallery, "--json").out)
+    assert [one["person"] for one in listed] == ["Ada", "Bob"]
+    assert call("gallery", "verify-log", "--gallery", gallery).code == 0
+
+
+def test_a_first_enrolment_that_fails_leaves_nothing_behind(
+    model: Path, faces: Path, tmp_path: Path, call: Call
+) -> None:
+    empty = tmp_path / "empty.png"
+    empty.write_bytes(b"")
+    said = call(
+        "enroll", "Ada", pictures(faces, 0)[0], empty, "--model", model, "--gallery", tmp_path / "g.db", "--aligned"
+    )
+    assert said.code == 2
+    assert "empty.png is empty" in said.err
+    assert not list(tmp_path.glob("g.db*"))
+    assert not list((tmp_path / "config").rglob("*.key"))
+
+
+def test_a_key_that_was_brought_survives_an_enrolment_that_fails(
+    model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "my.key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    words = ("enroll", "Ada", tmp_path / "no.png", "--model", model, "--gallery", tmp_path / "g.db", "--aligned")
+    (tmp_path / "no.png").write_bytes(b"")
+    assert call(*words, "--key", key).code == 2
+    monkeypatch.setenv("STEADFACE_GALLERY_KEY_FILE", str(key))
+    assert call(*words).code == 2
+    assert key.read_bytes() == bytes(range(32))
+
+
+def test_embed_writes_what_could_be_read_and_lists_the_rest(
+    model: Path, faces: Path, tmp_path: Path, call: Call
+) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number, file in enumerate(pictures(faces, 0)):
+        (folder / f"{number}.png").write_bytes(file.read_bytes())
+    (folder / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "z.npz"
+    said = call("embed", folder, "--model", model, "--aligned", "--out", out, "--json")
+    answer = json.loads(said.out)
+    assert said.code == 1
+    assert answer["embedded"] == 4
+    assert list(answer["failed"]) == [str(folder / "broken.png")]
+    with np.load(out) as saved:
+        assert saved["embeddings"].shape == (4, 16)
+        assert [Path(name).name for name in saved["files"]] == [f"{number}.png" for number in range(4)]
+        np.testing.assert_allclose(np.linalg.norm(saved["embeddings"], axis=1), 1, atol=1e-5)
+    assert call("embed", tmp_path / "nowhere", "--model", model, "--out", out).code == 2
+    assert call("embed", folder, "--model", model, "--out", tmp_path / "z.txt").code == 2
+
+
+def test_a_gallery_follows_to_another_model(model: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+    gallery = tmp_path / "g.db"
+    people = [path.parent.name for path in (pictures(faces, 0)[0], pictures(faces, 1)[0])]
+    for number, person in enumerate(people):
+        call("enroll", person, pictures(faces, number)[0], "--model", model, "--gallery", gallery, "--aligned")
+    other = tmp_path / "other.safetensors"
+    save_backbone(
+        other, Architecture(image_size=(16, 16), embedding_size=24, width=0.25, blocks=(1, 0, 0, 0)).build(), {}
+    )
+    probe = pictures(faces, 1)[0]
+    use = ("--model", other, "--gallery", gallery, "--aligned", "--threshold", 0.99)
+    refused = call("identify", probe, *use)
+    assert refused.code == 2
+    assert "gallery re-embed" in refused.err
+    moved = call(
+        "gallery", "re-embed", "--gallery", gallery, "--model", other, "--images", faces, "--aligned", "--json"
+    )
+    assert json.loads(moved.out) == {"people": people, "dropped": []}
+    answer = json.loads(
+        call("identify", probe, "--model", other, "--gallery", gallery, "--aligned", "--threshold", 0.5, "--json").out
+    )
+    assert people[1] in [one["person"] for one in answer["faces"][0]["candidates"]]
+
+
+def test_a_huge_header_and_other_hostile_files_end_in_a_sentence(model: Path, tmp_path: Path, call: Call) -> None:
+    ok, png = cv2.imencode(".png", np.zeros((2, 2, 3), dtype=np.uint8))
+    assert ok
+    huge = bytearray(png.tobytes())
+    huge[16:24] = (50_000).to_bytes(4, "big") * 2
+    hostile = {"huge.png": bytes(huge), "text.jpg": b"hello", "none.jpg": b"", "cut.png": png.tobytes()[:40]}
+    for name, content in hostile.items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        said = call("verify", file, file, "--model", model, "--aligned", "--fmr", 0.1)
+        assert said.code == 2, name
+        assert name in said.err
+        assert "Traceback" not in said.err
