@@ -10,9 +10,7 @@ from rich.markup import escape
 from steadface.cli.console import console
 from steadface.cli.options import JsonOption, picture_files, print_json
 from steadface.data.faces import decode_image
-from steadface.errors import SteadfaceError
-from steadface.models import OpenedRecogniser, open_recogniser
-from steadface.recognition.contract import Contract, contract_of, read_contract
+from steadface.recognition.contract import opened_under_contract
 from steadface.recognition.embedder import Faces, stacked
 from steadface.recognition.export import PARITY, Exported, export_with_contract
 
@@ -34,31 +32,13 @@ def export_model(
     The file opens in InsightFace as it is. It is written only if it embeds as the model does, and carries the model's
     contract, so that thresholds and galleries hold for both.
     """
-    opened, contract = _opened(model)
+    opened, contract = opened_under_contract(model)
     faces = None if images is None else _faces(images, opened.convention.size)
     exported = export_with_contract(opened, out, contract=contract, half=half, faces=faces)
     if as_json:
         print_json(exported.to_json())
     else:
         _print(exported)
-
-
-def _opened(model: str) -> tuple[OpenedRecogniser, Contract]:
-    """As the contract says that it takes its pixels, if there is one."""
-    contract = read_contract(Path(model)) if Path(model).exists() else None
-    if contract is None:
-        opened = open_recogniser(model)
-        return opened, contract_of(opened, mirror=False)
-    known = contract.convention
-    opened = open_recogniser(
-        model, image_size=known.size, pixel_range=known.pixel_range, channel_order=known.channel_order
-    )
-    if contract.weights != opened.content:
-        raise SteadfaceError(
-            f"the contract of {model} was made for other weights ({contract.name}); make it anew with "
-            f"`steadface calibrate {model} --images FACES`"
-        )
-    return opened, contract
 
 
 def _faces(images: Path, size: tuple[int, int]) -> Faces:

@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from steadface.models.networks import Adapted
 from steadface.models.onnx_file import Node, OnnxFile
 from steadface.models.onnx_layers import Operation, Unsupported
 from steadface.models.onnx_ops import OPERATIONS
+from steadface.models.onnx_quick import without_prelu
 from steadface.models.opened import noise_for
 
 PARITY = 1e-4
@@ -54,13 +57,7 @@ class Runtime(nn.Module):
 
     def __init__(self, file: OnnxFile) -> None:
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors only
-        try:
-            self.session = onnxruntime.InferenceSession(file.path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own, which share no public base class
-            raise SteadfaceError(f"onnxruntime cannot load {file.path}: {error}") from error
+        self.session = _session(file)
         self.batch, self._file = file.batch, file
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -76,6 +73,23 @@ class Runtime(nn.Module):
         (answer,) = self.session.run([self._file.output], {self._file.input: filled})
         found: NDArray[Any] = answer[: len(pixels)]
         return found
+
+
+def _session(file: OnnxFile) -> onnxruntime.InferenceSession:
+    """The file in onnxruntime, rewritten to run sooner where that can be; raises SteadfaceError."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    providers = ["CPUExecutionProvider"]
+    if any(node.op == "PRelu" for node in file.nodes):
+        # A graph above 2 GB cannot be handed over in memory, and one of an old opset may not take the rewriting.
+        with suppress(Exception):
+            quick = without_prelu(onnx.load(file.path)).SerializeToString()
+            return onnxruntime.InferenceSession(quick, options, providers=providers)
+    try:
+        return onnxruntime.InferenceSession(file.path, options, providers=providers)
+    except Exception as error:  # onnxruntime's own, which share no public base class
+        raise SteadfaceError(f"onnxruntime cannot load {file.path}: {error}") from error
 
 
 class OnnxGraph(nn.Module):

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from steadface.recognition.onnx_quick import without_prelu
+from steadface.models.onnx_quick import without_prelu
 
 RNG = np.random.default_rng(0)
 
