@@ -154,7 +154,7 @@ class Store:
                     self._cut_log()
             with self.writing() as connection:
                 connection.execute("UPDATE gallery SET owed = 0")
-        except SteadfaceError as error:
+        except (SteadfaceError, OSError) as error:
             log.warning("deleted, but traces may remain in the file until the next change: %s", error)
 
     def backup(self, target: Path) -> None:

@@ -1,0 +1,275 @@
+"""``steadface gallery``: who is enrolled, and what keeps a gallery in order."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from steadface.cli.console import console, say_error, say_warning
+from steadface.cli.options import GalleryOption, JsonOption, KeyOption, MirrorOption, ModelOption, print_json
+from steadface.gallery.changes import NotEnrolled
+from steadface.gallery.checking import described
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.keys import read_key, read_or_write_key
+from steadface.gallery.people import Person
+from steadface.recognition.recognizer import Recognizer
+
+gallery_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a **gallery**, remove people from it, check its log, change its key, copy it.",
+)
+
+PersonArgument = Annotated[str, typer.Argument(help="A person's name.")]
+
+
+@gallery_app.command("create")
+def create_gallery(
+    gallery: GalleryOption,
+    model: ModelOption,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="File for the gallery's key, made if it is not there.")
+    ] = None,
+    mirror: MirrorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an empty gallery for the templates of a model."""
+    identity = Recognizer.open(model, mirror=mirror).contract.identity
+    given = None if key is None else read_or_write_key(key)
+    with Gallery.create(gallery, model=identity, key=given) as made:
+        if as_json:
+            print_json({"gallery": str(gallery), "id": made.info().id, "key": made.key.source})
+            return
+        console.print(f"made the gallery {escape(str(gallery))} for {escape(described(identity))}", soft_wrap=True)
+        say_warning(
+            f"its key is in {made.key.source}: keep a copy of that elsewhere, since without it the gallery is lost"
+        )
+
+
+@gallery_app.command("info")
+def show_info(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """Say what a gallery holds, of which model, and the hash of its log's last entry."""
+    with Gallery.open(gallery, key=key) as opened:
+        info, source = opened.info(), opened.key.source
+    if as_json:
+        print_json(asdict(info))
+        return
+    table = Table(show_header=False)
+    for name, value in (
+        ("people", f"{info.people}"),
+        ("templates", f"{info.templates}"),
+        ("model", described(info.model)),
+        ("size", f"{info.size / 2**20:.1f} MiB"),
+        ("created", info.created),
+        ("id", info.id),
+        ("key", f"{info.key}, {source}"),
+        ("head of the log", info.head),
+    ):
+        table.add_row(name, escape(value))
+    console.print(table)
+
+
+@gallery_app.command("list")
+def list_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """List who is enrolled."""
+    with Gallery.open(gallery, key=key) as opened:
+        people = opened.people()
+    if as_json:
+        print_json([_told(person) for person in people])
+        return
+    table = Table("person", "templates", "enrolled", "consent until", "consent")
+    for person in people:
+        table.add_row(
+            escape(person.name),
+            str(person.templates),
+            f"{person.created:%Y-%m-%d}",
+            _until(person),
+            escape(person.consent or ""),
+        )
+    console.print(table)
+
+
+@gallery_app.command("show")
+def show_person(
+    person: PersonArgument, gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """Show what is kept of a person. Exit code 1 where nobody of that name is enrolled."""
+    with Gallery.open(gallery, key=key) as opened, _or_exit():
+        found = opened.person(person)
+    if as_json:
+        print_json(_told(found))
+        return
+    table = Table(show_header=False)
+    for name, value in _told(found).items():
+        table.add_row(name, escape("" if value is None else str(value)))
+    console.print(table)
+
+
+@gallery_app.command("remove")
+def remove_person(
+    person: PersonArgument, gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """Remove a person; nothing but a random id in the log is left. Exit code 1 where nobody of that name is enrolled.
+
+    Backups and exports made before keep what they hold.
+    """
+    with Gallery.open(gallery, key=key) as opened, _or_exit():
+        removed = opened.remove(person)
+    _say_removed([removed], as_json)
+
+
+@gallery_app.command("expire")
+def expire_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """Remove everybody whose consent has expired."""
+    with Gallery.open(gallery, key=key) as opened:
+        removed = opened.expire()
+    _say_removed(removed, as_json)
+
+
+@gallery_app.command("rotate-key")
+def rotate_key(
+    gallery: GalleryOption,
+    key: KeyOption = None,
+    new_key: Annotated[
+        Path | None, typer.Option("--new-key", help="File with the new key, made if it is not there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Seal everything with another key; the old one then opens nothing but older backups."""
+    with Gallery.open(gallery, key=key) as opened:
+        old = opened.key.source
+        new = opened.rotate(None if new_key is None else read_or_write_key(new_key))
+    if as_json:
+        print_json({"key": new.id, "source": new.source})
+        return
+    console.print(f"the gallery {escape(str(gallery))} is sealed with the key in {escape(new.source)}", soft_wrap=True)
+    say_warning(f"keep a copy of it elsewhere; the old key, in {old}, still opens older backups: destroy it with them")
+
+
+@gallery_app.command("verify-log")
+def verify_log(
+    gallery: GalleryOption,
+    key: KeyOption = None,
+    head: Annotated[
+        str | None, typer.Option(help="A head noted earlier: also shows whether later entries were cut off.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the log and what it says of the rows. Exit code 1 where something was tampered with."""
+    with Gallery.open(gallery, key=key) as opened:
+        found = opened.verify_log(head=head)
+    if as_json:
+        print_json({"intact": found.intact, **asdict(found)})
+    elif found.intact:
+        console.print(f"the log is intact: {found.entries} entries, head {found.head}", soft_wrap=True)
+    else:
+        for finding in found.findings:
+            say_error(finding.what)
+    if not found.intact:
+        raise typer.Exit(1)
+
+
+@gallery_app.command("export")
+def export_people(
+    target: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
+    gallery: GalleryOption,
+    key: KeyOption = None,
+    sealed_with: Annotated[
+        Path | None, typer.Option(help="Also templates, sealed with the key in this file, made if it is not there.")
+    ] = None,
+    plain_vectors: Annotated[
+        bool, typer.Option("--plain-vectors", help="Also templates, for anybody who has the file.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write who is enrolled as Parquet, without templates unless they are asked for."""
+    with Gallery.open(gallery, key=key) as opened:
+        sealing = None if sealed_with is None else read_or_write_key(sealed_with)
+        rows = opened.export(target, key=sealing, plain=plain_vectors)
+    if as_json:
+        print_json({"file": str(target), "rows": rows})
+    else:
+        console.print(f"{rows} rows in {escape(str(target))}", soft_wrap=True)
+
+
+@gallery_app.command("import")
+def import_people(
+    source: Annotated[Path, typer.Argument(help="A Parquet file that `export` wrote, with templates.")],
+    gallery: GalleryOption,
+    key: KeyOption = None,
+    sealed_with: Annotated[Path | None, typer.Option(help="File with the key that its templates are sealed with.")] = (
+        None
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Enrol everybody in a file, or nobody where something is wrong with it."""
+    with Gallery.open(gallery, key=key) as opened:
+        brought = opened.import_(source, key=None if sealed_with is None else read_key(sealed_with))
+    if as_json:
+        names = [one.name for one in brought.enrollees]
+        print_json({"imported": names, "expired": list(brought.expired)})
+        return
+    console.print(f"{len(brought.enrollees)} people enrolled from {escape(str(source))}", soft_wrap=True)
+    if brought.expired:
+        say_warning(f"left out, since their consent has expired: {', '.join(brought.expired)}")
+
+
+@gallery_app.command("backup")
+def backup_gallery(
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    gallery: GalleryOption,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a gallery, also while it is in use. The copy needs the same key, which is not in it."""
+    with Gallery.open(gallery, key=key) as opened:
+        opened.backup(target)
+        source = opened.key.source
+    if as_json:
+        print_json({"file": str(target), "key": source})
+    else:
+        console.print(f"copied to {escape(str(target))}; its key is in {escape(source)}", soft_wrap=True)
+
+
+@contextmanager
+def _or_exit() -> Iterator[None]:
+    """Exit code 1 where nobody of a name is enrolled."""
+    try:
+        yield
+    except NotEnrolled as error:
+        say_error(str(error))
+        raise typer.Exit(1) from None
+
+
+def _told(person: Person) -> dict[str, Any]:
+    return {
+        "person": person.name,
+        "templates": person.templates,
+        "enrolled": person.created.isoformat(),
+        "expires": None if person.expires is None else person.expires.isoformat(),
+        "expired": person.expired(datetime.now(UTC)),
+        "consent": person.consent,
+        "notes": person.notes,
+        "id": person.id,
+    }
+
+
+def _until(person: Person) -> str:
+    if person.expires is None:
+        return ""
+    return f"{person.expires:%Y-%m-%d}" + (" (expired)" if person.expired(datetime.now(UTC)) else "")
+
+
+def _say_removed(people: list[Person], as_json: bool) -> None:
+    if as_json:
+        print_json({"removed": [{"person": person.name, "templates": person.templates} for person in people]})
+        return
+    for person in people:
+        console.print(f"removed [bold]{escape(person.name)}[/bold] and {person.templates} template(s)", soft_wrap=True)
+    if not people:
+        console.print("nobody's consent has expired")

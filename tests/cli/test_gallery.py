@@ -1,0 +1,154 @@
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from steadface.backbones import Architecture, save_backbone
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.identity import ModelIdentity
+
+from .conftest import Call, Said
+
+MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=4, mirror=True, name="[ours]")
+VECTORS = np.eye(4, dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _keys_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY", raising=False)
+    monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    """Ada with a consent and two templates, Bob [the builder] with one."""
+    path = tmp_path / "g.db"
+    with Gallery.create(path, model=MODEL) as made:
+        made.enroll("Ada", VECTORS[:2], consent="form [7]", expires=datetime(2999, 1, 1, tzinfo=UTC))
+        made.enroll("Bob [the builder]", VECTORS[2:3])
+    return path
+
+
+def told(said: Said) -> object:
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+def test_create_makes_a_gallery_for_a_model_and_tells_where_the_key_is(call: Call, tmp_path: Path) -> None:
+    model, path = tmp_path / "tiny.safetensors", tmp_path / "g.db"
+    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
+    save_backbone(model, architecture.build(torch.Generator().manual_seed(0)), {})
+    said = call("gallery", "create", "--gallery", path, "--model", model)
+    assert said.code == 0, said.err
+    (key,) = (tmp_path / "config" / "steadface" / "keys").iterdir()
+    assert f"its key is in {key}: keep a copy of that elsewhere" in said.err
+    assert "8 numbers" in said.out
+    again = call("gallery", "create", "--gallery", path, "--model", model)
+    assert (again.code, "there is a file at" in again.err) == (2, True)
+    other = call(
+        "gallery", "create", "--gallery", tmp_path / "h.db", "--model", model, "--key", tmp_path / "k", "--json"
+    )
+    assert told(other)["key"] == str(tmp_path / "k")  # type: ignore[index]
+    assert call("gallery", "info", "--gallery", tmp_path / "h.db").code == 2
+    assert call("gallery", "info", "--gallery", tmp_path / "h.db", "--key", tmp_path / "k").code == 0
+
+
+def test_list_and_show_tell_who_is_enrolled(call: Call, gallery: Path) -> None:
+    said = call("gallery", "list", "--gallery", gallery)
+    assert said.code == 0
+    for expected in ("Ada", "form [7]", "2999-01-01", "Bob [the builder]"):
+        assert expected in said.out
+    people = told(call("gallery", "list", "--gallery", gallery, "--json"))
+    assert [(one["person"], one["templates"], one["expired"]) for one in people] == [  # type: ignore[attr-defined]
+        ("Ada", 2, False),
+        ("Bob [the builder]", 1, False),
+    ]
+    assert told(call("gallery", "show", "Ada", "--gallery", gallery, "--json")) == people[0]  # type: ignore[index]
+    assert "form [7]" in call("gallery", "show", "Ada", "--gallery", gallery).out
+
+
+@pytest.mark.parametrize("command", ["show", "remove"])
+def test_somebody_unknown_is_exit_code_one(call: Call, gallery: Path, command: str) -> None:
+    said = call("gallery", command, "Eve", "--gallery", gallery)
+    assert (said.code, "'Eve' is not enrolled" in said.err) == (1, True)
+
+
+def test_remove_removes(call: Call, gallery: Path) -> None:
+    said = call("gallery", "remove", "Bob [the builder]", "--gallery", gallery)
+    assert (said.code, said.out) == (0, "removed Bob [the builder] and 1 template(s)\n")
+    removed = told(call("gallery", "remove", "Ada", "--gallery", gallery, "--json"))
+    assert removed == {"removed": [{"person": "Ada", "templates": 2}]}
+    assert told(call("gallery", "list", "--gallery", gallery, "--json")) == []
+
+
+def test_expire_removes_who_expired(call: Call, gallery: Path) -> None:
+    assert "nobody's consent has expired" in call("gallery", "expire", "--gallery", gallery).out
+    past = datetime.now(UTC) - timedelta(days=2)
+    with Gallery.open(gallery, clock=lambda: past) as opened:
+        opened.enroll("Eve", VECTORS[3:], expires=past + timedelta(days=1))
+    assert "(expired)" in call("gallery", "list", "--gallery", gallery).out
+    assert call("gallery", "expire", "--gallery", gallery).out == "removed Eve and 1 template(s)\n"
+
+
+def test_rotate_key_makes_a_new_one(call: Call, gallery: Path, tmp_path: Path) -> None:
+    (old,) = (tmp_path / "config" / "steadface" / "keys").iterdir()
+    said = call("gallery", "rotate-key", "--gallery", gallery)
+    assert said.code == 0
+    assert f"the old key, in {old}, still opens older backups" in said.err
+    wrong = call("gallery", "info", "--gallery", gallery, "--key", old)
+    assert (wrong.code, "is sealed with the key" in wrong.err) == (2, True)
+    new = told(call("gallery", "rotate-key", "--gallery", gallery, "--new-key", tmp_path / "mine", "--json"))
+    assert new["source"] == str(tmp_path / "mine")  # type: ignore[index]
+    assert call("gallery", "info", "--gallery", gallery, "--key", tmp_path / "mine").code == 0
+
+
+def test_verify_log_says_what_is_wrong_with_exit_code_one(call: Call, gallery: Path) -> None:
+    said = call("gallery", "verify-log", "--gallery", gallery)
+    assert (said.code, "the log is intact: 3 entries, head " in said.out) == (0, True)
+    head = said.out.split()[-1]
+    assert call("gallery", "verify-log", "--gallery", gallery, "--head", head).code == 0
+    assert call("gallery", "verify-log", "--gallery", gallery, "--head", "00").code == 1
+    with closing(sqlite3.connect(gallery, isolation_level=None)) as connection:
+        connection.execute("UPDATE journal SET time = 'later' WHERE sequence = 2")
+    said = call("gallery", "verify-log", "--gallery", gallery)
+    assert (said.code, "entry 2 (enroll) was edited" in said.err) == (1, True)
+    said = call("gallery", "verify-log", "--gallery", gallery, "--json")
+    assert (said.code, json.loads(said.out)["findings"][0]["sequence"]) == (1, 2)
+
+
+def test_export_and_import_carry_people_over(call: Call, gallery: Path, tmp_path: Path) -> None:
+    file, sealing, target = tmp_path / "e.parquet", tmp_path / "sealing", tmp_path / "h.db"
+    Gallery.create(target, model=MODEL).close()
+    assert told(call("gallery", "export", file, "--gallery", gallery, "--json")) == {"file": str(file), "rows": 2}
+    assert call("gallery", "import", file, "--gallery", target).code == 2
+    assert call("gallery", "export", file, "--gallery", gallery, "--sealed-with", sealing).code == 0
+    said = call("gallery", "import", file, "--gallery", target, "--sealed-with", sealing)
+    assert (said.code, "2 people enrolled" in said.out) == (0, True)
+    assert call("gallery", "import", file, "--gallery", target, "--sealed-with", sealing).code == 2
+    assert call("gallery", "export", file, "--gallery", gallery, "--plain-vectors").code == 0
+
+
+def test_backup_copies(call: Call, gallery: Path, tmp_path: Path) -> None:
+    said = call("gallery", "backup", tmp_path / "b.db", "--gallery", gallery)
+    assert (said.code, "copied to" in said.out) == (0, True)
+    assert told(call("gallery", "info", "--gallery", tmp_path / "b.db", "--json"))["people"] == 2  # type: ignore[index]
+
+
+def test_info_tells_model_and_size(call: Call, gallery: Path) -> None:
+    said = call("gallery", "info", "--gallery", gallery)
+    assert said.code == 0
+    for expected in ("the model [ours] (abababababab, 4 numbers, with mirror images)", "MiB", "head of the log"):
+        assert expected in said.out
+    info = told(call("gallery", "info", "--gallery", gallery, "--json"))
+    assert (info["people"], info["templates"], info["model"]["dimension"]) == (2, 3, 4)  # type: ignore[index]
+
+
+def test_what_is_no_gallery_is_exit_code_two(call: Call, tmp_path: Path) -> None:
+    said = call("gallery", "list", "--gallery", tmp_path / "missing.db")
+    assert (said.code, "no gallery at" in said.err) == (2, True)
