@@ -78,8 +78,6 @@ def _file_size(path: Path, name: str) -> int:
         return path.stat().st_size
     except OSError as error:
         raise UnreadableImage(f"{name} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # a null byte in the path
-        raise UnreadableImage(f"{name!r} is no name of a file: {error}") from None
 
 
 def _decoded(stream: Path | io.BytesIO, name: str) -> Image:

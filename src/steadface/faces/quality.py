@@ -47,8 +47,10 @@ DEPTH = 0.41
 """By how many eye distances the tip of the nose stands before the plane of eyes and mouth: 26 of 63 mm."""
 LEVEL = 0.57
 """Where a level face has the tip of its nose between eyes and mouth: the median of what YuNet sees in photographs."""
-FLATNESS = DEPTH * 35.24 / 40.68
-"""The same depth, in distances from eyes to mouth as the template has them."""
+EYES, DOWN = 35.24, 40.68
+"""Between the eyes, and from there to the mouth's middle, in the template."""
+FLATNESS = DEPTH * EYES / DOWN
+"""The nose's depth in distances from eyes to mouth."""
 
 FACE = slice(34, 106), slice(20, 92)
 """Rows and columns of the 112 x 112 face from the brows to the chin, without background and hair."""
@@ -58,10 +60,11 @@ ENDS = 3, 252
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """`size` is the distance of the eyes in pixels of the photograph; `sharpness` the share of the face's contrast that
-    is fine detail; `yaw`, `pitch`, `roll` degrees (positive: the nose to the right of the image, down, the head
-    clockwise); `brightness` and `contrast` mean and standard deviation of the grey levels (0..255); `clipped` the share
-    of pixels at their ends; `cut_off` that of the box beyond the picture. `reasons` say what is wrong, none if nothing.
+    """`size` is the distance of the eyes in pixels of the photograph, or what it would be were the face not turned;
+    `sharpness` the share of the face's contrast that is fine detail; `yaw`, `pitch`, `roll` degrees (positive: the nose
+    to the right of the image, down, the head clockwise); `brightness` and `contrast` mean and standard deviation of the
+    grey levels (0..255); `clipped` the share of pixels at their ends; `cut_off` that of the box beyond the picture.
+    `reasons` say what is wrong, none if nothing.
     """
 
     size: float
@@ -84,8 +87,10 @@ def assess(image: Image, face: Face, aligned: Image) -> Quality:
     """The quality of `face` in the photograph `image`, `aligned` being what `align` made of it, at any size."""
     grey = cv2.cvtColor(fit_size(_square(aligned), (SIDE, SIDE)), cv2.COLOR_RGB2GRAY)[FACE].astype(np.float32)
     yaw, pitch, roll = pose(face)
+    left, right, _, mouth_left, mouth_right = face.landmarks.astype(np.float64)
+    down = float(np.hypot(*((mouth_left + mouth_right - left - right) / 2)))
     judged = Quality(
-        size=float(np.hypot(*(face.landmarks[1] - face.landmarks[0]))),
+        size=max(float(np.hypot(*(right - left))), down * EYES / DOWN),
         sharpness=_sharpness(grey),
         yaw=yaw,
         pitch=pitch,
