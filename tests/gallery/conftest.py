@@ -1,6 +1,5 @@
 """Small galleries of random unit vectors, whose keys are nobody's."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,13 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from steadface.gallery.gallery import Gallery
+from steadface.gallery.gallery import Candidate, Gallery
 from steadface.gallery.identity import ModelIdentity
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True, name="ours")
 OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="theirs")
-
-Make = Callable[..., Gallery]
 
 
 def unit(count: int, *, seed: int = 0, dimension: int = MODEL.dimension) -> NDArray[np.float32]:
@@ -26,6 +23,11 @@ def unit(count: int, *, seed: int = 0, dimension: int = MODEL.dimension) -> NDAr
 def files_of(path: Path) -> bytes:
     """All that SQLite keeps of a gallery."""
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+def names(found: list[list[Candidate]]) -> list[list[str]]:
+    """Of the candidates for each probe."""
+    return [[candidate.person.name for candidate in one] for one in found]
 
 
 class Clock:
