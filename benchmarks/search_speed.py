@@ -39,8 +39,8 @@ from steadface.gallery.encodings import Half, Int8
 from steadface.gallery.index import FlatIndex, VectorIndex
 
 K = 10
-CHUNK = 50_000
-"""Templates made, and added, at a time."""
+CHUNK = 62_500
+"""Templates made, and added, at a time: doubled four times it is a million, so that no index grows beyond its need."""
 EACH = 4
 """Templates of one person in the clustered set."""
 SPREAD = (1 / 0.6 - 1) ** 0.5

@@ -75,8 +75,8 @@ class FlatIndex:
     With the encoding `Exact` the matches are those of dot products in double precision, rounded to float32, and of
     equally similar templates the lower key comes first. `Int8` and `Half` keep less of each template, and their
     similarities are those of what is left. Searches run side by side, on up to `threads` threads each (None: one per
-    processor); an `add` or `remove` waits for those that run, and takes time in proportion to its own vectors; the first `remove`
-    reads all keys besides.
+    processor). An `add` or `remove` waits for those that run, and takes time in proportion to its own vectors; the
+    first `remove` reads all keys besides.
     """
 
     def __init__(self, dimension: int, *, encoding: Encoding | None = None, threads: int | None = None) -> None:
