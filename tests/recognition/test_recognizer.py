@@ -51,7 +51,7 @@ def with_gallery(recognizer, tmp_path, monkeypatch):
     monkeypatch.delenv("STEADFACE_GALLERY_KEY", raising=False)
     monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
     with Gallery.create(tmp_path / "g.db", model=recognizer.contract.identity) as gallery:
-        recognizer.gallery = recognizer.checked(gallery)
+        recognizer.gallery = gallery
         yield recognizer
 
 
@@ -226,7 +226,7 @@ def test_a_gallery_of_another_model_is_refused(with_gallery):
     other = replace(with_gallery.contract, space="0" * 64, name="theirs")
     stranger = Recognizer(contract=other, embedder=with_gallery.embedder, seeing=with_gallery.seeing)
     with pytest.raises(SteadfaceError, match=r"small .* theirs"):
-        stranger.checked(with_gallery.gallery)
+        stranger.gallery = with_gallery.gallery
 
 
 def test_few_people_behind_a_threshold_are_said(recognizer, large):

@@ -57,7 +57,7 @@ class Recognizer:
     ) -> None:
         self.contract, self.guard = contract, guard
         self.embedder, self.seeing = embedder, seeing
-        self.gallery = None if gallery is None else self.checked(gallery)
+        self.gallery = gallery
 
     @classmethod
     def open(
@@ -93,14 +93,19 @@ class Recognizer:
             guard=guard,
         )
 
-    def checked(self, gallery: Gallery) -> Gallery:
-        """`gallery`. Raises SteadfaceError where its templates come from another model."""
-        if not same_model(gallery.model, self.contract.identity):
+    @property
+    def gallery(self) -> Gallery | None:
+        """Who is enrolled. Setting it raises SteadfaceError where its templates come from another model."""
+        return self._gallery
+
+    @gallery.setter
+    def gallery(self, gallery: Gallery | None) -> None:
+        if gallery is not None and not same_model(gallery.model, self.contract.identity):
             raise SteadfaceError(
                 f"the gallery {gallery.path} holds templates of {described(gallery.model)}, and this is "
                 f"{described(self.contract.identity)}; vectors of two models cannot be compared"
             )
-        return gallery
+        self._gallery = gallery
 
     def verify(
         self,
