@@ -84,6 +84,16 @@ def test_averaging_shifts_nothing(factor: float) -> None:
     assert difference.mean() < 0.6
 
 
+def test_a_large_face_outside_of_the_photograph_is_black_and_one_at_its_edge_is_there() -> None:
+    photograph = np.full((600, 800, 3), 200, np.uint8)
+    landmarks = (TEMPLATE + 0.5) * 4 - 0.5
+    assert align(photograph, landmarks + 5000).max() == 0
+    assert align(photograph, landmarks - 5000).max() == 0
+    half = align(photograph, landmarks - [224, 0])
+    assert half[:, :54].max() == 0
+    assert (half[:, 58:] == 200).all()
+
+
 @pytest.mark.parametrize(
     ("points", "words"),
     [

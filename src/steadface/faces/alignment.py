@@ -45,9 +45,9 @@ def align(image: Image, landmarks: NDArray[np.floating], size: tuple[int, int] =
 
 def warped(image: Image, matrix: NDArray[np.float64], size: tuple[int, int]) -> Image:
     """`image` where the similarity `matrix` (2, 3) takes it, at `size` = (height, width); black outside of it."""
-    shrink = floor(1 / float(np.hypot(*matrix[:, 0])))
-    if shrink >= 2:
-        image, matrix = _shrunk(image, matrix, shrink)
+    factor = floor(1 / float(np.hypot(*matrix[:, 0])))
+    if factor >= 2:
+        image, matrix = _shrunk(*_around(image, matrix, size, factor), factor)
     height, width = size
     return cast(Image, cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0)))
 
@@ -90,6 +90,19 @@ def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> ND
     a = product / spread
     shift = goal - a * centre
     return np.array([[a.real, -a.imag, shift.real], [a.imag, a.real, shift.imag]])
+
+
+def _around(
+    image: Image, matrix: NDArray[np.float64], size: tuple[int, int], factor: int
+) -> tuple[Image, NDArray[np.float64]]:
+    """What of the picture the warp reads, with room for shrinking by `factor`; and the matrix that takes it there."""
+    corners = np.array([[0, 0], [size[1], 0], [0, size[0]], [size[1], size[0]]]) - matrix[:, 2]
+    read = corners @ np.linalg.inv(matrix[:, :2]).T
+    limits = np.array(image.shape[1::-1])
+    left, top = np.clip(np.floor(read.min(0)) - 2 * factor, 0, limits - 1).astype(int)
+    right, bottom = np.clip(np.ceil(read.max(0)) + 2 * factor, [left + 1, top + 1], limits).astype(int)
+    there = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+    return image[top:bottom, left:right], matrix @ there
 
 
 def _shrunk(image: Image, matrix: NDArray[np.float64], factor: int) -> tuple[Image, NDArray[np.float64]]:

@@ -23,8 +23,8 @@ GREEN: Colour = (46, 160, 67)
 RED: Colour = (207, 34, 46)
 BLUE: Colour = (31, 111, 235)
 
-LINE = 1 / 300
-"""Width of a line as a share of the photograph's longer side."""
+LINE, LINE_OF_BOX = 1 / 300, 1 / 30
+"""Width of a line as a share of the photograph's longer side, and at most of the box, so that a small face shows."""
 TEXT = 1 / 40
 """Height of a letter as a share of the longer side; and of the box, so that small faces keep small captions."""
 TEXT_OF_BOX = 1 / 6
@@ -59,15 +59,15 @@ def draw_faces(image: Image, faces: Sequence[Marked]) -> Image:
 
 
 def _mark(pen: ImageDraw.ImageDraw, face: Marked, side: int) -> None:
-    width = max(1, round(LINE * side))
     left, top, right, bottom = face.box
+    width = max(1, round(min(LINE * side, LINE_OF_BOX * (right - left))))
     pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=face.colour, width=width)
     for x, y in () if face.landmarks is None else face.landmarks:
         pen.ellipse((x - width, y - width, x + width, y + width), fill=face.colour)
 
 
 def _write(pen: ImageDraw.ImageDraw, face: Marked, size: tuple[int, int]) -> None:
-    """The caption above its box, or inside where there is no room, never beyond the picture."""
+    """The caption above its box, or below, or inside where there is room for neither; never beyond the picture."""
     height = _letters(face.box, max(size))
     font = _font(height)
     gap = max(1, round(PADDING * height))
@@ -76,11 +76,18 @@ def _write(pen: ImageDraw.ImageDraw, face: Marked, size: tuple[int, int]) -> Non
     step = sum(font.getmetrics())
     tall = step * len(lines) + gap
     x = min(max(0, round(face.box[0])), max(0, size[0] - width))
-    above = round(face.box[1]) - tall
-    y = min(above if above >= 0 else max(0, round(face.box[1])), max(0, size[1] - tall))
+    y = _top(face.box, tall, size[1])
     pen.rectangle((x, y, x + width, y + tall), fill=face.colour)
     for number, line in enumerate(lines):
         pen.text((x + gap, y + gap // 2 + number * step), line, font=font, fill=_ink(face.colour))
+
+
+def _top(box: Box, tall: int, height: int) -> int:
+    """Where a caption so `tall` begins."""
+    above, below = round(box[1]) - tall, round(box[3])
+    if 0 <= above <= height - tall:
+        return above
+    return below if 0 <= below <= height - tall else min(max(0, round(box[1])), max(0, height - tall))
 
 
 def _letters(box: Box, side: int) -> int:

@@ -47,7 +47,9 @@ CLOSE_TEMPLATE = template_for((128, 128)) + (CLOSE_SIDE - 128) / 2
 CLOSE_SHIFT = 0.5
 """Share of its size by which a face may be elsewhere than the first look said."""
 SURE = 0.7
-"""Score of the second look from which on it is a face."""
+"""Score of the second look from which on it is a face. In focus and from the front faces have 0.88 and more, turned or
+blurred ones often 0.75; below lie letters and folds of cloth.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
