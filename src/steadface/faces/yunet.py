@@ -62,15 +62,19 @@ def open_yunet(path: Path) -> YuNet:
     return look
 
 
+_one_by_one = threading.Lock()
+"""The level of OpenCV's log is the whole process's."""
+
+
 def _created(model: bytes) -> Any:
+    weights, nothing = np.frombuffer(model, np.uint8), np.empty(0, np.uint8)
     # OpenCV 5 warns on stderr that its new engine knows no targets, of which it has been asked for none.
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    try:
-        return cv2.FaceDetectorYN.create(
-            "onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), LEAST_SCORE, SAME_IOU, MOST_FACES
-        )
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with _one_by_one:
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            return cv2.FaceDetectorYN.create("onnx", weights, nothing, (64, 64), LEAST_SCORE, SAME_IOU, MOST_FACES)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
 
 def _face(row: Any) -> Face:
