@@ -142,3 +142,20 @@ def test_two_bins_of_one_name_are_refused(call: Call, model: Path, faces: Path, 
     said = call("evaluate", model, "--bin", bins[0], "--bin", bins[1])
     assert said.code == 2
     assert "two files are called lfw" in said.err
+
+
+def test_an_onnx_file_is_judged_like_the_model_that_it_came_from(call: Call, faces: Path, tmp_path: Path) -> None:
+    architecture = Architecture(image_size=(16, 16), embedding_size=8, width=0.25, blocks=(1, 0, 0, 0))
+    model, exported, half = (tmp_path / name for name in ("m.safetensors", "m.onnx", "h.onnx"))
+    save_backbone(model, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
+    assert call("export", model, exported).code == 0
+    assert call("export", model, half, "--half").code == 0
+    for path in (model, exported, half):
+        assert call("evaluate", path, "--images", faces, "--json", path.with_suffix(".json")).code == 0
+    one, other, less = (json.loads(path.with_suffix(".json").read_text()) for path in (model, exported, half))
+    assert one["eer"] == pytest.approx(other["eer"], abs=1e-3)
+    assert one["genuine_mean"] == pytest.approx(other["genuine_mean"], abs=1e-4)
+    assert one["genuine_mean"] == pytest.approx(less["genuine_mean"], abs=1e-2)
+    refused = call("evaluate", half, "--images", faces, "--attack", "pgd", "--fmr", 0.2)
+    assert refused.code == 2
+    assert "no gradients" in refused.err

@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from steadface import api
-from steadface.backbones import load_backbone
 from steadface.cli.console import console, say_warning, stage_bar
 from steadface.data.bins import read_bin
 from steadface.data.folders import open_faces
@@ -17,6 +16,7 @@ from steadface.data.pairs import PairSet, read_pairs
 from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.recognition.contract import opened_under_contract
 from steadface.report.arm import Arm
 from steadface.report.text import percent, power, radius
 from steadface.training.network import resolve_device
@@ -24,7 +24,8 @@ from steadface.training.network import resolve_device
 
 def evaluate_model(
     model: Annotated[
-        Path, typer.Argument(help="A run folder, one of our checkpoints, or a state dict of a known layout.")
+        Path,
+        typer.Argument(help="A run folder, one of our checkpoints, or a state dict or .onnx file."),
     ],
     images: Annotated[Path | None, typer.Option(help="Aligned faces, one folder per person.")] = None,
     pairs: Annotated[
@@ -68,12 +69,14 @@ def evaluate_model(
     if json_file is not None and json_file.is_dir():
         raise SteadfaceError(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
     chosen = resolve_device(device)
-    backbone = load_backbone(model)
+    opened, _ = opened_under_contract(model)
+    if plan is not None and not opened.differentiable:
+        raise SteadfaceError(f"{model} has no gradients for --attack pgd; `steadface audit` attacks it without them")
     pairs_judged = None if images is None else pair_set(images, pairs, seed)
     bin_sets = _bins(bins or [])
     with stage_bar() as progress:
         result = evaluate(
-            backbone,
+            opened.network,
             pairs_judged,
             bins=bin_sets,
             mirror=mirror,

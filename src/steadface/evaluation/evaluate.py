@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from steadface.backbones.base import Backbone
 from steadface.data.listing import abbreviated
 from steadface.data.pairs import FOLDS, PairSet, contiguous_folds
 from steadface.errors import SteadfaceError
@@ -102,7 +102,7 @@ class Evaluation:
 
 
 def evaluate(
-    backbone: Backbone,
+    backbone: nn.Module,
     pairs: PairSet | None,
     *,
     bins: Mapping[str, PairSet] | None = None,

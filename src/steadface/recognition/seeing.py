@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from steadface.data.faces import Image
 from steadface.errors import SteadfaceError
 from steadface.faces.alignment import align
-from steadface.faces.detection import Detector, Face
+from steadface.faces.detection import Detector, Face, is_clear
 from steadface.faces.photograph import Photograph, read_photograph
 from steadface.faces.quality import assess
 from steadface.recognition.answers import SeenFace
@@ -20,9 +20,6 @@ Picture = Path | str | bytes | NDArray[np.uint8] | Photograph
 
 ASPECTS = (1.0, 112 / 96)
 """Height by width of aligned faces: the square template and the older crop."""
-
-LARGER = 1.5
-"""How many times as wide the largest face must be as the next for it to be clear whom a photograph is of."""
 
 
 class NoFace(SteadfaceError):
@@ -65,7 +62,7 @@ class Seeing:
         found = self.detector.detect(photograph.pixels)
         if not found:
             raise NoFace(_no_face(photograph))
-        if len(found) > 1 and _width(found[0]) < LARGER * _width(found[1]):
+        if not is_clear(found):
             raise SteadfaceError(
                 f"{photograph.name} shows {len(found)} faces and two of them are about as large, so it is not clear "
                 "whom it is of; crop it to the one person"
@@ -111,7 +108,3 @@ def _no_face(photograph: Photograph) -> str:
         f"no face was found in {photograph.name} ({width} x {height} pixels); give a picture that shows one from "
         "the front, or say that it is an aligned face already"
     )
-
-
-def _width(face: Face) -> float:
-    return face.box[2] - face.box[0]
