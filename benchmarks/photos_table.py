@@ -148,9 +148,11 @@ def column(
         for fpir, limit in thresholds.items():
             fnir = missed(search(gallery, hidden, people[draw.mated]), limit).mean()
             taken = (highest_similarities(gallery, posing) >= limit).mean()
-            cells[f"FNIR, dodging {name}, threshold of FPIR {fpir:g}, %"] = f"{100 * fnir:.0f} of {len(draw.mated)}"
+            cells[f"FNIR, dodging {name}, threshold of FPIR {fpir:g}, %"] = (
+                f"{100 * fnir:.0f} (of {len(draw.mated)} probes)"
+            )
             cells[f"FPIR, impersonation {name}, threshold of FPIR {fpir:g}, %"] = (
-                f"{100 * taken:.0f} of {len(draw.strangers)}"
+                f"{100 * taken:.0f} (of {len(draw.strangers)} probes)"
             )
     return cells
 

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from steadface.data.faces import Image
 from steadface.faces.detection import Face
 from steadface.faces.quality import Quality
@@ -174,14 +171,6 @@ class Enrolled:
             "faces": [face.to_json() for face in self.faces],
             "notes": list(self.notes),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embedded:
-    """The unit `embedding` (D,) of one face."""
-
-    seen: SeenFace
-    embedding: NDArray[np.float32]
 
 
 def _similarity(named: Named) -> float:

@@ -7,7 +7,7 @@ The weights never change here, so that BatchNorms are folded away and what is co
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -93,21 +93,17 @@ class NetworkEmbedder:
         raw: Tensor = self._network(torch.cat([images, images.flip(-1)]) if self._mirror else images)
         return F.normalize((raw[: len(faces)] + raw[len(faces) :] if self._mirror else raw).float())
 
-    def _compiled(self) -> "_Run":
+    def _compiled(self) -> Callable[[Tensor], Tensor]:
         if self._device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
             logger.warning("no C++ compiler is installed, so the model is not compiled; it embeds more slowly")
             return self._embeddings
-        return cast("_Run", torch.compile(self._embeddings, dynamic=None))
+        return cast("Callable[[Tensor], Tensor]", torch.compile(self._embeddings, dynamic=None))
 
 
 def quickened(network: nn.Module) -> nn.Module:
     """`network` with BatchNorms folded, in evaluation mode; what runs in onnxruntime is that already."""
     in_runtime = isinstance(network, Adapted) and isinstance(network.core, Runtime)
     return network.eval() if in_runtime else frozen(network)
-
-
-class _Run(Protocol):
-    def __call__(self, faces: Tensor) -> Tensor: ...
 
 
 def open_embedder(

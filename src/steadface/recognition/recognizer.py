@@ -187,7 +187,7 @@ class Recognizer:
         gallery = self._needed_gallery()
         if not pictures:
             raise SteadfaceError(f"there are no pictures of {person}; give one or more")
-        faces = tuple(self.seeing.only_face(picture, aligned=aligned) for picture in pictures)
+        faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in pictures)
         vectors = self.embed_faces(faces)
         template, agreement = self._template(person, faces, vectors, check)
         alike = tuple(one for one in self._candidates(gallery, template[None], 3)[0] if one.person != person)
@@ -206,7 +206,7 @@ class Recognizer:
         self, person: str, pictures: Sequence[Picture], *, aligned: bool = False, check: bool = True
     ) -> Vectors:
         """The unit template (D,) that `enroll` would store; nothing is stored. Raises as it does."""
-        faces = tuple(self.seeing.only_face(picture, aligned=aligned) for picture in pictures)
+        faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in pictures)
         return self._template(person, faces, self.embed_faces(faces), check)[0]
 
     def embed(self, pictures: Sequence[Picture], *, aligned: bool = False) -> Vectors:

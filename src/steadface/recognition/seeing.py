@@ -44,25 +44,17 @@ class Seeing:
         found = self.detector.detect(photograph.pixels)
         return photograph, [self._seen(photograph, face, len(found) - 1) for face in found]
 
-    def face(self, picture: Picture, *, aligned: bool = False) -> SeenFace:
-        """The largest face. Raises UnreadableImage, and NoFace where there is none."""
+    def face(self, picture: Picture, *, aligned: bool = False, clear: bool = False) -> SeenFace:
+        """The largest face. Raises UnreadableImage, NoFace where there is none, and, where it has to be `clear` whom the
+        photograph is of, SteadfaceError where two faces are about as large.
+        """
         photograph = opened(picture)
         if aligned:
             return _given(photograph)
         found = self.detector.detect(photograph.pixels)
         if not found:
             raise NoFace(_no_face(photograph))
-        return self._seen(photograph, found[0], len(found) - 1)
-
-    def only_face(self, picture: Picture, *, aligned: bool = False) -> SeenFace:
-        """The face that a photograph is of: the largest by far. Raises as `face`, and where two are about as large."""
-        photograph = opened(picture)
-        if aligned:
-            return _given(photograph)
-        found = self.detector.detect(photograph.pixels)
-        if not found:
-            raise NoFace(_no_face(photograph))
-        if not is_clear(found):
+        if clear and not is_clear(found):
             raise SteadfaceError(
                 f"{photograph.name} shows {len(found)} faces and two of them are about as large, so it is not clear "
                 "whom it is of; crop it to the one person"
