@@ -45,8 +45,8 @@ class Seeing:
         return photograph, [self._seen(photograph, face, len(found) - 1) for face in found]
 
     def face(self, picture: Picture, *, aligned: bool = False, clear: bool = False) -> SeenFace:
-        """The largest face. Raises UnreadableImage, NoFace where there is none, and, where it has to be `clear` whom the
-        photograph is of, SteadfaceError where two faces are about as large.
+        """The largest face. Raises UnreadableImage, NoFace where there is none, and SteadfaceError where it has to be
+        `clear` whom the photograph is of and two faces are about as large.
         """
         photograph = opened(picture)
         if aligned:
