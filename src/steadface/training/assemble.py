@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from steadface import heads
 from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, PerturbationNetwork, ball
 from steadface.backbones import Backbone, load_backbone, save_backbone
+from steadface.backbones.folding import fold_norms
 from steadface.data.augment import Augmentation
 from steadface.data.faces import FaceSource
 from steadface.data.folders import open_faces
@@ -142,6 +143,8 @@ def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.dev
         backbone = architecture.build(seeds)
     else:
         backbone = load_backbone(start)
+    if recipe.method.batchnorm == "folded":
+        fold_norms(backbone)
     backbone = backbone.to(device)
     objective = _objective(recipe, faces.training, backbone, seeds).to(device)
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
@@ -305,7 +308,9 @@ def _reference(recipe: Recipe, start: Path | None, device: torch.device, speed: 
         return None
     if start is None:
         return None
-    frozen = load_backbone(start).to(device).requires_grad_(False)
+    frozen = load_backbone(start)
+    fold_norms(frozen)  # in evaluation mode for good
+    frozen = frozen.to(device).requires_grad_(False)
     network = FastNetwork(frozen, **vars(speed))
 
     def reference(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Mode = Literal["clean", "separate", "frozen", "joint"]
+Mode = Literal["clean", "separate", "frozen", "folded", "joint"]
 
 
 class BatchNormPasses:
@@ -23,6 +23,7 @@ class BatchNormPasses:
     ``separate``  adversarial passes have statistics of their own (Xie et al., Adversarial Examples Improve Image
                   Recognition, 2020; affine parameters stay shared); the deployed model uses the clean ones.
     ``frozen``    all passes use the running statistics as they came and none moves them.
+    ``folded``    as ``frozen``, in a network whose BatchNorms have been folded (``backbones/folding.py``): faster.
     ``joint``     every pass uses its batch's statistics and moves the one set of running statistics.
     """
 
@@ -33,7 +34,7 @@ class BatchNormPasses:
 
     @property
     def frozen(self) -> bool:
-        return self.mode == "frozen"
+        return self.mode in ("frozen", "folded")
 
     @property
     def starves_without_source(self) -> bool:

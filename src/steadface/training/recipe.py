@@ -65,8 +65,8 @@ class Recipe(Section):
             )
         if (method.targets.designate == "map") != (method.targets.map is not None):
             raise ValueError("targets.designate map and targets.map FILE belong together")
-        if method.batchnorm == "frozen" and self.model.start is None:
-            raise ValueError("batchnorm frozen keeps the statistics of trained weights: give model.start")
+        if method.batchnorm in ("frozen", "folded") and self.model.start is None:
+            raise ValueError(f"batchnorm {method.batchnorm} keeps the statistics of trained weights: give model.start")
         if gate.kind == "verification" and self.data.validation == 0:
             raise ValueError("gate.kind verification needs held-out people: data.validation above 0")
         return self

@@ -189,7 +189,7 @@ class Method(Section):
     targets: TargetOptions = TargetOptions()
     attack: AttackOptions = AttackOptions()
     regularizer: RegularizerOptions = RegularizerOptions()
-    batchnorm: Literal["clean", "separate", "frozen", "joint"] = "separate"
+    batchnorm: Literal["clean", "separate", "frozen", "folded", "joint"] = "separate"
 
 
 class Optimiser(Section):
