@@ -1,9 +1,9 @@
 """Embedding speed beside InsightFace's own ArcFaceONNX on the same ONNX file, in the same run.
 
-.venv-bench/bin/python benchmarks/embedding_speed.py MODEL [--threads 2] [--rounds 15]
+.venv-bench/bin/python benchmarks/embedding_speed.py MODEL [--threads 2] [--rounds 5]
 
-MODEL is exported to ONNX first. All are given uint8 faces and return float32 embeddings on the host; rounds of all of
-them take turns, and medians are shown, with how alike each one's embeddings are to InsightFace's.
+MODEL is exported to ONNX first. All are given uint8 faces and return float32 embeddings on the host; they take turns of
+a few calls each, and medians are shown, with how alike each one's embeddings are to InsightFace's.
 """
 
 import argparse
@@ -24,6 +24,10 @@ from steadface.recognition.export import export_onnx
 Faces = NDArray[np.uint8]
 Embed = Callable[[Faces], NDArray[np.float32]]
 PEER = "insightface ArcFaceONNX"
+BURST = 5
+"""Calls in a turn, the first of which only wakes the threads up and is not counted."""
+PAUSE = 0.3
+"""Seconds before a turn: threads of the one before go on spinning for a while."""
 
 
 def insightface(path: Path) -> Embed:
@@ -43,19 +47,23 @@ def insightface(path: Path) -> Embed:
 def timed(embedders: dict[str, Embed], faces: Faces, rounds: int) -> dict[str, float]:
     """Median seconds of each, taking turns."""
     took: dict[str, list[float]] = {name: [] for name in embedders}
-    for _ in range(rounds + 2):
+    for _ in range(rounds):
         for name, embed in embedders.items():
-            began = time.perf_counter()
-            embed(faces)
-            took[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times[2:]) for name, times in took.items()}
+            time.sleep(PAUSE)
+            times = []
+            for _ in range(BURST):
+                began = time.perf_counter()
+                embed(faces)
+                times.append(time.perf_counter() - began)
+            took[name] += times[1:]
+    return {name: statistics.median(times) for name, times in took.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -74,7 +82,7 @@ def main() -> None:
         }
         expected = embedders[PEER](faces)
         least = {name: float((embed(faces) * expected).sum(1).min()) for name, embed in embedders.items()}
-        print(f"{given.threads} threads, {given.rounds} rounds, faces of {height} x {width}\n")
+        print(f"{given.threads} threads, {given.rounds} rounds of {BURST - 1}, faces of {height} x {width}\n")
         print("| batch | | ms per face | faces/s | times InsightFace | least cosine to InsightFace's |")
         print("|---:|---|---:|---:|---:|---:|")
         for batch in given.batches:
