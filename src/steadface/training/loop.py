@@ -4,13 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from steadface.backbones import save_backbone
+from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.training import checkpoint, runfolder, snapshot
@@ -20,6 +20,7 @@ from steadface.training.log import MetricsLog
 from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe
 from steadface.training.schedule import learning_rate
+from steadface.training.selection import Moment, Selected, moment
 from steadface.training.signals import StopRequest, stop_on_signal
 from steadface.training.step import NonFiniteLoss, StepRecord
 from steadface.training.validation import validate
@@ -76,6 +77,7 @@ class TrainingRun:
         self.seconds = 0.0
         self._open_steps = 0
         self._unreadable = 0
+        self._selected = None if recipe.run.select is None else Selected(recipe.run.select)
 
     @classmethod
     def start(cls, recipe: Recipe, faces: Faces | None = None) -> "TrainingRun":
@@ -111,6 +113,8 @@ class TrainingRun:
         snapshot.restore(run._parts, saved)
         run.step, run.seconds = saved.state["step"], saved.state["seconds"]
         run._open_steps, run._unreadable = saved.state["open_steps"], saved.state["unreadable"]
+        if run._selected is not None:
+            run._selected.load_state_dict(saved.state["selected"])
         return run
 
     @property
@@ -152,6 +156,7 @@ class TrainingRun:
             "open_steps": self._open_steps,
             "duty_cycle": self.duty_cycle,
             "unreadable": self._unreadable,
+            "selected": None if self._selected is None else self._selected.state_dict(),
             "recipe": runfolder.comparable(self.recipe),
             "data": self._data,
         }
@@ -166,6 +171,8 @@ class TrainingRun:
         with closing(self._loader.batches(self.step)) as batches:
             while not (self.finished or stop):
                 self._validate_if_due(log)
+                if self.finished:  # nothing better has come for too long
+                    break
                 began = time.perf_counter()  # validation and saving are not training
                 batch = next(batches)
                 rate = learning_rate(self._done(), self.recipe.optimiser)
@@ -207,6 +214,8 @@ class TrainingRun:
 
     def _done(self) -> float:
         run = self.recipe.run
+        if self._selected is not None and self._selected.exhausted:
+            return 1.0
         if run.steps is not None:
             return self.step / run.steps
         if run.epochs is not None:
@@ -244,25 +253,42 @@ class TrainingRun:
 
     def _validate_if_due(self, log: MetricsLog) -> None:
         every = self.recipe.run.validate_every
-        if every and self.step and self.step % every == 0:
+        # Whoever selects also looks at what the run starts from.
+        if every and self.step % every == 0 and (self.step or self._selected is not None):
             self._validate(log)
 
     def _validate(self, log: MetricsLog) -> None:
         """Once at a step, wherever a run was stopped or killed around it."""
-        if self.faces.validation is None or log.validated == self.step:
+        looked = log.validated if self._selected is None else self._selected.looked
+        if self.faces.validation is None or looked == self.step:
             return
         try:
             metrics = validate(self.recipe, self._parts.backbone, self.faces.validation)
         except SteadfaceError as error:
+            if self._selected is not None:
+                raise
             logger.warning("no validation: %s", error)
             log.validated = self.step
             return
         log.validation(self.step, metrics.to_json())
+        if self._selected is not None:
+            self._select(self._selected, moment(self.step, metrics))
+
+    def _select(self, selected: Selected, seen: Moment) -> None:
+        """Keeps the weights of the best moment so far, and a checkpoint that knows of it."""
+        if selected.consider(seen):
+            save_backbone(self.folder / runfolder.BEST_FILE, self._parts.backbone, {"selected": asdict(seen)})
+        self.save()
 
     def _export(self) -> None:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
+        backbone: Backbone = self._parts.backbone
+        chosen = None if self._selected is None else self._selected.best
         try:
-            save_backbone(self.folder / runfolder.MODEL_FILE, self._parts.backbone, facts)
+            if chosen is not None:
+                backbone = load_backbone(self.folder / runfolder.BEST_FILE)
+                facts["selected"] = asdict(chosen)
+            save_backbone(self.folder / runfolder.MODEL_FILE, backbone, facts)
         except SteadfaceError as error:
             raise SteadfaceError(f"{error}; {checkpoint.last_good(self.folder)}") from error
 

@@ -67,6 +67,10 @@ class Recipe(Section):
             raise ValueError("targets.designate map and targets.map FILE belong together")
         if method.batchnorm in ("frozen", "folded") and self.model.start is None:
             raise ValueError(f"batchnorm {method.batchnorm} keeps the statistics of trained weights: give model.start")
+        if self.run.select is not None and not (self.run.validate_every and self.data.validation):
+            raise ValueError(
+                "run.select chooses by looks at held-out people: set run.validate_every and data.validation above 0"
+            )
         if gate.kind == "verification" and self.data.validation == 0:
             raise ValueError("gate.kind verification needs held-out people: data.validation above 0")
         return self

@@ -14,6 +14,7 @@ from steadface.training.recipe import Recipe, make_recipe
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
 
 
 def holds_run(folder: Path) -> bool:

@@ -235,6 +235,17 @@ class EvaluationOptions(Section):
         return self
 
 
+class Selection(Section):
+    """The best of the moments that ``run.validate_every`` looks at becomes the model, not the last one.
+
+    Best is the lowest worst-case error under attack among moments whose clean FNMR is at most ``max_clean_drop`` above
+    that of the start. The run ends early after ``patience`` looks without a better one.
+    """
+
+    max_clean_drop: Share = 0.005
+    patience: Positive = 4
+
+
 class Run(Section):
     """How long, where to, how fast. Give exactly one of ``steps``, ``epochs`` and ``minutes``."""
 
@@ -252,6 +263,7 @@ class Run(Section):
     checkpoint_every: Positive = 200
     keep: Positive = 2
     validate_every: Annotated[int, Field(ge=0)] = 0
+    select: Selection | None = None
     tensorboard: bool = True
 
     @model_validator(mode="after")

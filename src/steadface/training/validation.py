@@ -11,18 +11,20 @@ STEPS = 10
 
 
 def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
-    """The figures of ``backbone`` on ``faces``, under PGD inside the largest ball of ``recipe.evaluation``.
+    """The figures of ``backbone`` on ``faces``, under PGD as ``recipe.evaluation`` has its radii.
 
     Its randomness is its own, so that validating more often does not change what is trained. Raises SteadfaceError
     where the faces are too few for ``evaluation.fmr``.
     """
     options = recipe.evaluation
-    around = ball(options.norm, max(options.eps))
+    # Whoever chooses by these figures compares radii; whoever only looks is content with the largest.
+    radii = options.eps if recipe.run.select is not None else (max(options.eps),)
+    balls = [ball(options.norm, eps) for eps in radii]
     return validation_metrics(
         backbone,
         faces,
         fmr=options.fmr,
-        attack=AttackPlan(attacks={"pgd": PGD(ball=around, steps=STEPS)}, balls=[around], examples=0),
+        attack=AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0),
         attacked_pairs=options.max_pairs,
         seed=recipe.run.seed,
     )

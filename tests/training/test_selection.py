@@ -1,0 +1,148 @@
+"""The best moment of a run becomes its model, however the run is cut up."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from steadface.backbones import load_backbone, read_metadata
+from steadface.errors import SteadfaceError
+from steadface.evaluation.findings import AttackResult
+from steadface.evaluation.labelled import ValidationMetrics
+from steadface.training import loop
+from steadface.training.loop import TrainingRun
+from steadface.training.sections import Selection
+from steadface.training.selection import Moment, Selected, moment
+
+from .runs import tiny
+
+
+def seen(step, *, clean=0.1, attacked=0.5):
+    return Moment(step=step, clean=clean, attacked=attacked)
+
+
+def metrics(clean, rates):
+    """`rates` as {(goal, eps): error rate}."""
+    attacks = tuple(
+        AttackResult(
+            attack="pgd",
+            norm="linf",
+            goal=goal,
+            eps=eps,
+            fmr=0.2,
+            threshold=0.5,
+            pairs=10,
+            errors=round(10 * rate),
+            errors_8bit=0,
+            clean_errors=0,
+            clean_cosine=0.5,
+            cosine=0.5,
+        )
+        for (goal, eps), rate in rates.items()
+    )
+    return ValidationMetrics(
+        fmr=0.2,
+        threshold=0.5,
+        tar=1 - clean,
+        tar_ci=(0.0, 1.0),
+        eer=0.1,
+        genuine_mean=0.5,
+        impostor_mean=0.0,
+        genuine_pairs=10,
+        impostor_pairs=10,
+        attacks=attacks,
+    )
+
+
+def test_what_is_compared_is_the_worse_goal_over_the_radii():
+    rates = {("dodging", 0.01): 0.2, ("impersonation", 0.01): 0.4, ("dodging", 0.02): 1.0, ("impersonation", 0.02): 0.6}
+    found = moment(7, metrics(0.03, rates))
+    assert (found.step, found.clean) == (7, pytest.approx(0.03))
+    assert found.attacked == pytest.approx((0.4 + 1.0) / 2)
+
+
+def test_the_most_resistant_moment_wins_among_those_that_still_recognise():
+    selected = Selected(Selection(max_clean_drop=0.02))
+    assert selected.consider(seen(0, clean=0.10, attacked=0.9))
+    assert selected.consider(seen(2, clean=0.12, attacked=0.6))
+    assert not selected.consider(seen(4, clean=0.13, attacked=0.1)), "it has lost too much"
+    assert not selected.consider(seen(6, clean=0.10, attacked=0.6)), "no better"
+    assert selected.consider(seen(8, clean=0.05, attacked=0.5))
+    assert selected.best == seen(8, clean=0.05, attacked=0.5)
+
+
+def test_patience_counts_looks_without_a_better_one():
+    selected = Selected(Selection(patience=2))
+    for step, attacked in enumerate([0.9, 0.95, 0.8, 0.9]):
+        selected.consider(seen(step, attacked=attacked))
+        assert not selected.exhausted
+    selected.consider(seen(4, attacked=0.9))
+    assert selected.exhausted
+
+
+def test_a_step_counts_once_and_the_state_can_be_written_down():
+    selected, other = Selected(Selection(patience=2)), Selected(Selection(patience=2))
+    for step in (0, 1, 1, 1):
+        selected.consider(seen(step))
+    assert not selected.exhausted
+    other.load_state_dict(selected.state_dict())
+    assert other.state_dict() == selected.state_dict()
+    assert not other.consider(seen(1, attacked=0.0))
+    other.consider(seen(2))
+    assert other.exhausted
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What validation sees at each step; and the weights that it saw."""
+    attacked = {0: 0.9, 2: 0.4, 4: 0.3, 6: 0.8}
+    clean = {0: 0.1, 2: 0.1, 4: 0.5, 6: 0.1}
+    weights = {}
+
+    def validate(_recipe, backbone, _faces):
+        step = len(weights) * 2
+        for known, state in weights.items():
+            if all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items()):
+                step = known
+        weights[step] = {name: value.clone() for name, value in backbone.state_dict().items()}
+        rate = attacked[step]
+        return metrics(clean[step], {("dodging", 0.01): rate, ("impersonation", 0.01): rate})
+
+    monkeypatch.setattr(loop, "validate", validate)
+    return weights
+
+
+SELECTING = ("run.validate_every=2", "run.select.max_clean_drop=0.01", "data.validation=0.5")
+
+
+def test_the_model_of_a_run_is_its_best_moment(tmp_path, looks):
+    run = TrainingRun.start(tiny(tmp_path / "run", *SELECTING))
+    outcome = run.train()
+    assert (outcome.finished, outcome.steps) == (True, 6)
+    found = load_backbone(tmp_path / "run").state_dict()
+    assert all(torch.equal(value, looks[2][name]) for name, value in found.items())
+    assert not all(torch.equal(value, looks[6][name]) for name, value in found.items())
+    facts = read_metadata(tmp_path / "run")
+    assert (facts["steps"], facts["selected"]["step"], facts["selected"]["attacked"]) == (6, 2, 0.4)
+
+
+def test_it_ends_early_where_nothing_better_comes(tmp_path, looks):
+    outcome = TrainingRun.start(tiny(tmp_path / "run", *SELECTING, "run.select.patience=1", "run.steps=100")).train()
+    assert (outcome.finished, outcome.steps) == (True, 4)
+    assert read_metadata(tmp_path / "run")["selected"]["step"] == 2
+    assert sorted(looks) == [0, 2, 4]
+
+
+def test_a_run_that_was_stopped_selects_what_it_would_have(tmp_path, looks):
+    TrainingRun.start(tiny(tmp_path / "whole", *SELECTING)).train()
+    run = TrainingRun.start(tiny(tmp_path / "cut", *SELECTING))
+    with pytest.raises(KeyboardInterrupt):
+        run.train(lambda at: (_ for _ in ()).throw(KeyboardInterrupt) if at.step == 3 else None)
+    TrainingRun.resume(tmp_path / "cut").train()
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    assert read_metadata(tmp_path / "cut")["selected"] == read_metadata(tmp_path / "whole")["selected"]
+
+
+def test_it_needs_somebody_to_look_at(tmp_path):
+    with pytest.raises(SteadfaceError, match=r"run.validate_every and data.validation"):
+        tiny(tmp_path, "run.select.patience=1")
