@@ -30,8 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "report": MATHEMATICS | FACES | SHARED,
     "recognition": {"faces", "gallery", "models", "evaluation"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
-    "api": JOBS | MATHEMATICS | FACES | SHARED,
-    "cli": {"api", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "hardening": {"training", "evaluation", "models", "recipes"} | MATHEMATICS | FACES | SHARED,
+    "api": {"hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "cli": {"api", "hardening", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli"},
     "__init__": {"api"} | JOBS | MATHEMATICS | FACES | SHARED,
 }

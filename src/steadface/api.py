@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ from steadface.audit.request import Request
 from steadface.audit.run import finish_audit, run_audit
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
 from steadface.data.faces import FaceSource
+from steadface.data.folders import open_faces
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
+from steadface.evaluation.compatibility import Compatibility
 from steadface.evaluation.embedding import Progress
 from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.robustness import AttackPlan
+from steadface.hardening import Wishes, harden_recipe, keeps_templates, measure_compatibility
 from steadface.models import ChannelOrder, OpenedRecogniser, open_recogniser
 from steadface.models import with_known_convention as probed
 from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard
@@ -161,6 +164,46 @@ def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Obse
             f"{folder} holds a run of another recipe ({'; '.join(changed)}): remove that folder or choose another"
         )
     return resume(folder, faces=faces, observe=observe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardened:
+    """A hardening run and, once it has finished, how old templates fare with it and whether they stay valid."""
+
+    outcome: Outcome
+    compatibility: Compatibility | None = None
+    keeps_templates: bool = False
+
+
+def harden(
+    weights: Path,
+    images: Path,
+    out: Path,
+    *,
+    wishes: Wishes = Wishes(),
+    overrides: Sequence[str] = (),
+    observe: Observe | None = None,
+) -> Hardened:
+    """Hardens a trained recogniser on aligned ``images``, or goes on with that in ``out``; see ``recipes/harden.yaml``.
+
+    Where old templates stay valid the contract of the new model names the space of the old one, so that its galleries
+    go on. Raises SteadfaceError for weights that cannot be trained on, and for a folder that holds another run.
+    """
+    given, contract = opened_under_contract(weights)
+    faces = open_faces(images)
+    if contract.thresholds is None:  # nobody has looked at its pixels yet
+        given = with_known_convention(given, pairs_from_labels(faces))
+    recipe = harden_recipe(given, images, out, wishes, overrides)
+    outcome = train_or_resume(recipe, observe=observe)
+    held_out = open_recipe_faces(recipe).validation
+    if not outcome.finished or held_out is None:
+        return Hardened(outcome=outcome)
+    found = measure_compatibility(out, held_out, fmr=recipe.evaluation.fmr, seed=recipe.run.seed)
+    keeps = keeps_templates(found, wishes)
+    made = read_contract(out)
+    if keeps and made is not None:
+        store_contract(out, replace(made, space=given.fingerprint))
+    return Hardened(outcome=outcome, compatibility=found, keeps_templates=keeps)
 
 
 def pgd_plan(

@@ -7,7 +7,7 @@ import pytest
 from .conftest import Call
 
 COMMANDS = (
-    *("demo", "train", "resume", "evaluate", "audit", "attack-train", "faces"),
+    *("demo", "train", "resume", "harden", "evaluate", "audit", "attack-train", "faces"),
     *("calibrate", "detect", "align", "embed", "verify", "enroll", "identify", "gallery", "export"),
 )
 

@@ -3,9 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import BaseModel
 
+from steadface.backbones import Architecture, save_backbone
 from steadface.errors import SteadfaceError
 from steadface.training.assemble import assemble, open_recipe_faces
 from steadface.training.network import resolve_device
@@ -31,7 +33,8 @@ def refusal(*overrides: str) -> str:
 
 def needs(recipe: Path) -> list[str]:
     """What a shipped recipe leaves to its user."""
-    return [] if "synthetic" in yaml.safe_dump(_values(recipe)) else ["data.images=faces"]
+    start = ["model.start=weights.safetensors"] if recipe.stem == "harden" else []
+    return start if "synthetic" in yaml.safe_dump(_values(recipe)) else ["data.images=faces", *start]
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -51,11 +54,12 @@ def test_all_the_recipes_promised_ship() -> None:
         "gated_no_targets",
         "gated_generator",
         "demo",
+        "harden",
     }
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path) -> None:
+def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path, tmp_path: Path) -> None:
     assert path.read_text().startswith("# ")
     recipe = load_recipe(path, needs(path))
     assert recipe.name
@@ -65,18 +69,24 @@ def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path) -> 
         "data.synthetic.images_per_person=2",
         "data.size=[16, 16]",
         "data.validation=0",
+        "run.select=null",
         "model.architecture.blocks=[1, 0, 0, 0]",
         "model.architecture.width=0.125",
     ]
+    start = tmp_path / "start.safetensors" if path.stem == "harden" else None
+    if start is not None:
+        architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), image_size=(16, 16), embedding_size=8)
+        save_backbone(start, architecture.build(torch.Generator()), {})
+        small += [f"model.start={start}", "run.compile=off"]
     recipe = load_recipe(path, small)
     faces = open_recipe_faces(recipe)
-    parts = assemble(recipe, faces, None, resolve_device("cpu"), fresh=True)
+    parts = assemble(recipe, faces, start, resolve_device("cpu"), fresh=True)
     assert parts.trainer.gate.is_open == (recipe.method.gate.kind == "always")
 
 
 def test_training_recipes_differ_in_method_only() -> None:
     """One loop for all, so that comparisons are fair."""
-    trained = [load_recipe(path, needs(path)) for path in SHIPPED if not path.stem.startswith("demo")]
+    trained = [load_recipe(path, needs(path)) for path in SHIPPED if not path.stem.startswith(("demo", "harden"))]
     for part in ("data", "model", "head", "optimiser", "evaluation", "run"):
         assert len({getattr(recipe, part).model_dump_json() for recipe in trained}) == 1, part
 

@@ -132,7 +132,8 @@ def test_it_ends_early_where_nothing_better_comes(tmp_path, looks):
     assert sorted(looks) == [0, 2, 4]
 
 
-def test_a_run_that_was_stopped_selects_what_it_would_have(tmp_path, looks):
+@pytest.mark.usefixtures("looks")
+def test_a_run_that_was_stopped_selects_what_it_would_have(tmp_path):
     TrainingRun.start(tiny(tmp_path / "whole", *SELECTING)).train()
     run = TrainingRun.start(tiny(tmp_path / "cut", *SELECTING))
     with pytest.raises(KeyboardInterrupt):

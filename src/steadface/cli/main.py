@@ -15,6 +15,7 @@ from steadface.cli.evaluate import evaluate_model
 from steadface.cli.export import export_model
 from steadface.cli.faces import write_faces
 from steadface.cli.gallery import gallery_app
+from steadface.cli.harden import harden_model
 from steadface.cli.identify import identify_photograph
 from steadface.cli.re_embed import re_embed_gallery
 from steadface.cli.train import demo, resume_run, train_recipe
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("train")(train_recipe)
 app.command("resume")(resume_run)
+app.command("harden")(harden_model)
 app.command("evaluate")(evaluate_model)
 app.command("faces")(write_faces)
 app.command("audit")(audit_model)

@@ -35,14 +35,14 @@ def train_recipe(
     loaded = load_recipe(recipe_path(recipe), overrides)
     with training_bar(loaded.name) as observe:
         outcome = api.train(loaded, observe=observe)
-    _finish(outcome)
+    finish(outcome)
 
 
 def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Go on with a **run** that was stopped or killed, from its newest checkpoint."""
     with training_bar(read_run_recipe(run).name) as observe:
         outcome = api.resume(run, observe=observe)
-    _finish(outcome)
+    finish(outcome)
 
 
 def demo(
@@ -94,9 +94,9 @@ def _sets(overrides: list[str] | None) -> list[str]:
     return [word for override in overrides or [] for word in ("--set", override)]
 
 
-def _finish(outcome: Outcome) -> None:
-    """Says how a run ended; a finished one is judged on its held-out people and reported."""
-    say_outcome(outcome)
+def finish(outcome: Outcome, *, command: str | None = None) -> None:
+    """Says how a run ended, and the ``command`` to go on with; a finished one is judged and reported."""
+    say_outcome(outcome, command=command)
     if not outcome.finished:
         raise typer.Exit(130)
     _say_where("model", outcome.folder)

@@ -171,7 +171,7 @@ class TrainingRun:
         with closing(self._loader.batches(self.step)) as batches:
             while not (self.finished or stop):
                 self._validate_if_due(log)
-                if self.finished:  # nothing better has come for too long
+                if self._exhausted():
                     break
                 began = time.perf_counter()  # validation and saving are not training
                 batch = next(batches)
@@ -214,7 +214,7 @@ class TrainingRun:
 
     def _done(self) -> float:
         run = self.recipe.run
-        if self._selected is not None and self._selected.exhausted:
+        if self._exhausted():
             return 1.0
         if run.steps is not None:
             return self.step / run.steps
@@ -222,6 +222,10 @@ class TrainingRun:
             return self.step / (run.epochs * self._loader.sampler.steps_per_epoch)
         assert run.minutes is not None
         return self.seconds / (60 * run.minutes)
+
+    def _exhausted(self) -> bool:
+        """Whether looks at the held-out people have brought nothing better for too long."""
+        return self._selected is not None and self._selected.exhausted
 
     def _logged(self, progress: Progress, rate: float) -> dict[str, Any]:
         record, gate = progress.record, self._parts.trainer.gate
