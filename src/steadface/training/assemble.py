@@ -25,6 +25,7 @@ from steadface.data.synthetic import synthetic_faces
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.labelled import validation_metrics
+from steadface.training.averaging import WeightAverage
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
 from steadface.training.network import FastNetwork, Speed, resolve_speed
@@ -133,6 +134,7 @@ class Assembly:
     backbone: Backbone
     objective: nn.Module
     proposer: GenerativeAttack | None
+    average: WeightAverage | None = None
 
 
 def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.device, *, fresh: bool) -> Assembly:
@@ -173,7 +175,14 @@ def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.dev
         clip_norm=recipe.optimiser.clip_norm,
     )
     proposer = attack if isinstance(attack, GenerativeAttack) else None
-    return Assembly(trainer=trainer, backbone=backbone, objective=objective, proposer=proposer)
+    decay = recipe.optimiser.average
+    return Assembly(
+        trainer=trainer,
+        backbone=backbone,
+        objective=objective,
+        proposer=proposer,
+        average=WeightAverage(backbone, decay) if decay else None,
+    )
 
 
 def mean_embeddings(backbone: Backbone, faces: FaceSource) -> Tensor:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,8 @@ class TrainingRun:
             record = self._parts.trainer.step(batch)
         except NonFiniteLoss as error:
             raise self._diverged(self.step + 1, str(error)) from error
+        if self._parts.average is not None:
+            self._parts.average.update()
         self.step += 1
         self._open_steps += record.gate_open
         return record
@@ -267,7 +269,8 @@ class TrainingRun:
         if self.faces.validation is None or looked == self.step:
             return
         try:
-            metrics = validate(self.recipe, self._parts.backbone, self.faces.validation)
+            with self._averaged():
+                metrics = validate(self.recipe, self._parts.backbone, self.faces.validation)
         except SteadfaceError as error:
             if self._selected is not None:
                 raise
@@ -281,7 +284,8 @@ class TrainingRun:
     def _select(self, selected: Selected, seen: Moment) -> None:
         """Keeps the weights of the best moment so far, and a checkpoint that knows of it."""
         if selected.consider(seen):
-            save_backbone(self.folder / runfolder.BEST_FILE, self._parts.backbone, {"selected": asdict(seen)})
+            with self._averaged():
+                save_backbone(self.folder / runfolder.BEST_FILE, self._parts.backbone, {"selected": asdict(seen)})
         self.save()
 
     def _export(self) -> None:
@@ -292,9 +296,14 @@ class TrainingRun:
             if chosen is not None:
                 backbone = load_backbone(self.folder / runfolder.BEST_FILE)
                 facts["selected"] = asdict(chosen)
-            save_backbone(self.folder / runfolder.MODEL_FILE, backbone, facts)
+            with self._averaged():
+                save_backbone(self.folder / runfolder.MODEL_FILE, backbone, facts)
         except SteadfaceError as error:
             raise SteadfaceError(f"{error}; {checkpoint.last_good(self.folder)}") from error
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The backbone has the weights that the run is judged by within."""
+        return nullcontext() if self._parts.average is None else self._parts.average.applied()
 
     @contextmanager
     def _log(self) -> Iterator[MetricsLog]:

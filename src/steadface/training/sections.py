@@ -193,7 +193,10 @@ class Method(Section):
 
 
 class Optimiser(Section):
-    """SGD or AdamW; the rate warms up linearly, then decays to ``final`` times the peak. No decay on norms."""
+    """SGD or AdamW; the rate warms up linearly, then decays to ``final`` times the peak. No decay on norms.
+
+    ``average`` above 0 is the decay of a moving average of the weights, which becomes the model.
+    """
 
     kind: Literal["sgd", "adamw"] = "sgd"
     rate: Annotated[float, Field(gt=0)] = 0.1
@@ -205,6 +208,7 @@ class Optimiser(Section):
     final: Share = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
     accumulate: Positive = 1
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 def _switch(value: object) -> object:

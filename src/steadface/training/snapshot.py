@@ -26,6 +26,8 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
     if proposer is not None:
         tensors |= prefixed("proposer", proposer.network.state_dict())
         tensors |= prefixed("proposer_optimiser", optimizer_tensors(proposer.optimizer))
+    if parts.average is not None:
+        tensors |= prefixed("average", parts.average.state_dict())
     performance = trainer.performance
     measured = performance if isinstance(performance, HeldOutVerification) else None
     return Checkpoint(
@@ -50,6 +52,8 @@ def restore(parts: Assembly, saved: Checkpoint) -> None:
     if proposer is not None:
         proposer.network.load_state_dict(saved.part("proposer"))
         restore_optimizer(proposer.optimizer, saved.part("proposer_optimiser"))
+    if parts.average is not None:
+        parts.average.load_state_dict(saved.part("average"))
     trainer.generator.set_state(saved.tensors["random.method"])
     torch.set_rng_state(saved.tensors["random.torch"])
     trainer.gate.load_state_dict(state["gate"])
