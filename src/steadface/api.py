@@ -194,11 +194,11 @@ def harden(
     if contract.thresholds is None:  # nobody has looked at its pixels yet
         given = with_known_convention(given, pairs_from_labels(faces))
     recipe = harden_recipe(given, images, out, wishes, overrides)
-    outcome = train_or_resume(recipe, observe=observe)
-    held_out = open_recipe_faces(recipe).validation
-    if not outcome.finished or held_out is None:
+    split = open_recipe_faces(recipe)
+    outcome = train_or_resume(recipe, faces=split, observe=observe)
+    if not outcome.finished or split.validation is None:
         return Hardened(outcome=outcome)
-    found = measure_compatibility(out, held_out, fmr=recipe.evaluation.fmr, seed=recipe.run.seed)
+    found = measure_compatibility(out, split.validation, fmr=recipe.evaluation.fmr, seed=recipe.run.seed)
     keeps = keeps_templates(found, wishes)
     made = read_contract(out)
     if keeps and made is not None:

@@ -9,6 +9,7 @@ what is left reads as a BatchNorm of mean 0, variance 1 - eps and weight 1, so t
 computes the same.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -36,16 +37,21 @@ class Shift(nn.Module):
         return x + self.bias.to(x.dtype).view(-1, *[1] * (x.dim() - 2))
 
 
-def fold_norms(network: nn.Module) -> None:
-    """Folds, in place, every BatchNorm that directly follows a convolution or linear layer; others stay.
+def followers(part: nn.Module) -> Iterable[tuple[str, str]]:
+    """Names of children of which the second is always applied to what the first gives: neighbours within
+    `nn.Sequential`, and what a module says in its `FOLLOWED_BY`.
+    """
+    known: Iterable[tuple[str, str]] = getattr(part, "FOLLOWED_BY", ())
+    return pairwise(list(part._modules)) if isinstance(part, nn.Sequential) else known
 
-    Layers follow each other within `nn.Sequential`, and where a module's `FOLLOWED_BY` names children of which the
-    second is always applied to what the first gives. Computes the same as in evaluation mode, up to rounding.
+
+def fold_norms(network: nn.Module) -> None:
+    """Folds, in place, every BatchNorm that directly follows a convolution or linear layer (`followers`); others stay.
+
+    Computes the same as in evaluation mode, up to rounding.
     """
     for part in list(network.modules()):
-        names = list(part._modules)
-        follows = pairwise(names) if isinstance(part, nn.Sequential) else getattr(part, "FOLLOWED_BY", ())
-        for before, after in follows:
+        for before, after in followers(part):
             layer, norm = part._modules[before], part._modules[after]
             if isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, Norm) and norm.running_var is not None:
                 part._modules[after] = _folded(layer, norm)

@@ -6,13 +6,14 @@ and leave out the gradients of its own parameters, which PyTorch's PReLU compute
 """
 
 import copy
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from steadface.backbones.folding import followers
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -24,9 +25,7 @@ def frozen(network: nn.Module) -> nn.Module:
     """
     fast = copy.deepcopy(network).eval().requires_grad_(False)
     for part in fast.modules():
-        names = list(part._modules)
-        follows = pairwise(names) if isinstance(part, nn.Sequential) else getattr(part, "FOLLOWED_BY", ())
-        for before, after in follows:
+        for before, after in followers(part):
             _fold(part, before, after)
     for part in list(fast.modules()):
         for name, child in list(part.named_children()):

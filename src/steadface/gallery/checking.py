@@ -14,11 +14,11 @@ from steadface.gallery.store import Header, check_pages
 from steadface.gallery.vault import Vault
 
 
-def check_model(header: Header, model: ModelIdentity | None, path: Path) -> None:
-    """Raises `SteadfaceError` where the gallery's templates come from another model."""
-    if model is not None and not same_model(header.model, model):
+def check_model(own: ModelIdentity, model: ModelIdentity | None, path: Path) -> None:
+    """Raises `SteadfaceError` where the gallery's templates come from another model, its `own`, than `model`."""
+    if model is not None and not same_model(own, model):
         raise SteadfaceError(
-            f"the gallery {path} holds templates of {described(header.model)}, and this is {described(model)}; vectors "
+            f"the gallery {path} holds templates of {described(own)}, and this is {described(model)}; vectors "
             "of two models cannot be compared: use the gallery's model, or bring the gallery over with `steadface "
             "gallery re-embed`"
         )

@@ -54,7 +54,7 @@ class OpenGallery:
         try:
             with self._reader.reading() as connection:
                 header = read_header(connection)
-                checking.check_model(header, model, path)
+                checking.check_model(header.model, model, path)
                 self._vault = checking.unlocked(header, key, path)
             self.model = header.model
             self._follower = Follower(self._index(self.model.dimension))

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from steadface.errors import SteadfaceError
+from steadface.gallery.checks import UNIT
 from steadface.gallery.identity import ModelIdentity
 
 Vectors = NDArray[np.float32]
 
-UNIT = 1e-3
-"""How far from 1 the length of a template may be."""
 LONGEST = 200
 """Characters of a name."""
 

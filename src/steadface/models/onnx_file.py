@@ -52,7 +52,6 @@ class OnnxFile:
     half: bool
     opset: int
     digest: str
-    metadata: Mapping[str, str]
 
     def convention(self) -> Convention:
         """What the graph says of the pixels; defaults where it says nothing."""
@@ -97,7 +96,6 @@ def read_onnx(path: Path) -> OnnxFile:
         channels_last=channels_last,
         half=images[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16,
         opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1),
-        metadata={one.key: one.value for one in model.metadata_props},
         digest=_digest(model, constants),
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from steadface.data.faces import Image
 from steadface.faces.detection import Face
 from steadface.faces.quality import Quality
+from steadface.faces.surveying import face_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,7 @@ class SeenFace:
         """Without any pixels."""
         found: dict[str, Any] = {"image": self.name, "box": None, "landmarks": None, "score": None, "quality": None}
         if self.face is not None and self.quality is not None:
-            found["box"] = [round(float(side), 2) for side in self.face.box]
-            found["landmarks"] = [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks]
-            found["score"] = round(float(self.face.score), 4)
-            found["quality"] = self.quality.to_json()
+            found |= {**face_json(self.face), "quality": self.quality.to_json()}
         return {**found, "other_faces": self.others}
 
 

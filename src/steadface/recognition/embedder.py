@@ -82,10 +82,9 @@ class NetworkEmbedder:
         return found
 
     def _part(self, faces: Faces) -> NDArray[np.float32]:
-        halves = self._device.type == "cuda" or self._precision == "bf16"
         mixed = torch.autocast(self._device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
         with torch.inference_mode(), mixed:
-            pixels = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device, non_blocking=halves)
+            pixels = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device)
             return self._run(pixels).float().cpu().numpy()
 
     def _embeddings(self, faces: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import Thresholds
 from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
-from steadface.gallery.checking import described, same_model
+from steadface.gallery.checking import check_model
 from steadface.gallery.gallery import Gallery
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
 from steadface.recognition.contract import Contract, opened_under_contract
@@ -100,11 +100,8 @@ class Recognizer:
 
     @gallery.setter
     def gallery(self, gallery: Gallery | None) -> None:
-        if gallery is not None and not same_model(gallery.model, self.contract.identity):
-            raise SteadfaceError(
-                f"the gallery {gallery.path} holds templates of {described(gallery.model)}, and this is "
-                f"{described(self.contract.identity)}; vectors of two models cannot be compared"
-            )
+        if gallery is not None:
+            check_model(gallery.model, self.contract.identity, gallery.path)
         self._gallery = gallery
 
     def verify(

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from steadface.training.batchnorm import exchange
+
 
 class WeightAverage:
     """Of all parameters and floating-point buffers of ``network``; ``decay`` in [0, 1) is the weight of the past."""
@@ -47,10 +49,5 @@ class WeightAverage:
         for name, value in self._average.items():
             value.copy_(state[name])
 
-    @torch.no_grad()
     def _exchange(self) -> None:
-        """Values rather than tensors, so that a compiled network keeps seeing the same ones."""
-        live, average = list(self._live.values()), list(self._average.values())
-        kept = [value.clone() for value in live]
-        torch._foreach_copy_(live, average)
-        torch._foreach_copy_(average, kept)
+        exchange(list(self._live.values()), list(self._average.values()))

@@ -80,14 +80,16 @@ class BatchNormPasses:
                 layer.training = was
 
     def _exchange(self) -> None:
-        """Swaps values rather than tensors, so that a compiled network keeps seeing the same buffers.
-
-        The clean pass before waits for its backward pass, which holds the running statistics without using them;
+        """The clean pass before waits for its backward pass, which holds the running statistics without using them;
         ``data`` changes their values without telling autograd, which would refuse.
         """
-        if not self._own:
-            return
-        running = [buffer.data for buffer in self._running()]
-        kept = [buffer.clone() for buffer in running]
-        torch._foreach_copy_(running, self._own)
-        torch._foreach_copy_(self._own, kept)
+        if self._own:
+            exchange([buffer.data for buffer in self._running()], self._own)
+
+
+@torch.no_grad()
+def exchange(one: list[Tensor], other: list[Tensor]) -> None:
+    """Swaps values rather than tensors, so that a compiled network keeps seeing the same ones."""
+    kept = [value.clone() for value in one]
+    torch._foreach_copy_(one, other)
+    torch._foreach_copy_(other, kept)
