@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from steadface.backbones import Architecture
+from steadface.backbones.folding import Shift, fold_norms
 from steadface.backbones.frozen import FrozenPReLU, frozen
 
 
@@ -110,3 +111,11 @@ def test_a_second_derivative_is_refused(original):
     (gradient,) = torch.autograd.grad(frozen(original)(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(gradient.sum(), x)
+
+
+def test_what_folding_left_of_a_batchnorm_is_folded_too(original):
+    fold_norms(original.eval())
+    fast = frozen(original)
+    assert not any(isinstance(part, Shift) for part in fast.modules()) or original.architecture.name != "mobilefacenet"
+    for one, other in zip(embedded_and_gradient(original), embedded_and_gradient(fast), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9 * float(one.abs().max()))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from steadface.backbones.folding import followers
+from steadface.backbones.folding import Shift, followers
+from steadface.backbones.layers import DepthwiseConv2d, PReLU
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -29,7 +30,7 @@ def frozen(network: nn.Module) -> nn.Module:
             _fold(part, before, after)
     for part in list(fast.modules()):
         for name, child in list(part.named_children()):
-            if type(child) is nn.PReLU:
+            if isinstance(child, nn.PReLU) and type(child) in (nn.PReLU, PReLU):
                 setattr(part, name, FrozenPReLU(child.weight))
     return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -63,11 +64,18 @@ class _PReLU(torch.autograd.Function):
 
 
 def _fold(part: nn.Module, before: str, after: str) -> None:
-    """Fold child `after` into `before` where they are a convolution or linear layer and a BatchNorm with statistics."""
+    """Fold child `after` into `before` where they are a convolution or linear layer and a BatchNorm with statistics, or
+    what `fold_norms` left of one.
+    """
     first, second = part._modules[before], part._modules[after]
-    if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d and second.track_running_stats:
+    if type(first) not in (nn.Conv2d, DepthwiseConv2d, nn.Linear):
+        return
+    assert isinstance(first, nn.Conv2d | nn.Linear)
+    if isinstance(second, Shift) and first.bias is None:
+        first.bias = nn.Parameter(second.bias.detach().clone(), requires_grad=False)
+    elif isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d and second.track_running_stats:
         part._modules[before] = fuse_conv_bn_eval(first, second)
-    elif type(first) is nn.Linear and type(second) is nn.BatchNorm1d and second.track_running_stats:
+    elif isinstance(first, nn.Linear) and type(second) is nn.BatchNorm1d and second.track_running_stats:
         part._modules[before] = fuse_linear_bn_eval(first, second)
     else:
         return

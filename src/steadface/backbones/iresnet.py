@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from steadface.backbones.base import Architecture, Backbone, reset_norms_and_activations
+from steadface.backbones.layers import PReLU
 
 
 class Block(nn.Module):
@@ -24,7 +25,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.prelu = nn.PReLU(outputs)
+        self.prelu = PReLU(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.downsample = (
@@ -54,7 +55,7 @@ class IResNet(Backbone):
         height, width = architecture.feature_size
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.prelu = nn.PReLU(stem)
+        self.prelu = PReLU(stem)
         self.layer1 = stage(stem, stem, first)
         self.layer2 = stage(stem, 2 * stem, second)
         self.layer3 = stage(2 * stem, 4 * stem, third)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from steadface.backbones.base import Architecture, Backbone, reset_norms_and_activations
+from steadface.backbones.layers import DepthwiseConv2d, PReLU
 
 
 class ConvBlock(nn.Module):
@@ -35,10 +36,14 @@ class ConvBlock(nn.Module):
         linear: bool = False,
     ) -> None:
         super().__init__()
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        conv: nn.Conv2d
+        if groups == inputs == outputs and kernel == (3, 3):
+            conv = DepthwiseConv2d(outputs, 3, stride=stride)
+        else:
+            conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
         parts: list[nn.Module] = [conv, nn.BatchNorm2d(outputs)]
         if not linear:
-            parts.append(nn.PReLU(outputs))
+            parts.append(PReLU(outputs))
         self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from steadface.training.assemble import Assembly, Faces, assemble, make_loader, 
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
 from steadface.training.network import resolve_device
+from steadface.training.probe import StrengthProbe, probing_images
 from steadface.training.recipe import Recipe
 from steadface.training.schedule import learning_rate
 from steadface.training.selection import Moment, Selected, moment
@@ -78,6 +79,7 @@ class TrainingRun:
         self._open_steps = 0
         self._unreadable = 0
         self._selected = None if recipe.run.select is None else Selected(recipe.run.select)
+        self._probe = self._make_probe(device)
 
     @classmethod
     def start(cls, recipe: Recipe, faces: Faces | None = None) -> "TrainingRun":
@@ -206,7 +208,17 @@ class TrainingRun:
             self._parts.average.update()
         self.step += 1
         self._open_steps += record.gate_open
+        if self._probe is not None and record.gate_open:
+            self._probe.probe_if_due(self._parts.trainer)
         return record
+
+    def _make_probe(self, device: torch.device) -> StrengthProbe | None:
+        options, held_out = self.recipe.method.attack.probe, self.faces.validation
+        if options is None or held_out is None:
+            return None
+        seed = self.recipe.run.seed
+        images = probing_images(held_out, self.recipe.data.batch, self.recipe.data.size, seed).to(device)
+        return StrengthProbe(options=options, images=images, seed=seed)
 
     def _diverged(self, step: int, what: str) -> SteadfaceError:
         return SteadfaceError(
@@ -230,7 +242,8 @@ class TrainingRun:
         return self._selected is not None and self._selected.exhausted
 
     def _logged(self, progress: Progress, rate: float) -> dict[str, Any]:
-        record, gate = progress.record, self._parts.trainer.gate
+        record, trainer = progress.record, self._parts.trainer
+        gate = trainer.gate
         judges_loss = self.recipe.method.gate.kind in ("loss", "smoothed")
         return {
             "loss": record.loss,
@@ -243,6 +256,8 @@ class TrainingRun:
             "eps": record.eps,
             "adversarial_loss": record.adversarial_loss,
             "regularizer": record.regularizer,
+            "attack_steps": getattr(trainer.attack, "steps", None),
+            "reach": None if self._probe is None else self._probe.reach,
         }
 
     def _warn(self, batch: Batch) -> None:

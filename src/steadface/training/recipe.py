@@ -71,6 +71,8 @@ class Recipe(Section):
             raise ValueError(
                 "run.select chooses by looks at held-out people: set run.validate_every and data.validation above 0"
             )
+        if method.attack.probe is not None and self.data.validation == 0:
+            raise ValueError("attack.probe needs held-out people: data.validation above 0")
         if gate.kind == "verification" and self.data.validation == 0:
             raise ValueError("gate.kind verification needs held-out people: data.validation above 0")
         return self

@@ -142,6 +142,19 @@ class TargetOptions(Section):
     steps: Positive = 3
 
 
+class ProbeOptions(Section):
+    """When the training attack is compared with PGD of ``steps`` on people held out, and gets a step more.
+
+    After every ``every`` open steps: it gets one, up to ``most``, where it gains less than ``reach`` of what the stronger
+    one gains.
+    """
+
+    every: Positive = 100
+    steps: Positive = 10
+    reach: Annotated[float, Field(gt=0, lt=1)] = 0.85
+    most: Positive = 4
+
+
 class AttackOptions(Section):
     """Adversarial samples: how they are crafted and inside which ball (radius as a fraction of the pixel range)."""
 
@@ -153,11 +166,14 @@ class AttackOptions(Section):
     project: bool = True
     goal: Literal["dodge", "impersonate", "both"] = "both"
     ramp: Annotated[int, Field(ge=0)] = 0
+    probe: ProbeOptions | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
     @model_validator(mode="after")
     def _sensible_radius(self) -> "AttackOptions":
         _checked_radius(self.norm, self.eps)
+        if self.probe is not None and self.kind != "pgd":
+            raise ValueError(f"attack.probe chooses the steps of kind pgd, and kind is {self.kind}")
         return self
 
 

@@ -3,10 +3,12 @@
 Order and augmentation of the data need no state, since a batch depends on the seed and the step alone.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from steadface.attacks import PGD
 from steadface.training.assemble import Assembly
 from steadface.training.checkpoint import Checkpoint, optimizer_tensors, prefixed, restore_optimizer
 from steadface.training.performance import HeldOutVerification
@@ -35,6 +37,7 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
             **state,
             "architecture": parts.backbone.architecture.model_dump(mode="json"),
             "ramp": trainer.ramp.open_steps,
+            "attack_steps": trainer.attack.steps if isinstance(trainer.attack, PGD) else None,
             "gate": trainer.gate.state_dict(),
             "performance": None if measured is None else {"judged": measured.judged, "value": measured.value},
         },
@@ -58,6 +61,8 @@ def restore(parts: Assembly, saved: Checkpoint) -> None:
     torch.set_rng_state(saved.tensors["random.torch"])
     trainer.gate.load_state_dict(state["gate"])
     trainer.ramp.open_steps = state["ramp"]
+    if isinstance(trainer.attack, PGD):
+        trainer.attack = replace(trainer.attack, steps=state["attack_steps"])
     if isinstance(trainer.performance, HeldOutVerification):
         trainer.performance.judged = state["performance"]["judged"]
         trainer.performance.value = state["performance"]["value"]

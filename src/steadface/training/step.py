@@ -15,7 +15,7 @@ batch carries the adversarial part. (Patent application CN116665282A.)
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.attacks import Attack, crafting, dodge_or_impersonate
+from steadface.attacks import Attack, CosineScore, crafting, dodge_or_impersonate
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.training.batchnorm import BatchNormPasses
@@ -73,6 +73,11 @@ class Ramp:
     def advance(self) -> float:
         """The factor for this open step, in ``(0, 1]``."""
         self.open_steps += 1
+        return self.factor
+
+    @property
+    def factor(self) -> float:
+        """Of the newest open step."""
         return min(1.0, self.open_steps / self.steps) if self.steps else 1.0
 
 
@@ -197,6 +202,27 @@ class Trainer:
         self._update()
         return _source_pass(loss, raw, parts), means
 
+    def scores(self, images: Tensor, attacks: Sequence[Attack], seed: int) -> list[Tensor]:
+        """The attacker's score ``(B,)`` of clean images, each their own class, and of what each attack makes of them.
+
+        At the radius of the newest open step and with the same randomness for all; nothing is trained.
+        """
+        with crafting(self.backbone), torch.no_grad():
+            embeddings = F.normalize(self.network(images))
+            labels = torch.arange(len(images), device=images.device)
+            generator = torch.Generator(self.generator.device).manual_seed(seed)
+            source = Source(
+                images=images, labels=labels, embeddings=embeddings, embed=self.network, ramp=self.ramp.factor
+            )
+            targets = None if self.targets is None else self.targets(source, generator)
+            score = self._score(source, targets, generator)
+            start, found = generator.get_state(), [score(images)]
+            for attack in attacks:
+                generator.set_state(start)
+                within = attack.within(attack.ball.scaled(source.ramp))
+                found.append(score(within(score, images, generator=generator)))
+        return found
+
     def _parts(self, batch: Batch) -> Iterator[_Part]:
         for images, labels in zip(
             batch.images.chunk(self.accumulate), batch.labels.chunk(self.accumulate), strict=True
@@ -225,17 +251,21 @@ class Trainer:
     def _adversarial_samples(self, source: Source, targets: Targets | None) -> Tensor:
         """``x_a = attack(x_s; dodge z_s | impersonate q_t)``."""
         assert self.attack is not None, "an open gate needs an attack"
+        score = self._score(source, targets, self.generator)
+        attack = self.attack.within(self.attack.ball.scaled(source.ramp))
+        return attack(score, source.images, generator=self.generator)
+
+    def _score(self, source: Source, targets: Targets | None, generator: torch.Generator) -> CosineScore:
+        """What the attacker wants of each source sample."""
         own = source.embeddings
         dodges = torch.ones(len(own), dtype=torch.bool, device=own.device)
         if self.goal == "impersonate":
             dodges = ~dodges
         elif self.goal == "both":  # exactly half, so that neither goal starves in a small batch
-            order = torch.randperm(len(own), generator=self.generator, device=self.generator.device)
+            order = torch.randperm(len(own), generator=generator, device=generator.device)
             dodges = (order < len(own) // 2).to(own.device)
         other = own if targets is None else targets.repel
-        score = dodge_or_impersonate(source.embed, own, other, dodges)
-        attack = self.attack.within(self.attack.ball.scaled(source.ramp))
-        return attack(score, source.images, generator=self.generator)
+        return dodge_or_impersonate(source.embed, own, other, dodges)
 
     def _robust_embeddings(self, x_a: Tensor, targets: Targets | None) -> tuple[Tensor, Tensor | None]:
         """Raw embeddings of adversarial samples and, in the same pass, of targets that are pulled home."""

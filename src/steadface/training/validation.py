@@ -1,7 +1,10 @@
 """A look at the held-out people while a run goes on: clean verification, and a short attack."""
 
+from typing import cast
+
 from steadface.attacks import PGD, ball
 from steadface.backbones import Backbone
+from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.evaluation.labelled import ValidationMetrics, validation_metrics
 from steadface.evaluation.robustness import AttackPlan
@@ -21,7 +24,7 @@ def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> Validatio
     radii = options.eps if recipe.run.select is not None else (max(options.eps),)
     balls = [ball(options.norm, eps) for eps in radii]
     return validation_metrics(
-        backbone,
+        cast(Backbone, frozen(backbone)),
         faces,
         fmr=options.fmr,
         attack=AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0),

@@ -1,0 +1,52 @@
+"""Layers with cheap gradients compute what PyTorch's own compute."""
+
+import pytest
+import torch
+from torch import nn
+
+from steadface.backbones import layers
+
+
+def randoms(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def values_and_gradients(layer, x, seed=7):
+    x = x.clone().requires_grad_(True)
+    y = layer(x)
+    y.backward(randoms(*y.shape, seed=seed).to(y.dtype))
+    return y.detach(), x.grad, *(parameter.grad for parameter in layer.parameters())
+
+
+def test_compiled_a_rectifier_is_the_one_that_it_is_otherwise(monkeypatch):
+    plain, own = nn.PReLU(5), layers.PReLU(5)
+    with torch.no_grad():
+        for layer in (plain, own):
+            layer.weight.copy_(torch.tensor([-0.3, 0.0, 0.25, 1.0, 1.7]))
+    x = randoms(4, 5, 6, 7)
+    assert torch.equal(own(x), plain(x))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert own(x).grad_fn.name() != plain(x).grad_fn.name()
+    for one, other in zip(values_and_gradients(own, x), values_and_gradients(plain, x), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 3)])
+def test_in_bf16_a_depthwise_convolution_has_the_gradients_of_the_usual_one(kernel, stride, size):
+    own = layers.DepthwiseConv2d(6, kernel, stride=stride)
+    plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False)
+    plain.load_state_dict(own.state_dict())
+    x = randoms(3, 6, size, size).bfloat16()
+    found = values_and_gradients(own, x)
+    expected = values_and_gradients(plain, x.float())  # the exact ones: bf16 keeps 8 bits
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.float(), other.float(), atol=0.05, rtol=0.03)
+
+
+def test_in_bf16_a_bias_is_added_as_usual():
+    own = layers.DepthwiseConv2d(4, 3, stride=2)
+    x = randoms(2, 4, 8, 8).bfloat16()
+    before = own(x)
+    own.bias = nn.Parameter(torch.arange(4.0))
+    torch.testing.assert_close(own(x), before + torch.arange(4.0).bfloat16().view(-1, 1, 1))
