@@ -2,8 +2,10 @@
 
     python benchmarks/compare_training.py scratch --faces DIR --lfw DIR --out OUT --minutes 4 --seeds 3
     python benchmarks/compare_training.py start --weights FILE --faces DIR --lfw DIR --out OUT --minutes 8 --seeds 1
+    python benchmarks/compare_training.py harden --weights FILE --faces DIR --lfw DIR --out OUT --minutes 2 --seeds 3
 
-``scratch`` trains a small network at 56 px from nothing; ``start`` goes on from trained weights at their own size.
+``scratch`` trains a small network at 56 px from nothing; ``start`` goes on from trained weights at their own size, and
+``harden`` as `steadface harden` does, the last moment of each run being its model.
 ``gated`` stands beside the baselines, beside itself with the gate always open, and beside two controls of equal duty:
 always open with alpha and lambda scaled by the duty cycle, and a gate that opens at random as often.
 
@@ -63,11 +65,15 @@ def arm(recipe: str, **overrides: object) -> Arm:
     return Arm(name=recipe, recipe=recipe, overrides={key.replace("__", "."): v for key, v in overrides.items()})
 
 
-CONTROLS = (
-    Arm(name="always_open", recipe="gated", overrides={"method.gate.kind": "always"}),
-    Arm(name="always_scaled", recipe="gated", overrides={"method.gate.kind": "always"}, needs_duty=True),
-    Arm(name="random_gate", recipe="gated", overrides={"method.gate.kind": "random"}, needs_duty=True),
-)
+def controls(recipe: str) -> tuple[Arm, ...]:
+    always: Overrides = {"method.gate.kind": "always"}
+    return (
+        Arm(name="always_open", recipe=recipe, overrides=always),
+        Arm(name="always_scaled", recipe=recipe, overrides=always, needs_duty=True),
+        Arm(name="random_gate", recipe=recipe, overrides={"method.gate.kind": "random"}, needs_duty=True),
+    )
+
+
 SCRATCH = Setting(
     overrides={
         "data.size": [56, 56],
@@ -80,7 +86,7 @@ SCRATCH = Setting(
         "evaluation.fmr": 0.1,
         "evaluation.eps": ["2/255", "4/255"],
     },
-    arms=(arm("clean"), arm("pgd_at"), arm("gated"), *CONTROLS),
+    arms=(arm("clean"), arm("pgd_at"), arm("gated"), *controls("gated")),
     fmr=0.1,
     eps=("2/255", "4/255"),
     mirror=False,
@@ -112,6 +118,24 @@ START = Setting(
     mirror=False,
     pairs=40,
 )
+HARDEN = Setting(
+    overrides={
+        "data.workers": 0,
+        "method.gate.loss": 0.08,
+        "method.attack.steps": 2,
+        "method.attack.ramp": 40,
+        "method.attack.probe": None,
+        "optimiser.average": 0.98,
+        "run.validate_every": 0,
+        "run.select": None,
+    },
+    arms=(Arm(name="gated", recipe="harden", overrides={}), *controls("harden")),
+    fmr=0.01,
+    eps=("2/255", "4/255"),
+    mirror=False,
+    pairs=50,
+)
+SETTINGS = {"scratch": SCRATCH, "start": START, "harden": HARDEN}
 
 
 def overrides_of(setting: Setting, arm: Arm, options: argparse.Namespace, seed: int, out: Path) -> Overrides:
@@ -134,7 +158,7 @@ def overrides_of(setting: Setting, arm: Arm, options: argparse.Namespace, seed: 
         if arm.name == "random_gate":
             found["method.gate.probability"] = duty
         else:
-            recipe = sf.load_recipe(RECIPES / "gated.yaml", ["data.images=x"])
+            recipe = sf.load_recipe(RECIPES / f"{arm.recipe}.yaml", ["data.images=x", "model.start=x"])
             found |= {"method.alpha": duty * recipe.method.alpha, "method.weight": duty * recipe.method.weight}
     return found
 
@@ -243,10 +267,10 @@ def _radius(text: str) -> float:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("setting", choices=("scratch", "start"))
+    parser.add_argument("setting", choices=tuple(SETTINGS))
     parser.add_argument("--faces", type=Path, required=True, help="identity folders to train on")
     parser.add_argument("--lfw", type=Path, required=True, help="holds pairs.txt and aligned112/")
-    parser.add_argument("--weights", type=Path, help="start: the trained weights")
+    parser.add_argument("--weights", type=Path, help="start and harden: the trained weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True, help="of training, for every run")
     parser.add_argument("--seeds", type=int, default=1)
@@ -255,14 +279,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", help="only these")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     options = parser.parse_args()
-    if options.setting == "start" and options.weights is None:
-        parser.error("start needs --weights")
+    if options.setting != "scratch" and options.weights is None:
+        parser.error(f"{options.setting} needs --weights")
     return options
 
 
 def main() -> None:
     options = parse()
-    setting = SCRATCH if options.setting == "scratch" else START
+    setting = SETTINGS[options.setting]
     arms = [a for a in setting.arms if options.arms is None or a.name in options.arms]
     for needs_duty in (False, True):  # the controls are made from what the gated runs turn out to be
         with ThreadPoolExecutor(options.jobs) as pool:

@@ -115,6 +115,8 @@ class TrainingRun:
         snapshot.restore(run._parts, saved)
         run.step, run.seconds = saved.state["step"], saved.state["seconds"]
         run._open_steps, run._unreadable = saved.state["open_steps"], saved.state["unreadable"]
+        if run._probe is not None:
+            run._probe.reach = saved.state["reach"]
         if run._selected is not None:
             run._selected.load_state_dict(saved.state["selected"])
         return run
@@ -159,6 +161,7 @@ class TrainingRun:
             "duty_cycle": self.duty_cycle,
             "unreadable": self._unreadable,
             "selected": None if self._selected is None else self._selected.state_dict(),
+            "reach": None if self._probe is None else self._probe.reach,
             "recipe": runfolder.comparable(self.recipe),
             "data": self._data,
         }
@@ -209,7 +212,7 @@ class TrainingRun:
         self.step += 1
         self._open_steps += record.gate_open
         if self._probe is not None and record.gate_open:
-            self._probe.probe_if_due(self._parts.trainer)
+            self._probe.after_open_step(self._parts.trainer)
         return record
 
     def _make_probe(self, device: torch.device) -> StrengthProbe | None:

@@ -28,14 +28,11 @@ class StrengthProbe:
     images: Tensor
     seed: int
     reach: float | None = None
-    _probed: int = 0
 
-    def probe_if_due(self, trainer: Trainer) -> None:
-        """After every ``options.every`` open steps, once."""
-        opened = trainer.ramp.open_steps
-        if opened % self.options.every or opened == self._probed:
+    def after_open_step(self, trainer: Trainer) -> None:
+        """Probes where it is due, and strengthens the attack where that is weak."""
+        if trainer.ramp.open_steps % self.options.every:
             return
-        self._probed = opened
         self.reach = self.measure(trainer)
         attack = trainer.attack
         assert isinstance(attack, PGD)

@@ -145,8 +145,8 @@ class TargetOptions(Section):
 class ProbeOptions(Section):
     """When the training attack is compared with PGD of ``steps`` on people held out, and gets a step more.
 
-    After every ``every`` open steps: it gets one, up to ``most``, where it gains less than ``reach`` of what the stronger
-    one gains.
+    After every ``every`` open steps: it gets one, up to ``most``, where it gains less than ``reach`` of what the
+    stronger one gains.
     """
 
     every: Positive = 100
