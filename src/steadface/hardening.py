@@ -25,15 +25,21 @@ from steadface.training.runfolder import make_run_folder
 
 ORIGINAL = "original.safetensors"
 COMPATIBILITY = "compatibility.json"
+STUDENT_RATE = 2e-3
+"""Of AdamW, for weights that start from nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """How long, against which radius (a fraction of the pixel range), and what clean FNMR may be lost for it."""
+    """How long, against which radius (a fraction of the pixel range), and what clean FNMR may be lost for it.
+
+    ``student`` is the architecture of another network that learns the embeddings of the given one.
+    """
 
     minutes: float = 60.0
     eps: float = 4 / 255
     max_clean_drop: float = 0.005
+    student: str | None = None
 
 
 def harden_recipe(
@@ -53,7 +59,7 @@ def harden_recipe(
         [
             f"data.images={images}",
             f"data.size={list(given.convention.size)}",
-            f"model.start={original}",
+            *(_of_start(original) if wishes.student is None else _of_student(wishes.student, given.network, original)),
             f"run.out={out}",
             f"run.minutes={wishes.minutes}",
             f"method.attack.eps={wishes.eps}",
@@ -66,6 +72,21 @@ def harden_recipe(
         make_run_folder(out)
         save_backbone(original, given.network, {})
     return recipe
+
+
+def _of_start(original: Path) -> list[str]:
+    return [f"model.start={original}"]
+
+
+def _of_student(name: str, teacher: Backbone, original: Path) -> list[str]:
+    """A network from nothing, whose BatchNorms learn the statistics of clean faces."""
+    return [
+        f"model.reference={original}",
+        f"model.architecture.name={name}",
+        f"model.architecture.embedding_size={teacher.architecture.embedding_size}",
+        "method.batchnorm=clean",
+        f"optimiser.rate={STUDENT_RATE}",
+    ]
 
 
 def measure_compatibility(folder: Path, held_out: FaceSource, *, fmr: float, seed: int) -> Compatibility:

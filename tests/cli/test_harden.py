@@ -77,9 +77,25 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert "another recipe" in other.err
 
 
+def test_a_student_of_another_architecture_learns_the_embeddings(
+    weights: Path, faces: Path, tmp_path: Path, call: Call
+) -> None:
+    run = tmp_path / "run"
+    overrides = ("model.architecture.width=0.0625", "method.gate.loss=0.9")
+    said = call("harden", weights, "--images", faces, "--out", run, "--student", "iresnet18", *sets(*overrides))
+    assert said.code == 0, said.err
+    made = load_backbone(run).architecture
+    assert (made.name, made.embedding_size, made.image_size) == ("iresnet18", 8, (16, 16))
+    assert "old template, new probe" in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
-    [(["--eps", "4"], "write 4/255"), (["--max-clean-drop", "much"], "write 0.5% or 0.005")],
+    [
+        (["--student", "resnet"], "iresnet18"),
+        (["--eps", "4"], "write 4/255"),
+        (["--max-clean-drop", "much"], "write 0.5% or 0.005"),
+    ],
 )
 def test_wrong_wishes_are_refused_before_anything(
     weights: Path, faces: Path, tmp_path: Path, call: Call, words: list[str], remedy: str

@@ -27,6 +27,10 @@ def harden_model(
     max_clean_drop: Annotated[
         str, typer.Option(help="How much clean FNMR (at FMR 1e-2, people held out) may rise, e.g. 0.5%.")
     ] = "0.5%",
+    student: Annotated[
+        str | None,
+        typer.Option(help="Another network that learns the embeddings of the given one, from nothing, e.g. iresnet18."),
+    ] = None,
     overrides: Set = None,
 ) -> None:
     """Harden a trained recogniser: same input, same dimension, more resistance, and little of its accuracy lost.
@@ -34,7 +38,12 @@ def harden_model(
     The moment that resists best among those that still recognise becomes the model. Ctrl-C saves; the same command
     goes on. Judge the result with `steadface audit`.
     """
-    wishes = Wishes(minutes=minutes, eps=parsed_radius(eps, "linf"), max_clean_drop=parsed_share(max_clean_drop))
+    wishes = Wishes(
+        minutes=minutes,
+        eps=parsed_radius(eps, "linf"),
+        max_clean_drop=parsed_share(max_clean_drop),
+        student=student,
+    )
     with training_bar("harden") as observe:
         done = api.harden(weights, images, out, wishes=wishes, overrides=overrides or (), observe=observe)
     finish(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))

@@ -112,14 +112,23 @@ def start_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
 
     A ``fresh`` run makes it anew: a copy that is there already is another's, killed before its first checkpoint.
     """
-    if recipe.model.start is None:
+    return _own_copy(recipe, "start", recipe.model.start, run, fresh=fresh)
+
+
+def reference_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
+    """The run's own copy of a reference that it does not start from."""
+    return _own_copy(recipe, "reference", recipe.model.reference, run, fresh=fresh)
+
+
+def _own_copy(recipe: Recipe, key: str, given: Path | None, run: Path, *, fresh: bool) -> Path | None:
+    if given is None:
         return None
-    copy = run / "start.safetensors"
+    copy = run / f"{key}.safetensors"
     if fresh or not copy.exists():
-        backbone = load_backbone(recipe.model.start)
+        backbone = load_backbone(given)
         if backbone.architecture.image_size != recipe.data.size:
             raise SteadfaceError(
-                f"model.start {recipe.model.start} takes {backbone.architecture.image_size} images, data.size is "
+                f"model.{key} {given} takes {backbone.architecture.image_size} images, data.size is "
                 f"{recipe.data.size}: set data.size to the former"
             )
         save_backbone(copy, backbone, {})
@@ -137,8 +146,19 @@ class Assembly:
     average: WeightAverage | None = None
 
 
-def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.device, *, fresh: bool) -> Assembly:
-    """Builds the trainer. ``fresh`` imprints the head's prototypes; a resumed run overwrites the weights anyway."""
+def assemble(
+    recipe: Recipe,
+    faces: Faces,
+    start: Path | None,
+    device: torch.device,
+    *,
+    fresh: bool,
+    reference: Path | None = None,
+) -> Assembly:
+    """Builds the trainer; the ``start`` is its reference unless another is given.
+
+    ``fresh`` imprints the head's prototypes; a resumed run overwrites the weights anyway.
+    """
     seeds = torch.Generator().manual_seed(recipe.run.seed)
     if start is None:
         architecture = recipe.model.architecture.model_copy(update={"image_size": recipe.data.size})
@@ -165,7 +185,7 @@ def assemble(recipe: Recipe, faces: Faces, start: Path | None, device: torch.dev
         attack=attack,
         targets=_targets(recipe, faces.training, device),
         regularizer=_regularizer(recipe),
-        reference=_reference(recipe, start, device, speed),
+        reference=_reference(recipe, reference or start, backbone, device, speed),
         timing=recipe.method.timing,
         adversarial_batches=recipe.method.adversarial_batches,
         goal=recipe.method.attack.goal,
@@ -311,13 +331,17 @@ def _regularizer(recipe: Recipe) -> Regularizer:
     return function
 
 
-def _reference(recipe: Recipe, start: Path | None, device: torch.device, speed: Speed) -> Any:
+def _reference(recipe: Recipe, weights: Path | None, backbone: Backbone, device: torch.device, speed: Speed) -> Any:
     uses = recipe.head.kind == "none" or recipe.method.regularizer.uses_reference
-    if not uses and recipe.method.regularizer.function is None:
+    if weights is None or not (uses or recipe.method.regularizer.function):
         return None
-    if start is None:
-        return None
-    frozen = load_backbone(start)
+    frozen = load_backbone(weights)
+    size, own = frozen.architecture.embedding_size, backbone.architecture.embedding_size
+    if size != own:
+        raise SteadfaceError(
+            f"model.reference gives embeddings of {size} numbers and the model to train of {own}: set "
+            f"model.architecture.embedding_size to {size}"
+        )
     fold_norms(frozen)  # in evaluation mode for good
     frozen = frozen.to(device).requires_grad_(False)
     network = FastNetwork(frozen, **vars(speed))

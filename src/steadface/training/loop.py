@@ -14,7 +14,15 @@ from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.training import checkpoint, runfolder, snapshot
-from steadface.training.assemble import Assembly, Faces, assemble, make_loader, open_recipe_faces, start_weights
+from steadface.training.assemble import (
+    Assembly,
+    Faces,
+    assemble,
+    make_loader,
+    open_recipe_faces,
+    reference_weights,
+    start_weights,
+)
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
 from steadface.training.network import resolve_device
@@ -73,7 +81,8 @@ class TrainingRun:
         self._data = runfolder.described(faces, recipe)
         self._loader = make_loader(recipe, faces.training, device)
         start = start_weights(recipe, folder, fresh=fresh)
-        self._parts: Assembly = assemble(recipe, faces, start, device, fresh=fresh)
+        self._reference = reference_weights(recipe, folder, fresh=fresh)
+        self._parts: Assembly = assemble(recipe, faces, start, device, fresh=fresh, reference=self._reference)
         self.step = 0
         self.seconds = 0.0
         self._open_steps = 0
@@ -286,9 +295,11 @@ class TrainingRun:
         looked = log.validated if self._selected is None else self._selected.looked
         if self.faces.validation is None or looked == self.step:
             return
+        # A student has nothing to show at first: it is measured against the model that it learns from.
+        teacher = load_backbone(self._reference) if self.step == 0 and self._reference is not None else None
         try:
             with self._averaged():
-                metrics = validate(self.recipe, self._parts.backbone, self.faces.validation)
+                metrics = validate(self.recipe, teacher or self._parts.backbone, self.faces.validation)
         except SteadfaceError as error:
             if self._selected is not None:
                 raise
@@ -296,7 +307,9 @@ class TrainingRun:
             log.validated = self.step
             return
         log.validation(self.step, metrics.to_json())
-        if self._selected is not None:
+        if self._selected is not None and teacher is not None:
+            self._selected.measure_against(moment(self.step, metrics))
+        elif self._selected is not None:
             self._select(self._selected, moment(self.step, metrics))
 
     def _select(self, selected: Selected, seen: Moment) -> None:
@@ -310,6 +323,8 @@ class TrainingRun:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
         backbone: Backbone = self._parts.backbone
         chosen = None if self._selected is None else self._selected.best
+        if self._selected is not None and chosen is None:
+            logger.warning("no moment recognised well enough for run.select.max_clean_drop: the last one is the model")
         try:
             if chosen is not None:
                 backbone = load_backbone(self.folder / runfolder.BEST_FILE)

@@ -55,8 +55,14 @@ class Recipe(Section):
             raise ValueError(
                 f"data.batch {self.data.batch} is no multiple of data.images_per_person {self.data.images_per_person}"
             )
-        if self.model.start is None and (self.head.kind == "none" or method.regularizer.uses_reference):
-            raise ValueError("a reference model is asked for (head.kind none, or reference terms): give model.start")
+        needed = self.head.kind == "none" or method.regularizer.uses_reference
+        if needed and self.model.start is None and self.model.reference is None:
+            raise ValueError(
+                "a reference model is asked for (head.kind none, or reference terms): give model.start, or "
+                "model.reference for a student"
+            )
+        if self.model.reference is not None and not (needed or method.regularizer.function):
+            raise ValueError("nothing asks for model.reference: set head.kind none, or weights of the reference terms")
         if method.targets.kind == "none" and (method.attack.goal != "dodge" or method.regularizer.triplet):
             raise ValueError("without targets (targets.kind none) set attack.goal: dodge and regularizer.triplet: 0")
         if method.source == 0 and (gate.kind != "always" or method.timing != "next"):

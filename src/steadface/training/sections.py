@@ -85,10 +85,14 @@ class Data(Section):
 
 
 class Model(Section):
-    """The backbone; ``start`` brings weights (and then their architecture), ``imprint`` sets the head's prototypes."""
+    """The backbone; ``start`` brings weights (and then their architecture), ``imprint`` sets the head's prototypes.
+
+    ``reference`` is a model of the same embedding size whose embeddings a student learns; without it the start is.
+    """
 
     architecture: Architecture = Architecture(name="mobilefacenet")
     start: File | None = None
+    reference: File | None = None
     imprint: bool = True
 
 

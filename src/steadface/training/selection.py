@@ -3,7 +3,9 @@
     resists(t)  mean over the radii of the worst goal's error rate under attack, on the people held out; lower is better
     allowed     iff  FNMR_clean(t) <= FNMR_clean(0) + max_clean_drop
 
-Step 0, the weights that the run starts from, is always allowed: where nothing better is found they are the model.
+Step 0, the weights that the run starts from, is always allowed: where nothing better is found they are the model. A
+student starts from nothing: FNMR_clean(0) is then that of the reference, and where no moment is allowed the last one is
+the model.
 """
 
 from collections.abc import Mapping
@@ -41,17 +43,21 @@ class Selected:
         """The last step that was considered."""
         self._since = 0
 
+    def measure_against(self, reference: Moment) -> None:
+        """What a student is compared with at step 0: no moment of the run itself."""
+        self.looked, self.start = reference.step, reference
+
     def consider(self, seen: Moment) -> bool:
         """Whether this is the best moment so far; the first one always is, and a step counts once."""
         if seen.step <= self.looked:
             return False
         self.looked = seen.step
-        if self.start is None or self.best is None:
+        if self.start is None:
             self.start = self.best = seen
             return True
         allowed = seen.clean <= self.start.clean + self._options.max_clean_drop
-        better = allowed and seen.attacked < self.best.attacked
-        self._since = 0 if better else self._since + 1
+        better = allowed and (self.best is None or seen.attacked < self.best.attacked)
+        self._since = 0 if better or self.best is None else self._since + 1
         if better:
             self.best = seen
         return better
