@@ -147,3 +147,55 @@ def test_a_run_that_was_stopped_selects_what_it_would_have(tmp_path):
 def test_it_needs_somebody_to_look_at(tmp_path):
     with pytest.raises(SteadfaceError, match=r"run.validate_every and data.validation"):
         tiny(tmp_path, "run.select.patience=1")
+
+
+def test_where_the_last_moment_has_lost_too_much_the_largest_share_that_has_not_competes():
+    selected = Selected(Selection(max_clean_drop=0.02, interpolate=4))
+    selected.consider(seen(0, clean=0.10, attacked=0.9))
+    selected.consider(seen(6, clean=0.20, attacked=0.1))
+    looked = []
+
+    def look(share):
+        looked.append(share)
+        return Moment(step=6, clean=0.10 + 0.1 * share**2, attacked=0.9 - 0.8 * share, share=share)
+
+    found = selected.interpolate(look)  # allowed up to a share of sqrt(0.2) = 0.447
+    assert looked == [0.5, 0.25, 0.375, 0.4375]
+    assert (found.share, selected.best) == (0.4375, found)
+
+
+@pytest.mark.parametrize(
+    ("last", "attacked"),
+    [(seen(6, clean=0.11, attacked=0.1), 0.5), (seen(6, clean=0.5), 0.95)],
+    ids=["the last is allowed", "nothing between is better"],
+)
+def test_otherwise_the_best_moment_stays(last, attacked):
+    selected = Selected(Selection(max_clean_drop=0.02, interpolate=2))
+    selected.consider(seen(0, clean=0.10, attacked=0.9))
+    selected.consider(last)
+    best = selected.best
+    assert selected.interpolate(lambda share: Moment(step=6, clean=0.1, attacked=attacked, share=share)) is None
+    assert selected.best == best
+
+
+def test_a_run_ends_on_the_line_between_its_start_and_its_end(tmp_path, monkeypatch):
+    TrainingRun.start(tiny(tmp_path / "start")).train()
+    start = load_backbone(tmp_path / "start").state_dict()
+    name = "features.layers.2.weight"
+
+    def validate(_recipe, backbone, _faces):
+        moved = float((backbone.state_dict()[name] - start[name]).norm())
+        return metrics(moved, {("dodging", 0.01): 0.5 if moved else 1.0, ("impersonation", 0.01): 0.0})
+
+    monkeypatch.setattr(loop, "validate", validate)
+    options = ("data.validation=0.5", "run.validate_every=6", "run.select.interpolate=5", "optimiser.rate=0.01")
+    run = TrainingRun.start(
+        tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *options, "run.select.max_clean_drop=0.004")
+    )
+    run.train()
+    chosen = read_metadata(tmp_path / "run")["selected"]
+    assert (chosen["step"], 0 < chosen["share"] < 1) == (6, True)
+    assert 0 < chosen["clean"] <= 0.004
+    end = run._parts.backbone.state_dict()
+    expected = torch.lerp(start[name], end[name], chosen["share"])
+    torch.testing.assert_close(load_backbone(tmp_path / "run").state_dict()[name], expected)

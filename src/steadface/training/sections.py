@@ -263,11 +263,13 @@ class Selection(Section):
     """The best of the moments that ``run.validate_every`` looks at becomes the model, not the last one.
 
     Best is the lowest worst-case error under attack among moments whose clean FNMR is at most ``max_clean_drop`` above
-    that of the start. The run ends early after ``patience`` looks without a better one.
+    that of the start. The run ends early after ``patience`` looks without a better one. Where the last moment has lost
+    more than that, ``interpolate`` goes from it towards the start until it has not, in so many halvings.
     """
 
     max_clean_drop: Share = 0.005
     patience: Positive = 4
+    interpolate: Annotated[int, Field(ge=0)] = 0
 
 
 class Run(Section):

@@ -6,9 +6,15 @@
 Step 0, the weights that the run starts from, is always allowed: where nothing better is found they are the model. A
 student starts from nothing: FNMR_clean(0) is then that of the reference, and where no moment is allowed the last one is
 the model.
+
+Where the last moment has lost too much, weights on the line from the start to it may not have:
+
+    w(share) = w(0) + share (w(T) - w(0)),   share the largest that bisection finds allowed
+
+(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1). It competes like any other moment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,11 +24,15 @@ from steadface.training.sections import Selection
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """What was seen at a step: clean FNMR, and the attacked error rate that is compared."""
+    """What was seen at a step: clean FNMR, and the attacked error rate that is compared.
+
+    ``share`` below 1 says that the weights lie between those of the start and of that step.
+    """
 
     step: int
     clean: float
     attacked: float
+    share: float = 1.0
 
 
 def moment(step: int, metrics: ValidationMetrics) -> Moment:
@@ -39,28 +49,56 @@ class Selected:
         self._options = options
         self.start: Moment | None = None
         self.best: Moment | None = None
-        self.looked = -1
-        """The last step that was considered."""
+        self.last: Moment | None = None
         self._since = 0
 
     def measure_against(self, reference: Moment) -> None:
         """What a student is compared with at step 0: no moment of the run itself."""
-        self.looked, self.start = reference.step, reference
+        self.last = self.start = reference
 
     def consider(self, seen: Moment) -> bool:
         """Whether this is the best moment so far; the first one always is, and a step counts once."""
         if seen.step <= self.looked:
             return False
-        self.looked = seen.step
+        self.last = seen
         if self.start is None:
             self.start = self.best = seen
             return True
-        allowed = seen.clean <= self.start.clean + self._options.max_clean_drop
-        better = allowed and (self.best is None or seen.attacked < self.best.attacked)
+        better = self.allows(seen) and (self.best is None or seen.attacked < self.best.attacked)
         self._since = 0 if better or self.best is None else self._since + 1
         if better:
             self.best = seen
         return better
+
+    def allows(self, seen: Moment) -> bool:
+        """Whether it recognises well enough."""
+        return self.start is not None and seen.clean <= self.start.clean + self._options.max_clean_drop
+
+    @property
+    def looked(self) -> int:
+        """The last step that was considered."""
+        return -1 if self.last is None else self.last.step
+
+    def interpolate(self, look: Callable[[float], Moment]) -> Moment | None:
+        """The allowed moment with the largest share that bisection finds between the start and the last one.
+
+        ``look`` judges the weights at a share. None where the last moment is allowed itself, where nothing between is,
+        and where that is no better than the best moment; otherwise it becomes that.
+        """
+        if self.last is None or self.allows(self.last):
+            return None
+        found, low, high = None, 0.0, 1.0
+        for _ in range(self._options.interpolate):
+            middle = (low + high) / 2
+            seen = look(middle)
+            if self.allows(seen):
+                found, low = seen, middle
+            else:
+                high = middle
+        if found is None or (self.best is not None and found.attacked >= self.best.attacked):
+            return None
+        self.best = found
+        return found
 
     @property
     def exhausted(self) -> bool:
@@ -68,13 +106,14 @@ class Selected:
         return self._since >= self._options.patience
 
     def state_dict(self) -> dict[str, Any]:
-        moments = {"start": self.start, "best": self.best}
+        moments = {"start": self.start, "best": self.best, "last": self.last}
         return {
             "since": self._since,
-            "looked": self.looked,
             **{name: None if one is None else asdict(one) for name, one in moments.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._since, self.looked = int(state["since"]), int(state["looked"])
-        self.start, self.best = (None if state[name] is None else Moment(**state[name]) for name in ("start", "best"))
+        self._since = int(state["since"])
+        self.start, self.best, self.last = (
+            None if state[name] is None else Moment(**state[name]) for name in ("start", "best", "last")
+        )

@@ -1,0 +1,118 @@
+"""What hardening costs and gains: clean LFW error against the median smallest perturbation, as a table and a plot.
+
+    steadface evaluate RUN --images LFW --pairs pairs.txt --no-mirror --json POINTS/NAME/evaluation.json
+    steadface audit RUN --images LFW --pairs pairs.txt --eps 2/255 --eps 4/255 --fmr 1e-2 --out POINTS/NAME
+    python benchmarks/hardening_frontier.py POINTS/NAME POINTS/OTHER ... --out docs/frontier.svg
+
+The distance is that of the goal which is easier for the attacker, linf, in grey levels. Beside them stand the networks
+that RobFR publishes (Yang et al., "RobFR: Benchmarking adversarial robustness on face recognition", 2020), about 40
+times larger and judged at another threshold.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from steadface.api import read_audit
+
+ROBFR = {"RobFR, clean": (0.4, 1.41), "RobFR, PGD-AT": (8.7, 10.2), "RobFR, TRADES": (9.0, 10.3)}
+BESIDE = {"RobFR, clean": (0, 8), "RobFR, PGD-AT": (-26, -14), "RobFR, TRADES": (-8, 8)}
+"""Where each label stands, in points, so that they do not lie on each other."""
+GOALS = ("dodging", "impersonation")
+
+
+def point(folder: Path) -> dict[str, Any]:
+    """Clean error in %, and median distances with intervals in grey levels, of one model."""
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    audit = read_audit(folder)
+    distances = {goal: audit["distances"]["linf"][goal] for goal in GOALS}
+    return {
+        "name": folder.name,
+        "error": 100 * (1 - evaluation["accuracy"]),
+        "medians": {goal: _grey(found["median"] or found["radius"]) for goal, found in distances.items()},
+        "intervals": {
+            goal: tuple(_grey(end) for end in (found["ci"][0] or 0.0, found["ci"][1] or found["radius"]))
+            for goal, found in distances.items()
+        },
+        "preset": audit["settings"]["preset"],
+        "pairs": audit["clean"]["genuine_pairs"],
+    }
+
+
+def table(points: list[dict[str, Any]]) -> str:
+    lines = [
+        "| model | LFW accuracy % | median distance, dodging | median distance, impersonation | audit |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for one in points:
+        cells = []
+        for goal in GOALS:
+            low, high = one["intervals"][goal]
+            cells.append(f"{one['medians'][goal]:.2f} ({low:.2f} to {high:.2f})")
+        audited = f"{one['preset']}, {one['pairs']} + {one['pairs']} pairs"
+        lines.append(f"| {one['name']} | {100 - one['error']:.2f} | {cells[0]} | {cells[1]} | {audited} |")
+    return "\n".join(lines)
+
+
+def plot(points: list[dict[str, Any]]) -> Figure:
+    """Every model with the 95 % interval of its median, and RobFR's."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for one in points:
+        worse = min(GOALS, key=lambda goal: one["medians"][goal])
+        median, (low, high) = one["medians"][worse], one["intervals"][worse]
+        quick = one["preset"] == "quick"
+        axes.errorbar(
+            one["error"],
+            median,
+            yerr=[[max(0.0, median - low)], [max(0.0, high - median)]],
+            fmt="o",
+            mfc="white" if quick else None,
+            capsize=2,
+            color="C0",
+        )
+        axes.annotate(one["name"], (one["error"], median), textcoords="offset points", xytext=(6, 3), fontsize=8)
+    for name, (error, median) in ROBFR.items():
+        axes.plot(error, median, "s", color="C7")
+        axes.annotate(name, (error, median), textcoords="offset points", xytext=BESIDE[name], fontsize=8)
+    axes.set(
+        xlabel="clean LFW error, % (log)",
+        ylabel="median smallest perturbation, grey levels (log)",
+        xscale="log",
+        yscale="log",
+        xlim=(0.3, 20),
+        ylim=(0.7, 15),
+        title="filled: standard audit; hollow: quick audit; squares: published by RobFR",
+    )
+    axes.title.set_fontsize(9)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    axes.set_xticks([0.5, 1, 2, 5, 10])
+    axes.set_yticks([1, 2, 3, 5, 10])
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _grey(distance: float) -> float:
+    return 255 * distance
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("points", nargs="+", type=Path, help="folders with evaluation.json and audit.json")
+    parser.add_argument("--out", type=Path, help="an .svg or .png")
+    options = parser.parse_args()
+    points = sorted((point(folder) for folder in options.points), key=lambda one: one["error"])
+    print(table(points))
+    if options.out is not None:
+        mpl.rcParams["svg.hashsalt"] = "frontier"  # the same picture from the same figures
+        plot(points).savefig(options.out, metadata={"Date": None} if options.out.suffix == ".svg" else None)
+
+
+if __name__ == "__main__":
+    main()
