@@ -188,7 +188,7 @@ def test_a_run_ends_on_the_line_between_its_start_and_its_end(tmp_path, monkeypa
         return metrics(moved, {("dodging", 0.01): 0.5 if moved else 1.0, ("impersonation", 0.01): 0.0})
 
     monkeypatch.setattr(loop, "validate", validate)
-    options = ("data.validation=0.5", "run.validate_every=6", "run.select.interpolate=5", "optimiser.rate=0.01")
+    options = ("data.validation=0.5", "run.validate_every=6", "run.select.interpolate=5", "optimiser.rate=0.1")
     run = TrainingRun.start(
         tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *options, "run.select.max_clean_drop=0.004")
     )
