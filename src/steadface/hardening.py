@@ -25,13 +25,15 @@ from steadface.training.runfolder import make_run_folder
 
 ORIGINAL = "original.safetensors"
 COMPATIBILITY = "compatibility.json"
+MARGIN = 1.25
+"""Times the radius that is to be resisted: the attack in training is weaker than one that has all the time."""
 STUDENT_RATE = 2e-3
 """Of AdamW, for weights that start from nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """How long, against which radius (a fraction of the pixel range), and what clean FNMR may be lost for it.
+    """How long, against which radius (a fraction of the pixel range), and what clean accuracy may be lost for it.
 
     ``student`` is the architecture of another network that learns the embeddings of the given one.
     """
@@ -62,7 +64,7 @@ def harden_recipe(
             *(_of_start(original) if wishes.student is None else _of_student(wishes.student, given.network, original)),
             f"run.out={out}",
             f"run.minutes={wishes.minutes}",
-            f"method.attack.eps={wishes.eps}",
+            f"method.attack.eps={MARGIN * wishes.eps}",
             f"evaluation.eps=[{wishes.eps / 2}, {wishes.eps}]",
             f"run.select.max_clean_drop={wishes.max_clean_drop}",
             *overrides,

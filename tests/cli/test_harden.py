@@ -43,7 +43,7 @@ def test_the_run_is_a_model_of_the_same_kind(weights: Path, faces: Path, tmp_pat
     assert found["old"]["fmr"] <= 0.2
     assert -1 <= found["drift"] <= 1
     recipe = (run / "recipe.yaml").read_text()
-    assert f"eps: {2 / 255}" in recipe
+    assert f"eps: {2.5 / 255}" in recipe
     assert "max_clean_drop: 1.0" in recipe
     assert read_metadata(run)["selected"]["step"] in (0, 2, 4)
     assert (run / "report.html").is_file()

@@ -44,7 +44,7 @@ def metrics(clean, rates):
         threshold=0.5,
         tar=1 - clean,
         tar_ci=(0.0, 1.0),
-        eer=0.1,
+        eer=clean,
         genuine_mean=0.5,
         impostor_mean=0.0,
         genuine_pairs=10,

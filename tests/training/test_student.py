@@ -1,5 +1,7 @@
 """A network that learns another one's embeddings from nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,7 +92,7 @@ def test_where_it_never_recognises_the_last_moment_is_the_model_and_a_warning_sa
 
     def watched(recipe, backbone, faces):
         judged.append(backbone.architecture.width)
-        return validate(recipe, backbone, faces)
+        return replace(validate(recipe, backbone, faces), eer=0.4 if len(judged) > 1 else 0.1)
 
     monkeypatch.setattr(loop, "validate", watched)
     choosing = ("run.validate_every=3", "run.select.max_clean_drop=0", "data.validation=0.67", "optimiser.rate=1e-9")

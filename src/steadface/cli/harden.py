@@ -25,7 +25,7 @@ def harden_model(
     minutes: Annotated[float, typer.Option(min=0, help="Of training; looks at the people held out come on top.")] = 60,
     eps: Annotated[str, typer.Option(help="linf radius to train against.")] = "4/255",
     max_clean_drop: Annotated[
-        str, typer.Option(help="How much clean FNMR (at FMR 1e-2, people held out) may rise, e.g. 0.5%.")
+        str, typer.Option(help="How much clean accuracy (1 - EER, people held out) may fall, e.g. 0.5%.")
     ] = "0.5%",
     student: Annotated[
         str | None,

@@ -340,7 +340,7 @@ class TrainingRun:
         def look(share: float) -> Moment:
             move_to(share)
             seen = replace(moment(self.step, validate(self.recipe, between, faces)), share=share)
-            logger.info("%.0f %% of the way: clean FNMR %.3f, attacked %.3f", 100 * share, seen.clean, seen.attacked)
+            logger.info("%.0f %% of the way: clean EER %.3f, attacked %.3f", 100 * share, seen.clean, seen.attacked)
             return seen
 
         if (found := selected.interpolate(look)) is not None:

@@ -1,10 +1,10 @@
 """Which moment of a run becomes its model: of those still good enough on clean faces, the one that resists best.
 
     resists(t)  mean over the radii of the worst goal's error rate under attack, on the people held out; lower is better
-    allowed     iff  FNMR_clean(t) <= FNMR_clean(0) + max_clean_drop
+    allowed     iff  EER_clean(t) <= EER_clean(0) + max_clean_drop
 
 Step 0, the weights that the run starts from, is always allowed: where nothing better is found they are the model. A
-student starts from nothing: FNMR_clean(0) is then that of the reference, and where no moment is allowed the last one is
+student starts from nothing: EER_clean(0) is then that of the reference, and where no moment is allowed the last one is
 the model.
 
 Where the last moment has lost too much, weights on the line from the start to it may not have:
@@ -24,7 +24,7 @@ from steadface.training.sections import Selection
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """What was seen at a step: clean FNMR, and the attacked error rate that is compared.
+    """What was seen at a step: the clean equal error rate, and the attacked error rate that is compared.
 
     ``share`` below 1 says that the weights lie between those of the start and of that step.
     """
@@ -39,7 +39,7 @@ def moment(step: int, metrics: ValidationMetrics) -> Moment:
     """Of validation figures that hold the error rates of both goals at one radius or more."""
     radii = sorted({result.eps for result in metrics.attacks})
     worst = [max(result.error_rate for result in metrics.attacks if result.eps == eps) for eps in radii]
-    return Moment(step=step, clean=1 - metrics.tar, attacked=sum(worst) / len(worst))
+    return Moment(step=step, clean=metrics.eer, attacked=sum(worst) / len(worst))
 
 
 class Selected:

@@ -11,6 +11,8 @@ from steadface.evaluation.robustness import AttackPlan
 from steadface.training.recipe import Recipe
 
 STEPS = 10
+CHOOSING = 3000
+"""Genuine pairs at most where a moment is chosen by them: a change of half a point should not be a single pair."""
 
 
 def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
@@ -28,6 +30,7 @@ def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> Validatio
         faces,
         fmr=options.fmr,
         attack=AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0),
+        max_pairs=CHOOSING if recipe.run.select is not None else 300,
         attacked_pairs=options.max_pairs,
         seed=recipe.run.seed,
     )
