@@ -115,6 +115,17 @@ def test_a_radius_is_a_positive_number(text: str) -> None:
     assert "method.attack.eps" in refusal(f"method.attack.eps={text}")
 
 
+def test_faces_without_labels_need_a_loss_without_labels() -> None:
+    assert "data.extra has no labels, and head.kind arcface needs them" in refusal("data.extra=more")
+    recipe = make_recipe(LEAST, ["data.extra=more", "head.kind=none", "model.start=weights"])
+    assert recipe.data.extra == Path("more")
+
+
+def test_names_of_people_are_names_of_images() -> None:
+    said = refusal("data.people=people.csv", "data.images=null", "data.synthetic.people=6")
+    assert "data.people says who is on data.images" in said
+
+
 def test_a_radius_in_grey_levels_is_caught() -> None:
     assert "write 4/255" in refusal("method.attack.eps=4")
     assert "write 4/255" in refusal("evaluation.eps=[2/255, 4]")
