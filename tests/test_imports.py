@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": MATHEMATICS | FACES | SHARED,
     "recognition": {"faces", "gallery", "models", "evaluation"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
-    "hardening": {"training", "evaluation", "models", "recipes"} | MATHEMATICS | FACES | SHARED,
+    "likeness": set(),  # knows vectors, no images
+    "hardening": {"likeness", "training", "evaluation", "models", "recipes"} | MATHEMATICS | FACES | SHARED,
     "api": {"hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
     "cli": {"api", "hardening", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli"},

@@ -25,7 +25,6 @@ from steadface.audit.request import Request
 from steadface.audit.run import finish_audit, run_audit
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
 from steadface.data.faces import FaceSource
-from steadface.data.folders import open_faces
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
 from steadface.evaluation.compatibility import Compatibility
@@ -33,7 +32,14 @@ from steadface.evaluation.embedding import Progress
 from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.robustness import AttackPlan
-from steadface.hardening import Wishes, harden_recipe, keeps_templates, measure_compatibility
+from steadface.hardening import (
+    Wishes,
+    harden_recipe,
+    keep_original,
+    keeps_templates,
+    measure_compatibility,
+    name_people,
+)
 from steadface.models import ChannelOrder, OpenedRecogniser, open_recogniser
 from steadface.models import with_known_convention as probed
 from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard
@@ -44,7 +50,7 @@ from steadface.report.audit_comparison import write_comparison
 from steadface.report.audit_page import write_audit
 from steadface.report.history import read_history
 from steadface.report.page import write_report
-from steadface.training.assemble import Faces, open_recipe_faces
+from steadface.training.assemble import Faces, open_named_faces, open_recipe_faces
 from steadface.training.checkpoint import difference
 from steadface.training.log import METRICS_FILE
 from steadface.training.loop import Observe, Outcome, TrainingRun
@@ -180,20 +186,24 @@ def harden(
     images: Path,
     out: Path,
     *,
+    extra: Path | None = None,
     wishes: Wishes = Wishes(),
     overrides: Sequence[str] = (),
     observe: Observe | None = None,
 ) -> Hardened:
     """Hardens a trained recogniser on aligned ``images``, or goes on with that in ``out``; see ``recipes/harden.yaml``.
 
-    Where old templates stay valid the contract of the new model names the space of the old one, so that its galleries
-    go on. Raises SteadfaceError for weights that cannot be trained on, and for a folder that holds another run.
+    Images without person folders are told apart by the recogniser itself; those of the folder ``extra`` are trained on
+    and nobody is held out of them. Where old templates stay valid the contract of the new model names the space of the
+    old one, so that its galleries go on. Raises SteadfaceError for weights that cannot be trained on, for a folder that
+    holds another run, and where too few people are told apart.
     """
     given, contract = opened_under_contract(weights)
-    faces = open_faces(images)
+    recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)
+    name_people(given, recipe)
     if contract.thresholds is None:  # nobody has looked at its pixels yet
-        given = with_known_convention(given, pairs_from_labels(faces))
-    recipe = harden_recipe(given, images, out, wishes, overrides)
+        given = with_known_convention(given, pairs_from_labels(open_named_faces(recipe.data)))
+    keep_original(given, out)
     split = open_recipe_faces(recipe)
     outcome = train_or_resume(recipe, faces=split, observe=observe)
     if not outcome.finished or split.validation is None:

@@ -1,10 +1,11 @@
 """A recogniser that people have becomes one that resists, without being lost: ``steadface harden``.
 
 The recipe is ``recipes/harden.yaml``: no labels enter the loss, the reference is the recogniser as it came, and what is
-chosen and judged is chosen and judged on people held out.
+chosen and judged is chosen and judged on people held out. Where nobody says who they are, the recogniser does.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,32 @@ import numpy as np
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.data.faces import FaceSource
+from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
+from steadface.data.people import write_people
+from steadface.data.splits import split_people
 from steadface.errors import SteadfaceError
+from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.compatibility import Compatibility, compatibility
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
+from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.thresholds import images_to_measure
 from steadface.files import write_atomically
+from steadface.likeness import people_alike
 from steadface.models import OpenedRecogniser
 from steadface.recipes import recipe_path
+from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe, load_recipe
-from steadface.training.runfolder import make_run_folder
+from steadface.training.runfolder import holds_run, make_run_folder
 
 ORIGINAL = "original.safetensors"
 COMPATIBILITY = "compatibility.json"
+PEOPLE = "people.csv"
 MARGIN = 1.25
 """Times the radius that is to be resisted: the attack in training is weaker than one that has all the time."""
 STUDENT_RATE = 2e-3
 """Of AdamW, for weights that start from nothing."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +56,33 @@ class Wishes:
 
 
 def harden_recipe(
-    given: OpenedRecogniser, images: Path, out: Path, wishes: Wishes, overrides: Sequence[str] = ()
+    given: OpenedRecogniser,
+    images: Path,
+    out: Path,
+    wishes: Wishes,
+    overrides: Sequence[str] = (),
+    *,
+    extra: Path | None = None,
 ) -> Recipe:
-    """The recipe for a recogniser, whose weights are copied into ``out``, with ``section.key=value`` overrides.
+    """The recipe for a recogniser, to run in ``out``, with ``section.key=value`` overrides.
 
-    Raises SteadfaceError for a recogniser that is no MobileFaceNet or IResNet of RGB images.
+    Images without person folders get a ``data.people`` there, see ``name_people``. Raises SteadfaceError for a
+    recogniser that is no MobileFaceNet or IResNet of RGB images.
     """
-    if not isinstance(given.network, Backbone):
-        raise SteadfaceError(
-            f"{given.name} cannot be trained on: hardening takes MobileFaceNet and IResNet weights of RGB images"
-        )
-    original = out / ORIGINAL
-    recipe = load_recipe(
+    backbone, original = _backbone(given), out / ORIGINAL
+    learnt = [f"model.start={original}"]
+    if wishes.student is not None:
+        learnt = _of_student(wishes.student, backbone, original)
+    # Whoever is on one image only is trained on all the same: the loss needs no second one.
+    labels = [f"data.people={out / PEOPLE}", "data.min_images=1"] if is_unlabelled(images) else []
+    return load_recipe(
         recipe_path(Path("harden")),
         [
             f"data.images={images}",
+            *labels,
+            *([] if extra is None else [f"data.extra={extra}"]),
             f"data.size={list(given.convention.size)}",
-            *(_of_start(original) if wishes.student is None else _of_student(wishes.student, given.network, original)),
+            *learnt,
             f"run.out={out}",
             f"run.minutes={wishes.minutes}",
             f"method.attack.eps={MARGIN * wishes.eps}",
@@ -70,14 +91,68 @@ def harden_recipe(
             *overrides,
         ],
     )
+
+
+def keep_original(given: OpenedRecogniser, out: Path) -> None:
+    """Copies the weights into ``out``, unless they are there; raises SteadfaceError as ``harden_recipe`` does."""
+    backbone, original = _backbone(given), out / ORIGINAL
     if not original.exists():
         make_run_folder(out)
-        save_backbone(original, given.network, {})
-    return recipe
+        save_backbone(original, backbone, {})
 
 
-def _of_start(original: Path) -> list[str]:
-    return [f"model.start={original}"]
+def name_people(given: OpenedRecogniser, recipe: Recipe) -> None:
+    """Writes into the run folder who is on ``data.images`` as the recogniser sees them, where ``recipe`` says so.
+
+    A run that has begun keeps what it began with. Raises SteadfaceError where too few people have two images or more
+    to be held out and judged by.
+    """
+    data, path = recipe.data, recipe.run.out / PEOPLE
+    if data.people != path or data.images is None or holds_run(recipe.run.out):
+        return
+    listed = UnlabelledFolder(data.images)
+    embedder = MirrorEmbedder(given.network, mirror=False).to(resolve_device(recipe.run.device))
+    embeddings = embed_faces(embedder, listed, skip_unreadable=True)
+    readable = np.flatnonzero(np.isfinite(embeddings).all(1))
+    labels = people_alike(embeddings[readable], seed=recipe.run.seed)
+    images = np.bincount(labels)
+    faces = FaceFiles(
+        data.images,
+        [listed.names[index] for index in readable],
+        sizes=listed.sizes[readable],
+        labels=labels,
+        people=[f"person_{person:06d}" for person in range(len(images))],
+    )
+    several = np.count_nonzero(images > 1)
+    found = f"{len(faces)} faces of {data.images} look like {len(images)} people, {several} of them on two or more"
+    _check_judged(faces, recipe, found)
+    write_people(path, ((name, faces.people[label]) for name, label in zip(faces.names, labels, strict=True)))
+    logger.info("%s; %s says who is who", found, path)
+
+
+def _check_judged(faces: FaceSource, recipe: Recipe, found: str) -> None:
+    """Raises SteadfaceError unless the people that the recipe would hold out suffice for its looks at them."""
+    options, seed = recipe.evaluation, recipe.run.seed
+    if recipe.data.validation == 0:
+        return
+    try:
+        held_out = split_people(faces, fraction=recipe.data.validation, seed=seed)[1]
+        split_for_attack(
+            pairs_from_labels(held_out, seed=seed), fmr=options.fmr, max_pairs=options.max_pairs, seed=seed
+        )
+    except SteadfaceError as error:
+        raise SteadfaceError(
+            f"{found}, too few to hold some out and judge by them: {error}. Bring more images of the same people, or "
+            "say who is who: one folder per person, or --set data.people=FILE.csv"
+        ) from error
+
+
+def _backbone(given: OpenedRecogniser) -> Backbone:
+    if not isinstance(given.network, Backbone):
+        raise SteadfaceError(
+            f"{given.name} cannot be trained on: hardening takes MobileFaceNet and IResNet weights of RGB images"
+        )
+    return given.network
 
 
 def _of_student(name: str, teacher: Backbone, original: Path) -> list[str]:

@@ -1,13 +1,20 @@
 """steadface harden: the same recogniser, harder to deceive, as one command."""
 
+import csv
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from steadface import hardening
 from steadface.backbones import Architecture, load_backbone, read_metadata, save_backbone
 from steadface.recognition.contract import read_contract
+from steadface.training.assemble import open_recipe_faces
+from steadface.training.runfolder import read_run_recipe
 
 from .conftest import Call
 
@@ -87,6 +94,72 @@ def test_a_student_of_another_architecture_learns_the_embeddings(
     made = load_backbone(run).architecture
     assert (made.name, made.embedding_size, made.image_size) == ("iresnet18", 8, (16, 16))
     assert "old template, new probe" in said.out
+
+
+@pytest.fixture
+def plain(faces: Path, tmp_path: Path) -> Path:
+    """One folder of twelve people with four equal images each, and two who are seen once."""
+    root = tmp_path / "plain"
+    root.mkdir()
+    for number, person in enumerate(sorted(faces.iterdir())):
+        image, other, *_ = sorted(person.iterdir())
+        for copy in range(4):
+            shutil.copy(image, root / f"{copy}-{person.name}.png")
+        if number < 2:
+            shutil.copy(other, root / f"alone-{person.name}.png")
+    return root
+
+
+def equal_embeddings(embeddings: np.ndarray, **_: object) -> np.ndarray:
+    """Whom a random network, to which everybody looks alike, still tells apart."""
+    equal = np.abs(embeddings[:, None] - embeddings).max(2) < 1e-5
+    return np.unique(equal.argmax(1), return_inverse=True)[1]
+
+
+def test_without_labels_the_recogniser_says_who_is_who(
+    weights: Path, plain: Path, faces: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardening, "people_alike", equal_embeddings)
+    run, extra = tmp_path / "run", tmp_path / "extra"
+    shutil.copytree(faces, extra)
+    words = ("harden", weights, "--images", plain, "--extra", extra, "--out", run, *sets())
+    said = call(*words)
+    assert said.code == 0, said.err
+    assert "50 faces of" in said.err
+    assert "look like 14 people, 12 of them on two or more" in said.err
+    with (run / "people.csv").open() as file:
+        named = {line["image"]: line["person"] for line in csv.DictReader(file)}
+    assert named.keys() == {path.name for path in plain.iterdir()}
+    everybody = {(person, image.partition("-")[2]) for image, person in named.items() if image[0].isdigit()}
+    assert len(everybody) == len({person for person, _ in everybody}) == 12
+    split = open_recipe_faces(read_run_recipe(run))
+    assert split.validation is not None
+    assert sorted(Counter(split.validation.labels.tolist()).values()) == [4] * 6
+    trained = [Path(split.training.name(index)) for index in range(len(split.training))]
+    assert len(trained) == 6 * 4 + 2 + 48
+    assert {path for path in trained if path.is_relative_to(extra)} == set(extra.rglob("*.png"))
+    assert len([path for path in trained if path.name.startswith("alone")]) == 2
+
+    monkeypatch.delattr(hardening, "people_alike")  # a run keeps the people that it began with
+    before = (run / "model.safetensors").read_bytes()
+    again = call(*words)
+    assert again.code == 0, again.err
+    assert (run / "model.safetensors").read_bytes() == before
+    next(extra.rglob("*.png")).unlink()
+    assert "the faces have changed since step 4: 98 images of 62 people then, 97 of 61 now" in call(*words).err
+
+
+def test_where_too_few_people_look_alike_nothing_begins(
+    weights: Path, plain: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        hardening, "people_alike", lambda embeddings, **_: np.maximum(np.arange(len(embeddings)), 1) - 1
+    )
+    said = call("harden", weights, "--images", plain, "--out", tmp_path / "run", *sets())
+    assert said.code == 2
+    assert "1 of them on two or more, too few to hold some out" in said.err
+    assert "one folder per person, or --set data.people=FILE.csv" in said.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

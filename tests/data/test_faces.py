@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from steadface.data.faces import ArrayFaces, Subset, UnreadableImage, decode_image, fit_size
+from steadface.data.faces import ArrayFaces, JoinedFaces, Subset, UnreadableImage, decode_image, fit_size
 from steadface.errors import SteadfaceError
 
 
@@ -55,6 +55,18 @@ def test_subset_of_subset_is_the_subset_of_the_composition(faces):
 def test_subset_names_an_index_outside(faces, index):
     with pytest.raises(SteadfaceError, match=str(index)):
         Subset(faces, [0, index])
+
+
+def test_joined_sources_follow_each_other(faces):
+    joined = JoinedFaces([Subset(faces, [5, 0]), faces, Subset(faces, [2])])
+    assert len(joined) == 9
+    assert joined.people == ("ada", "cy", "ada", "bo", "cy", "bo")
+    np.testing.assert_array_equal(joined.labels, [1, 0, 2, 2, 3, 4, 4, 4, 5])
+    for index, own in enumerate([5, 0, *range(6), 2]):
+        np.testing.assert_array_equal(joined.read(index), faces.read(own))
+        assert joined.name(index) == faces.name(own)
+    other = JoinedFaces([Subset(faces, [5, 0]), faces, Subset(faces, [3])])
+    assert other.fingerprint() != joined.fingerprint() == JoinedFaces(joined.sources).fingerprint()
 
 
 def test_fingerprint_follows_pixels_labels_people_and_choice(faces):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steadface.data.faces import UnreadableImage
-from steadface.data.folders import ImageFolder, open_faces
+from steadface.data.folders import ImageFolder, UnlabelledFolder, is_unlabelled, open_faces
 from steadface.errors import SteadfaceError
 
 
@@ -94,7 +94,40 @@ def test_nothing_usable_says_what_was_expected_and_what_was_seen(tmp_path, flat_
         ImageFolder(tmp_path)
 
 
-@pytest.mark.parametrize("opener", [ImageFolder, open_faces])
+def test_without_labels_every_image_is_its_own_person(face_folders, flat_png):
+    root = face_folders({"ada": 2})
+    (root / "b.png").write_bytes(flat_png(9))
+    (root / "notes.txt").write_text("x")
+    (root / "ada" / "empty.png").touch()
+    faces = UnlabelledFolder(root)
+    assert faces.people == faces.names == ("ada/00.png", "ada/01.png", "b.png")
+    np.testing.assert_array_equal(faces.labels, [0, 1, 2])
+    assert [int(faces.read(index)[0, 0, 0]) for index in range(3)] == [0, 1, 9]
+    assert faces.skipped == {"files that are not images": 1, "empty files": 1}
+
+
+def test_nothing_usable_without_labels_says_what_was_seen(tmp_path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(SteadfaceError, match=r"no faces in .*empty files: 1"):
+        UnlabelledFolder(tmp_path)
+
+
+def test_a_folder_of_images_alone_is_unlabelled(face_folders, flat_png, tmp_path):
+    labelled = face_folders({"ada": 1})
+    assert not is_unlabelled(labelled)
+    (labelled / "loose.png").write_bytes(flat_png(0))
+    assert not is_unlabelled(labelled)
+    plain = labelled / "ada"
+    (plain / ".cache").mkdir()
+    assert is_unlabelled(plain)
+    (plain / "train.rec").touch()
+    assert not is_unlabelled(plain)
+    (tmp_path / "empty").mkdir()
+    assert not is_unlabelled(tmp_path / "empty")
+    assert not is_unlabelled(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("opener", [ImageFolder, UnlabelledFolder, open_faces])
 def test_a_missing_path_is_named(opener):
     with pytest.raises(SteadfaceError, match="nowhere"):
         opener(Path("nowhere"))

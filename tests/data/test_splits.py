@@ -29,6 +29,18 @@ def test_the_seed_decides(faces):
     assert splits[0] != splits[2]
 
 
+def test_who_has_one_image_is_never_held_out():
+    labels = np.concatenate([np.arange(40), np.arange(0, 40, 4)])
+    faces = ArrayFaces(np.zeros((50, 2, 2, 3), np.uint8), labels, [f"p{person:02d}" for person in range(40)])
+    several = {f"p{person:02d}" for person in range(0, 40, 4)}
+    train, validation = split_people(faces, fraction=0.5, seed=0)
+    assert len(validation.people) == 5
+    assert set(validation.people) < several
+    assert len(train.people) == 35
+    with pytest.raises(SteadfaceError, match="10 of 40 people have two images or more, and 11 are to be held out"):
+        split_people(faces, count=11, seed=0)
+
+
 def test_a_small_fraction_is_one_person(faces):
     assert len(split_people(faces, fraction=0.001, seed=0)[1].people) == 1
 
@@ -42,7 +54,7 @@ def test_a_small_fraction_is_one_person(faces):
         ({"fraction": 1.0}, "1.0"),
         ({"count": 0}, "0 validation people"),
         ({"count": 19}, "19 of 20 people leaves 1"),
-        ({"fraction": 0.99}, "leaves 0"),
+        ({"fraction": 0.99}, "leaves 1"),
     ],
 )
 def test_impossible_splits_are_explained(faces, choice, said):

@@ -188,6 +188,37 @@ def test_faces_are_split_by_people_and_say_what_was_left_out(tmp_path: Path) -> 
     assert open_recipe_faces(tiny(tmp_path)).messages == ()
 
 
+def test_extra_faces_are_trained_on_and_nobody_of_them_is_held_out(tmp_path: Path) -> None:
+    root, extra = write_faces(tmp_path / "faces", people=10), write_faces(tmp_path / "extra", people=20, images=2)
+    (extra / "notes.txt").touch()
+    options = (f"data.images={root}", "data.synthetic=null", "data.validation=0.3", "head.kind=none", "model.start=any")
+    plain = open_recipe_faces(tiny(tmp_path, *options))
+    recipe = tiny(tmp_path, *options, f"data.extra={extra}")
+    faces = open_recipe_faces(recipe)
+    assert faces.validation is not None
+    assert plain.validation is not None
+    assert faces.validation.fingerprint() == plain.validation.fingerprint()
+    assert len(faces.training) == len(plain.training) + 40
+    assert faces.training.people[:7] == plain.training.people
+    assert len(faces.training.people) == 7 + 40, "each its own class"
+    assert [message.split(" (")[0] for message in faces.messages] == ["skipped files that are not images: 1"]
+    batches = make_loader(recipe, faces.training, CPU).batches()
+    drawn = {label for _ in range(17) for label in next(batches).labels.tolist()}
+    assert drawn == set(range(47)), "in one epoch of 68 images"
+    (extra / "person_000000" / "another.png").write_bytes(b"x")
+    assert open_recipe_faces(recipe).fingerprint() != faces.fingerprint(), "a run is not gone on with"
+
+
+def test_a_file_says_who_is_who(tmp_path: Path) -> None:
+    root, people = write_faces(tmp_path / "faces", people=6), tmp_path / "people.csv"
+    images = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    people.write_text("image,person\n" + "".join(f"{image},p{n // 8}\n" for n, image in enumerate(images)))
+    recipe = tiny(tmp_path, f"data.images={root}", "data.synthetic=null", f"data.people={people}")
+    faces = open_recipe_faces(recipe)
+    assert faces.training.people == ("p0", "p1", "p2")
+    np.testing.assert_array_equal(faces.training.labels, np.repeat([0, 1, 2], 8))
+
+
 @pytest.mark.parametrize(
     "options", [[], ["data.sampling=balanced", "data.images_per_person=2"], ["data.augmentation={mirror: 0}"]]
 )

@@ -70,6 +70,7 @@ def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path, tmp
         "data.size=[16, 16]",
         "data.validation=0",
         "run.select=null",
+        "method.attack.probe=null",
         "model.architecture.blocks=[1, 0, 0, 0]",
         "model.architecture.width=0.125",
     ]
@@ -113,6 +114,17 @@ def test_a_radius_may_be_a_fraction(text: str, radius: float | None) -> None:
 @pytest.mark.parametrize("text", ["0", "-1/255", "4/0", "four", "nan"])
 def test_a_radius_is_a_positive_number(text: str) -> None:
     assert "method.attack.eps" in refusal(f"method.attack.eps={text}")
+
+
+def test_faces_without_labels_need_a_loss_without_labels() -> None:
+    assert "data.extra has no labels, and head.kind arcface needs them" in refusal("data.extra=more")
+    recipe = make_recipe(LEAST, ["data.extra=more", "head.kind=none", "model.start=weights"])
+    assert recipe.data.extra == Path("more")
+
+
+def test_names_of_people_are_names_of_images() -> None:
+    said = refusal("data.people=people.csv", "data.images=null", "data.synthetic.people=6")
+    assert "data.people says who is on data.images" in said
 
 
 def test_a_radius_in_grey_levels_is_caught() -> None:

@@ -20,8 +20,12 @@ from steadface.report.text import percent
 
 def harden_model(
     weights: Annotated[Path, typer.Argument(help="A run folder, or weights of a MobileFaceNet or IResNet.")],
-    images: Annotated[Path, typer.Option(help="Aligned faces, one folder per person; a tenth is held out.")],
+    images: Annotated[
+        Path,
+        typer.Option(help="Aligned faces, one folder per person or all in one; a tenth of the people is held out."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the run, which is a MODEL for every other command.")],
+    extra: Annotated[Path | None, typer.Option(help="More faces without labels to train on.")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Of training; looks at the people held out come on top.")] = 60,
     eps: Annotated[str, typer.Option(help="linf radius to train against.")] = "4/255",
     max_clean_drop: Annotated[
@@ -45,7 +49,7 @@ def harden_model(
         student=student,
     )
     with training_bar("harden") as observe:
-        done = api.harden(weights, images, out, wishes=wishes, overrides=overrides or (), observe=observe)
+        done = api.harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
     finish(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
     if done.compatibility is not None:
         _print(done.compatibility, done.keeps_templates)

@@ -1,4 +1,4 @@
-"""What every source of aligned faces offers, and the two sources that need no files."""
+"""What every source of aligned faces offers, and the sources that need no files."""
 
 import hashlib
 from collections.abc import Sequence
@@ -109,6 +109,39 @@ class Subset:
         digest = hashlib.sha256(self.source.fingerprint().encode())
         digest.update(self.indices.tobytes())
         return digest.hexdigest()
+
+
+class JoinedFaces:
+    """Several sources one after the other. Nobody is in two of them: labels count on and people follow each other."""
+
+    def __init__(self, sources: Sequence[FaceSource]) -> None:
+        self.sources = tuple(sources)
+        self._ends = np.cumsum([len(source) for source in self.sources])
+        before = np.cumsum([0, *(len(source.people) for source in self.sources)])[:-1]
+        self.labels: NDArray[np.int64] = np.concatenate(
+            [source.labels + shift for source, shift in zip(self.sources, before, strict=True)]
+        )
+        self.people = tuple(person for source in self.sources for person in source.people)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> Image:
+        source, own = self._owner(index)
+        return source.read(own)
+
+    def name(self, index: int) -> str:
+        source, own = self._owner(index)
+        return source.name(own)
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256("".join(source.fingerprint() for source in self.sources).encode()).hexdigest()
+
+    def _owner(self, index: int) -> tuple[FaceSource, int]:
+        """The source that holds an image, and the image's index there."""
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        source = self.sources[place]
+        return source, index - int(self._ends[place]) + len(source)
 
 
 def checked_labels(labels: ArrayLike, images: int, people: int) -> NDArray[np.int64]:

@@ -73,7 +73,7 @@ class ImageFolder(FaceFiles):
         owners: list[int] = []
         people = _person_folders(root, skips)
         for owner, person in enumerate(people):
-            for name, size in _images_below(root, person, skips):
+            for name, size in images_below(root, person, skips):
                 names.append(name)
                 sizes.append(size)
                 owners.append(owner)
@@ -91,6 +91,26 @@ class ImageFolder(FaceFiles):
             labels=(np.cumsum(wanted) - 1)[labels[kept]],
             people=[people[index] for index in np.flatnonzero(wanted)],
         )
+
+
+class UnlabelledFolder(FaceFiles):
+    """Every image below `root`, files directly in it too, each a person of its own called by its relative path.
+
+    Listed, left out and counted as in `ImageFolder`. Raises `SteadfaceError` when nothing is left.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        root = Path(root)
+        skips = Skips()
+        found = list(images_below(root, "", skips))
+        self.skipped = skips.counts
+        self.messages = skips.messages
+        if not found:
+            raise SteadfaceError(
+                "; ".join((f"no faces in {root}: images ({' '.join(IMAGE_SUFFIXES)}) are expected", *self.messages))
+            )
+        names, sizes = zip(*found, strict=True)
+        super().__init__(root, names, sizes=sizes, labels=np.arange(len(names)), people=names)
 
 
 _EXPECTED = "one folder per person is expected, with images (" + " ".join(IMAGE_SUFFIXES) + ") in it"
@@ -117,6 +137,16 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
     return RecordFile(records[0], min_images=min_images)
 
 
+def is_unlabelled(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a folder of images alone: no person folders beside them, and no `.rec` file."""
+    if not Path(path).is_dir():
+        return False
+    with os.scandir(path) as scan:
+        entries = [entry for entry in scan if not entry.name.startswith(".")]
+    labelled = any(entry.is_dir() or entry.name.endswith(".rec") for entry in entries)
+    return not labelled and any(is_image_name(entry.name) for entry in entries)
+
+
 def _person_folders(root: Path, skips: Skips) -> list[str]:
     folders = []
     try:
@@ -131,8 +161,8 @@ def _person_folders(root: Path, skips: Skips) -> list[str]:
     return sorted(folders)
 
 
-def _images_below(root: Path, folder: str, skips: Skips) -> Iterator[tuple[str, int]]:
-    """(path relative to root, bytes) of each image below `folder`, sorted.
+def images_below(root: Path, folder: str, skips: Skips) -> Iterator[tuple[str, int]]:
+    """(path relative to root, bytes) of each image below `folder` (the root itself where empty), sorted.
 
     Links to files are followed, links to folders are not: one that points upwards would never end.
     """
@@ -143,11 +173,11 @@ def _images_below(root: Path, folder: str, skips: Skips) -> Iterator[tuple[str, 
         skips.add("folders that cannot be opened", f"{root / folder} ({error.strerror})")
         return
     for entry in entries:
-        name = f"{folder}/{entry.name}"
+        name = f"{folder}/{entry.name}" if folder else entry.name
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _images_below(root, name, skips)
+            yield from images_below(root, name, skips)
         elif not is_image_name(entry.name):
             skips.add("files that are not images", entry.path)
         elif size := _size(entry, skips):

@@ -13,17 +13,24 @@ def split_people(
 ) -> tuple[Subset, Subset]:
     """(train, validation): all images of `count` people, or of a `fraction` of them, drawn by `seed`, are held out.
 
-    A fraction is rounded to whole people, at least one. Raises `SteadfaceError` unless exactly one of the two is
-    given, and when fewer than two people would be left to train on.
+    They are drawn among those who have two images or more, since nothing can be measured on others. A fraction is
+    rounded to whole people, at least one. Raises `SteadfaceError` unless exactly one of the two is given, where too
+    few have two images, and when fewer than two people would be left to train on.
     """
     people = len(source.people)
-    held_out = _held_out(people, fraction, count)
+    several = np.flatnonzero(np.bincount(source.labels, minlength=people) > 1)
+    held_out = _held_out(len(several), fraction, count)
     if people - held_out < FEWEST_TRAINED:
         raise SteadfaceError(
             f"holding out {held_out} of {people} people leaves {people - held_out} to train on; "
             f"at least {FEWEST_TRAINED} are needed: bring more people or hold out fewer"
         )
-    chosen = np.random.default_rng(seed).permutation(people)[:held_out]
+    if held_out > len(several):
+        raise SteadfaceError(
+            f"{len(several)} of {people} people have two images or more, and {held_out} are to be held out: bring more "
+            "images of the same people or hold out fewer"
+        )
+    chosen = several[np.random.default_rng(seed).permutation(len(several))[:held_out]]
     validation = np.isin(source.labels, chosen)
     return Subset(source, np.flatnonzero(~validation)), Subset(source, np.flatnonzero(validation))
 

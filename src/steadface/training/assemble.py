@@ -16,9 +16,10 @@ from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, Perturbation
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.folding import fold_norms
 from steadface.data.augment import Augmentation
-from steadface.data.faces import FaceSource
-from steadface.data.folders import open_faces
+from steadface.data.faces import FaceSource, JoinedFaces
+from steadface.data.folders import UnlabelledFolder, open_faces
 from steadface.data.loading import FaceLoader, load_images
+from steadface.data.people import NamedFolder
 from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, UniformSampler
 from steadface.data.splits import split_people
 from steadface.data.synthetic import synthetic_faces
@@ -33,6 +34,7 @@ from steadface.training.objective import MarginObjective, Objective, SelfReferen
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
 from steadface.training.regularizers import PullRepel, Regularizer
+from steadface.training.sections import Data
 from steadface.training.step import Ramp, Trainer, Weights
 from steadface.training.targets import (
     Designation,
@@ -65,24 +67,32 @@ class Faces:
 
 
 def open_recipe_faces(recipe: Recipe) -> Faces:
-    """The recipe's faces, split by people."""
+    """The recipe's faces, split by people; the extra ones are trained on."""
     data = recipe.data
-    source: FaceSource
+    training = source = open_named_faces(data)
+    messages: tuple[str, ...] = getattr(source, "messages", ())
+    validation: FaceSource | None = None
+    if data.validation:
+        training, validation = split_people(source, fraction=data.validation, seed=recipe.run.seed)
+    if data.extra is not None:
+        extra = UnlabelledFolder(data.extra)
+        training, messages = JoinedFaces([training, extra]), (*messages, *extra.messages)
+    return Faces(training=training, validation=validation, messages=messages)
+
+
+def open_named_faces(data: Data) -> FaceSource:
+    """The faces of which it is known who they show: all but the extra ones."""
     if data.synthetic is not None:
-        source = synthetic_faces(
+        return synthetic_faces(
             people=data.synthetic.people,
             images_per_person=data.synthetic.images_per_person,
             size=data.size,
             seed=data.synthetic.seed,
         )
-    else:
-        assert data.images is not None
-        source = open_faces(data.images, min_images=data.min_images)
-    messages: tuple[str, ...] = getattr(source, "messages", ())
-    if data.validation == 0:
-        return Faces(training=source, validation=None, messages=messages)
-    training, validation = split_people(source, fraction=data.validation, seed=recipe.run.seed)
-    return Faces(training=training, validation=validation, messages=messages)
+    assert data.images is not None
+    if data.people is not None:
+        return NamedFolder(data.images, data.people, min_images=data.min_images)
+    return open_faces(data.images, min_images=data.min_images)
 
 
 def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> FaceLoader:

@@ -46,6 +46,13 @@ class Recipe(Section):
                 "give either data.images (a folder of identity folders, or a .rec file) or data.synthetic, and set the "
                 "other to null"
             )
+        if self.data.people is not None and self.data.images is None:
+            raise ValueError("data.people says who is on data.images: give that folder, or set data.people to null")
+        if self.data.extra is not None and self.head.kind != "none":
+            raise ValueError(
+                f"data.extra has no labels, and head.kind {self.head.kind} needs them: set head.kind to none, or "
+                "data.extra to null"
+            )
         if self.data.batch % self.optimiser.accumulate or self.data.batch // self.optimiser.accumulate < 2:
             raise ValueError(
                 f"data.batch {self.data.batch} does not part into {self.optimiser.accumulate} equal micro-batches of "

@@ -53,13 +53,14 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
-    """What must not change between start and resume: all but where run and images lie.
+    """What must not change between start and resume: all but where run and faces lie.
 
-    The images may move since their listing is compared, see ``described``.
+    The faces may move since their listing, people included, is compared, see ``described``.
     """
     values = recipe.model_dump(mode="json")
     del values["run"]["out"]
-    del values["data"]["images"]
+    for place in ("images", "people", "extra"):
+        del values["data"][place]
     return values
 
 

@@ -70,9 +70,15 @@ class AugmentationOptions(Section):
 
 
 class Data(Section):
-    """Which faces, at which size, and in which batches."""
+    """Which faces, at which size, and in which batches.
+
+    ``people`` is a CSV file of ``image,person`` (paths relative to ``images``) for images that lie in no person's
+    folder; ``extra`` a folder of faces without labels that are trained on too, each its own class, and never held out.
+    """
 
     images: File | None = None
+    people: File | None = None
+    extra: File | None = None
     synthetic: SyntheticData | None = None
     size: tuple[Positive, Positive] = (112, 112)
     batch: Annotated[int, Field(ge=2)] = 64

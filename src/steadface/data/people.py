@@ -1,0 +1,89 @@
+"""Who is on which image where folders do not say: a CSV file of `image,person`."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from steadface.data.folders import FaceFiles, images_below
+from steadface.data.listing import Skips, abbreviated, people_with_images
+from steadface.errors import SteadfaceError
+from steadface.files import write_atomically
+
+HEADER = ["image", "person"]
+
+
+class NamedFolder(FaceFiles):
+    """The images below `root` whose person the CSV file `people` names; `image` is relative to `root`.
+
+    Listed and left out as in `ImageFolder`; images that the file does not name are left out and counted too. Raises
+    `SteadfaceError` for a file that cannot be read, a malformed line, images that are not there, and when nothing is
+    left.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], people: str | os.PathLike[str], *, min_images: int = 1) -> None:
+        root, people = Path(root), Path(people)
+        skips = Skips()
+        person_of = read_people(people)
+        sizes = dict(images_below(root, "", skips))
+        unknown = [image for image in person_of if image not in sizes]
+        if unknown:
+            raise SteadfaceError(
+                f"{people} names {len(unknown)} images that are not below {root} or are empty "
+                f"({abbreviated(unknown, len(unknown))}): write them relative to that folder, or remove their lines"
+            )
+        skips.extend(f"images that {people.name} does not name", (image for image in sizes if image not in person_of))
+        names = [image for image in sizes if image in person_of]
+        persons = sorted(set(person_of.values()))
+        place = {person: label for label, person in enumerate(persons)}
+        labels = np.fromiter((place[person_of[image]] for image in names), dtype=np.int64)
+        wanted = people_with_images(labels, persons, min_images, skips)
+        kept = np.flatnonzero(wanted[labels])
+        self.skipped = skips.counts
+        self.messages = skips.messages
+        if not len(kept):
+            raise SteadfaceError("; ".join((f"{people} leaves no faces of {root}", *self.messages)))
+        super().__init__(
+            root,
+            [names[index] for index in kept],
+            sizes=[sizes[names[index]] for index in kept],
+            labels=(np.cumsum(wanted) - 1)[labels[kept]],
+            people=[persons[label] for label in np.flatnonzero(wanted)],
+        )
+
+
+def read_people(path: Path) -> dict[str, str]:
+    """Image to person, of a CSV file whose first line is `image,person`.
+
+    Raises `SteadfaceError` for a file that cannot be read, and with the line for one that is malformed.
+    """
+    people: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            lines = csv.reader(file)
+            if next(lines, None) != HEADER:
+                raise SteadfaceError(f"{path}, line 1: the first line must be {','.join(HEADER)}")
+            for columns in filter(None, lines):  # empty lines give no columns
+                if len(columns) != len(HEADER) or not all(columns):
+                    raise SteadfaceError(f"{path}, line {lines.line_num}: {','.join(columns)!r} is not 'image,person'")
+                image, person = columns
+                if image in people:
+                    raise SteadfaceError(
+                        f"{path}, line {lines.line_num}: {image} is named twice; keep one of the lines"
+                    )
+                people[image] = person
+    except OSError as error:
+        raise SteadfaceError(f"{path} cannot be read ({error.strerror}): give a CSV file of image,person") from error
+    except csv.Error as error:
+        raise SteadfaceError(f"{path} is not a CSV file of image,person: {error}") from error
+    return people
+
+
+def write_people(path: Path, people: Iterable[tuple[str, str]]) -> None:
+    """Writes (image, person) as `read_people` reads them. Raises `SteadfaceError` where it cannot be written."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *people])
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
