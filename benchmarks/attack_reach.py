@@ -3,7 +3,7 @@
     python benchmarks/attack_reach.py MODEL ... --faces DIR --eps 2 4 6
 
 Gains are mean changes of the raw cosine, of dodging the own embedding and of impersonating the nearest other face of
-the batch, from one noisy start each, at the radius in grey levels. The people are those that a recipe of seed 0 holds out.
+the batch, from one noisy start each, at the radius in grey levels. The people are those that seed 0 holds out.
 """
 
 import argparse
