@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from steadface.backbones.base import Backbone
+from steadface.backbones.frozen import frozen
 from steadface.data.listing import abbreviated
 from steadface.data.pairs import FOLDS, PairSet, contiguous_folds
 from steadface.errors import SteadfaceError
@@ -119,7 +121,8 @@ def evaluate(
     """Verification of `pairs` and of each of `bins`, and `attack` on the former (on the first bin where it is None).
 
     Up to `max_pairs` genuine and as many impostor pairs are attacked, at the threshold of `fmr` on people who are not.
-    `device` moves the backbone there. Images that cannot be read are left out with their pairs, counted and warned of.
+    Of a backbone of ours a fast frozen copy is judged; `device` moves what is judged there. Images that cannot be read
+    are left out with their pairs, counted and warned of.
     Raises `SteadfaceError`, before any embedding, where there is nothing to judge or the pairs do not support `fmr`.
     """
     bins = {name: _folded(other) for name, other in (bins or {}).items()}
@@ -127,6 +130,8 @@ def evaluate(
         raise SteadfaceError("there is nothing to judge; give a pairs file or a .bin")
     main = next(iter(bins.values())) if pairs is None else _folded(pairs)
     split = None if attack is None else split_for_attack(main, fmr=fmr, max_pairs=max_pairs, seed=seed)
+    if isinstance(backbone, Backbone):
+        backbone = frozen(backbone)
     embedder = MirrorEmbedder(backbone if device is None else backbone.to(device), mirror)
 
     def judge(name: str, pair_set: PairSet) -> tuple[PairResult, NDArray[np.float32]]:
