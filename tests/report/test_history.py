@@ -54,6 +54,14 @@ def test_log_is_read_as_written(tmp_path):
     assert [point.step for point in history.validation] == [2]
     assert history.validation[0].figures["tar"] == 0.5
     assert math.isnan(history.validation[0].figures["eer"])
+    assert math.isnan(history.validation[0].figures["attacked"])
+
+
+def test_attacked_is_the_worse_goal_and_its_mean_over_the_radii():
+    rates = {("dodging", 0.01): 0.2, ("impersonation", 0.01): 0.4, ("dodging", 0.02): 1.0, ("impersonation", 0.02): 0.6}
+    attacks = [{"goal": goal, "eps": eps, "error_rate": rate} for (goal, eps), rate in rates.items()]
+    history = history_from([{"step": 4, "validation": {"eer": 0.1, "attacks": attacks}}])
+    assert history.validation[0].figures["attacked"] == pytest.approx(0.7)
 
 
 def test_a_step_logged_twice_counts_as_last_logged():

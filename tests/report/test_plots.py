@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from steadface.report.arm import Setting
+from steadface.report.history import ValidationPoint
 from steadface.report.plots import curves_figure, error_figure
 from steadface.report.style import look
 from steadface.report.training_plots import loss_figure, validation_figure
@@ -33,6 +34,17 @@ def test_a_single_look_at_the_held_out_people_is_no_curve(make_arm, make_history
     history = make_history()
     assert validation_figure([make_arm(history=history)]) is not None
     assert validation_figure([make_arm(history=replace(history, validation=history.validation[-1:]))]) is None
+
+
+def test_the_error_under_attack_is_drawn_beside_the_clean_one_where_it_was_measured(make_arm, make_history):
+    history = make_history()
+    attacked = [
+        ValidationPoint(step=point.step, figures={**point.figures, "attacked": 0.5}) for point in history.validation
+    ]
+    clean = validation_figure([make_arm(history=history)])
+    both = validation_figure([make_arm(history=replace(history, validation=tuple(attacked)))])
+    assert "error under attack" not in clean
+    assert "error under attack" in both
 
 
 def test_unfinished_numbers_do_not_stop_a_figure(make_arm, make_history):

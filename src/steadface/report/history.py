@@ -18,7 +18,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationPoint:
-    """Figures on held-out people after `step` updates; what was not measured is absent."""
+    """Figures on held-out people after `step` updates; what was not measured is absent.
+
+    `attacked` is the error rate of the worse goal, its mean over the radii that were attacked.
+    """
 
     step: int
     figures: Mapping[str, float]
@@ -41,6 +44,16 @@ class History:
     adversarial_loss: Floats
     eps: Floats
     validation: tuple[ValidationPoint, ...] = ()
+
+
+def _attacked(attacks: object) -> float:
+    """The mean over the radii of the worse goal's error rate, NaN without attacks."""
+    worst: dict[float, float] = {}
+    for attack in attacks if isinstance(attacks, list) else []:
+        if isinstance(attack, Mapping) and math.isfinite(rate := number(attack, "error_rate")):
+            eps = number(attack, "eps")
+            worst[eps] = max(rate, worst.get(eps, 0.0))
+    return sum(worst.values()) / len(worst) if worst else math.nan
 
 
 def number(record: Mapping[str, Any], key: str) -> float:
@@ -92,7 +105,8 @@ def history_from(records: Iterable[Mapping[str, Any]]) -> History:
     for record in records:
         step = int(number(record, "step"))
         if isinstance(record.get("validation"), Mapping):
-            figures = {key: number(record["validation"], key) for key in record["validation"]}
+            seen = record["validation"]
+            figures = {key: number(seen, key) for key in seen} | {"attacked": _attacked(seen.get("attacks"))}
             validation[step] = ValidationPoint(step=step, figures=figures)
         if any(key in record for key in ("loss", "gate", "seconds")):
             training[step] = record

@@ -99,8 +99,9 @@ def _training(arms: Sequence[Arm]) -> str:
     )
     held_out = html.figure(
         training_plots.validation_figure(arms),
-        "Equal error rate on the held-out people during training.",
-        "Equal error rate on held-out people by step",
+        "The held-out people during training: equal error rate on clean faces, and the error rate of the worse goal "
+        "under PGD, its mean over the radii.",
+        "Clean and attacked error on held-out people by step",
     )
     return html.section("Training", loss + held_out)
 

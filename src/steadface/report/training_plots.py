@@ -126,21 +126,37 @@ def _end(history: History) -> float:
     return float(history.step[-1] + last)
 
 
-def validation_figure(arms: Sequence[Arm], *, key: str = "eer") -> str | None:
-    """The figure `key` of the held-out people by step, arms as lines; SVG text, None where no arm has two of them."""
-    series = [
-        [(point.step, number(point.figures, key)) for point in (arm.history.validation if arm.history else ())]
-        for arm in arms
+VALIDATED = {"eer": "EER (%)", "attacked": "error under attack (%)"}
+"""Figures on held-out people that are drawn by step, where there are any."""
+
+
+def validation_figure(arms: Sequence[Arm]) -> str | None:
+    """Clean and attacked error of the held-out people by step, a panel each, arms as lines; SVG text.
+
+    None where no arm has two of either.
+    """
+    series = {
+        key: [
+            [(point.step, number(point.figures, key)) for point in (arm.history.validation if arm.history else ())]
+            for arm in arms
+        ]
+        for key in VALIDATED
+    }
+    drawn = [
+        key
+        for key, lines in series.items()
+        if any(sum(math.isfinite(value) for _, value in points) > 1 for points in lines)
     ]
-    if all(sum(math.isfinite(value) for _, value in points) < 2 for points in series):
+    if not drawn:
         return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-        panel = figure.subplots()
-        for index, points in enumerate(series):
-            steps, values = [step for step, _ in points], [100 * value for _, value in points]
-            panel.plot(steps, values, **line(index))
-        panel.set(xlabel="step", ylabel=f"{key.upper()} (%)", ylim=(0, None))
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for key, panel in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
+            for index, points in enumerate(series[key]):
+                seen = [(step, 100 * value) for step, value in points if math.isfinite(value)]
+                panel.plot([step for step, _ in seen], [value for _, value in seen], **line(index))
+            panel.margins(y=0.12)
+            panel.set(xlabel="step", ylabel=VALIDATED[key], ylim=(0, None))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         legend(figure, arm_legend(arms))
         return svg(figure)
