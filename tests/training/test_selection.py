@@ -127,9 +127,9 @@ def test_the_model_of_a_run_is_its_best_moment(tmp_path, looks):
 
 def test_it_ends_early_where_nothing_better_comes(tmp_path, looks):
     outcome = TrainingRun.start(tiny(tmp_path / "run", *SELECTING, "run.select.patience=1", "run.steps=100")).train()
-    assert (outcome.finished, outcome.steps) == (True, 4)
+    assert (outcome.finished, outcome.steps) == (True, 6), "at 4 it resists better, although it has lost too much"
     assert read_metadata(tmp_path / "run")["selected"]["step"] == 2
-    assert sorted(looks) == [0, 2, 4]
+    assert sorted(looks) == [0, 2, 4, 6]
 
 
 @pytest.mark.usefixtures("looks")

@@ -269,9 +269,9 @@ class Selection(Section):
     """The best of the moments that ``run.validate_every`` looks at becomes the model, not the last one.
 
     Best is the lowest worst-case error under attack among moments whose clean accuracy (1 - EER) is at most
-    ``max_clean_drop`` below that of the start. The run ends early after ``patience`` looks without a better one. Where
-    the last moment has lost more than that, ``interpolate`` goes from it towards the start until it has not, in so many
-    halvings.
+    ``max_clean_drop`` below that of the start. The run ends early after ``patience`` looks at which the error under
+    attack was not lower than ever before. Where the last moment has lost more than that, ``interpolate`` goes from it
+    towards the start until it has not, in so many halvings.
     """
 
     max_clean_drop: Share = 0.005

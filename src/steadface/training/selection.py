@@ -14,6 +14,7 @@ Where the last moment has lost too much, weights on the line from the start to i
 (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1). It competes like any other moment.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -50,6 +51,8 @@ class Selected:
         self.start: Moment | None = None
         self.best: Moment | None = None
         self.last: Moment | None = None
+        self._lowest = math.inf
+        """Error under attack of any moment, allowed or not: what lies on the way to one that is not may be allowed."""
         self._since = 0
 
     def measure_against(self, reference: Moment) -> None:
@@ -61,11 +64,12 @@ class Selected:
         if seen.step <= self.looked:
             return False
         self.last = seen
+        improved, self._lowest = seen.attacked < self._lowest, min(seen.attacked, self._lowest)
         if self.start is None:
             self.start = self.best = seen
             return True
         better = self.allows(seen) and (self.best is None or seen.attacked < self.best.attacked)
-        self._since = 0 if better or self.best is None else self._since + 1
+        self._since = 0 if improved or self.best is None else self._since + 1
         if better:
             self.best = seen
         return better
@@ -102,18 +106,20 @@ class Selected:
 
     @property
     def exhausted(self) -> bool:
-        """Whether so many looks in a row have brought nothing better."""
+        """Whether at so many looks in a row the error under attack has not been lower than ever before."""
         return self._since >= self._options.patience
 
     def state_dict(self) -> dict[str, Any]:
         moments = {"start": self.start, "best": self.best, "last": self.last}
         return {
             "since": self._since,
+            "lowest": self._lowest if math.isfinite(self._lowest) else None,
             **{name: None if one is None else asdict(one) for name, one in moments.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._since = int(state["since"])
+        self._lowest = math.inf if state["lowest"] is None else float(state["lowest"])
         self.start, self.best, self.last = (
             None if state[name] is None else Moment(**state[name]) for name in ("start", "best", "last")
         )
