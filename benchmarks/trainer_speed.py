@@ -94,6 +94,7 @@ def ours(options: argparse.Namespace, images: Tensor, labels: Tensor, form: str)
                 "weight": 0,
                 "gate": {"kind": "always"},
                 "targets": {"kind": "none"},
+                "regularizer": {"triplet": 0, "pull": 0},
                 "attack": {"kind": "pgd", "steps": options.steps, "eps": EPS, "goal": "dodge"},
                 "batchnorm": "folded" if form == "folded" else "joint",
             },
