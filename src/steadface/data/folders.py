@@ -56,7 +56,41 @@ class FaceFiles:
         return digest.hexdigest()
 
 
-class ImageFolder(FaceFiles):
+class ListedFiles(FaceFiles):
+    """What is kept of a listing: people with `min_images` or more.
+
+    What was left out is counted in `skipped` (reason to number), with `messages` for people to read. Raises
+    `SteadfaceError`, which begins with `nothing`, when nothing is left.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        *,
+        sizes: ArrayLike,
+        labels: NDArray[np.int64],
+        people: list[str],
+        min_images: int,
+        skips: Skips,
+        nothing: str,
+    ) -> None:
+        wanted = people_with_images(labels, people, min_images, skips)
+        kept = np.flatnonzero(wanted[labels])
+        self.skipped = skips.counts
+        self.messages = skips.messages
+        if not len(kept):
+            raise SteadfaceError("; ".join((nothing, *self.messages)))
+        super().__init__(
+            root,
+            [names[index] for index in kept],
+            sizes=np.asarray(sizes, dtype=np.int64)[kept],
+            labels=(np.cumsum(wanted) - 1)[labels[kept]],
+            people=[people[index] for index in np.flatnonzero(wanted)],
+        )
+
+
+class ImageFolder(ListedFiles):
     """Every image below each folder of `root`; the folder's name is the person's.
 
     Listed in sorted order, so that indices mean the same on every machine. Left out and counted in `skipped`
@@ -77,23 +111,19 @@ class ImageFolder(FaceFiles):
                 names.append(name)
                 sizes.append(size)
                 owners.append(owner)
-        labels = np.asarray(owners, dtype=np.int64)
-        wanted = people_with_images(labels, people, min_images, skips)
-        kept = np.flatnonzero(wanted[labels])
-        self.skipped = skips.counts
-        self.messages = skips.messages
-        if not len(kept):
-            raise SteadfaceError("; ".join((f"no faces in {root}: {_EXPECTED}", *self.messages)))
         super().__init__(
             root,
-            [names[index] for index in kept],
-            sizes=np.asarray(sizes, dtype=np.int64)[kept],
-            labels=(np.cumsum(wanted) - 1)[labels[kept]],
-            people=[people[index] for index in np.flatnonzero(wanted)],
+            names,
+            sizes=sizes,
+            labels=np.asarray(owners, dtype=np.int64),
+            people=people,
+            min_images=min_images,
+            skips=skips,
+            nothing=f"no faces in {root}: {_EXPECTED}",
         )
 
 
-class UnlabelledFolder(FaceFiles):
+class UnlabelledFolder(ListedFiles):
     """Every image below `root`, files directly in it too, each a person of its own called by its relative path.
 
     Listed, left out and counted as in `ImageFolder`. Raises `SteadfaceError` when nothing is left.
@@ -102,15 +132,18 @@ class UnlabelledFolder(FaceFiles):
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = Path(root)
         skips = Skips()
-        found = list(images_below(root, "", skips))
-        self.skipped = skips.counts
-        self.messages = skips.messages
-        if not found:
-            raise SteadfaceError(
-                "; ".join((f"no faces in {root}: images ({' '.join(IMAGE_SUFFIXES)}) are expected", *self.messages))
-            )
-        names, sizes = zip(*found, strict=True)
-        super().__init__(root, names, sizes=sizes, labels=np.arange(len(names)), people=names)
+        sizes = dict(images_below(root, "", skips))
+        names = list(sizes)
+        super().__init__(
+            root,
+            names,
+            sizes=list(sizes.values()),
+            labels=np.arange(len(names)),
+            people=names,
+            min_images=1,
+            skips=skips,
+            nothing=f"no faces in {root}: images ({' '.join(IMAGE_SUFFIXES)}) are expected",
+        )
 
 
 _EXPECTED = "one folder per person is expected, with images (" + " ".join(IMAGE_SUFFIXES) + ") in it"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from steadface.data.folders import FaceFiles, images_below
-from steadface.data.listing import Skips, abbreviated, people_with_images
+from steadface.data.folders import ListedFiles, images_below
+from steadface.data.listing import Skips, abbreviated
 from steadface.errors import SteadfaceError
 from steadface.files import write_atomically
 
 HEADER = ["image", "person"]
 
 
-class NamedFolder(FaceFiles):
+class NamedFolder(ListedFiles):
     """The images below `root` whose person the CSV file `people` names; `image` is relative to `root`.
 
     Listed and left out as in `ImageFolder`; images that the file does not name are left out and counted too. Raises
@@ -39,19 +39,15 @@ class NamedFolder(FaceFiles):
         names = [image for image in sizes if image in person_of]
         persons = sorted(set(person_of.values()))
         place = {person: label for label, person in enumerate(persons)}
-        labels = np.fromiter((place[person_of[image]] for image in names), dtype=np.int64)
-        wanted = people_with_images(labels, persons, min_images, skips)
-        kept = np.flatnonzero(wanted[labels])
-        self.skipped = skips.counts
-        self.messages = skips.messages
-        if not len(kept):
-            raise SteadfaceError("; ".join((f"{people} leaves no faces of {root}", *self.messages)))
         super().__init__(
             root,
-            [names[index] for index in kept],
-            sizes=[sizes[names[index]] for index in kept],
-            labels=(np.cumsum(wanted) - 1)[labels[kept]],
-            people=[persons[label] for label in np.flatnonzero(wanted)],
+            names,
+            sizes=[sizes[name] for name in names],
+            labels=np.fromiter((place[person_of[image]] for image in names), dtype=np.int64),
+            people=persons,
+            min_images=min_images,
+            skips=skips,
+            nothing=f"{people} leaves no faces of {root}",
         )
 
 

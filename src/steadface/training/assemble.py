@@ -130,6 +130,14 @@ def reference_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
     return _own_copy(recipe, "reference", recipe.model.reference, run, fresh=fresh)
 
 
+def load_start(recipe: Recipe, start: Path) -> Backbone:
+    """The weights that a run starts from, in the form in which they are trained on."""
+    backbone = load_backbone(start)
+    if recipe.method.batchnorm == "folded":
+        fold_norms(backbone)
+    return backbone
+
+
 def _own_copy(recipe: Recipe, key: str, given: Path | None, run: Path, *, fresh: bool) -> Path | None:
     if given is None:
         return None
@@ -174,9 +182,7 @@ def assemble(
         architecture = recipe.model.architecture.model_copy(update={"image_size": recipe.data.size})
         backbone = architecture.build(seeds)
     else:
-        backbone = load_backbone(start)
-    if recipe.method.batchnorm == "folded":
-        fold_norms(backbone)
+        backbone = load_start(recipe, start)
     backbone = backbone.to(device)
     objective = _objective(recipe, faces.training, backbone, seeds).to(device)
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
@@ -342,8 +348,7 @@ def _regularizer(recipe: Recipe) -> Regularizer:
 
 
 def _reference(recipe: Recipe, weights: Path | None, backbone: Backbone, device: torch.device, speed: Speed) -> Any:
-    uses = recipe.head.kind == "none" or recipe.method.regularizer.uses_reference
-    if weights is None or not (uses or recipe.method.regularizer.function):
+    if weights is None or not (recipe.needs_reference or recipe.method.regularizer.function):
         return None
     frozen = load_backbone(weights)
     size, own = frozen.architecture.embedding_size, backbone.architecture.embedding_size

@@ -7,13 +7,12 @@ and the warm-up usual since. Adversarial training gains from it (Gowal et al., "
 training", 2020). Statistics of BatchNorms are averaged along.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
-from steadface.training.batchnorm import exchange
+from steadface.training.batchnorm import exchanged
 
 
 class WeightAverage:
@@ -32,14 +31,9 @@ class WeightAverage:
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - decay)
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """The network has the averaged weights within."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
+        return exchanged(list(self._live.values()), list(self._average.values()))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {**self._average, "updates": torch.tensor(self._updates)}
@@ -48,6 +42,3 @@ class WeightAverage:
         self._updates = int(state["updates"])
         for name, value in self._average.items():
             value.copy_(state[name])
-
-    def _exchange(self) -> None:
-        exchange(list(self._live.values()), list(self._average.values()))

@@ -6,7 +6,7 @@ both kinds of pass move the running ones.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -50,12 +50,11 @@ class BatchNormPasses:
     @contextmanager
     def adversarial(self) -> Iterator[None]:
         """A training pass over adversarial (or perturbed target) samples."""
-        with self._training(self.mode in ("separate", "joint")):
-            self._exchange()
-            try:
-                yield
-            finally:
-                self._exchange()
+        # The clean pass before waits for its backward pass, which holds the running statistics without using them;
+        # ``data`` changes their values without telling autograd, which would refuse.
+        own = exchanged([buffer.data for buffer in self._running()], self._own) if self._own else nullcontext()
+        with self._training(self.mode in ("separate", "joint")), own:
+            yield
 
     def state_dict(self) -> dict[str, Tensor]:
         """The adversarial passes' own statistics (``separate`` only)."""
@@ -79,17 +78,21 @@ class BatchNormPasses:
             for layer, was in zip(self._layers, before, strict=True):
                 layer.training = was
 
-    def _exchange(self) -> None:
-        """The clean pass before waits for its backward pass, which holds the running statistics without using them;
-        ``data`` changes their values without telling autograd, which would refuse.
-        """
-        if self._own:
-            exchange([buffer.data for buffer in self._running()], self._own)
+
+@contextmanager
+def exchanged(one: list[Tensor], other: list[Tensor]) -> Iterator[None]:
+    """Each has the other's values within. Values are swapped rather than tensors, so that a compiled network keeps
+    seeing the same ones.
+    """
+    _exchange(one, other)
+    try:
+        yield
+    finally:
+        _exchange(one, other)
 
 
 @torch.no_grad()
-def exchange(one: list[Tensor], other: list[Tensor]) -> None:
-    """Swaps values rather than tensors, so that a compiled network keeps seeing the same ones."""
+def _exchange(one: list[Tensor], other: list[Tensor]) -> None:
     kept = [value.clone() for value in one]
     torch._foreach_copy_(one, other)
     torch._foreach_copy_(other, kept)

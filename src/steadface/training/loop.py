@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
-from steadface.backbones.folding import fold_norms
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.training import checkpoint, runfolder, snapshot
@@ -19,6 +18,7 @@ from steadface.training.assemble import (
     Assembly,
     Faces,
     assemble,
+    load_start,
     make_loader,
     open_recipe_faces,
     reference_weights,
@@ -326,10 +326,7 @@ class TrainingRun:
         selected, faces, start = self._selected, self.faces.validation, self._start
         if selected is None or faces is None or start is None:
             return
-        between = load_backbone(start)
-        if self.recipe.method.batchnorm == "folded":
-            fold_norms(between)
-        between.to(resolve_device(self.recipe.run.device))
+        between = load_start(self.recipe, start).to(resolve_device(self.recipe.run.device))
         first = {name: value.clone() for name, value in between.state_dict().items() if value.is_floating_point()}
         with self._averaged():
             last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items() if name in first}

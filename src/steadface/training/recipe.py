@@ -38,6 +38,11 @@ class Recipe(Section):
     evaluation: EvaluationOptions = EvaluationOptions()
     run: Run
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a term compares with the embeddings of a frozen model."""
+        return self.head.kind == "none" or self.method.regularizer.uses_reference
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         method, gate = self.method, self.method.gate
@@ -62,13 +67,12 @@ class Recipe(Section):
             raise ValueError(
                 f"data.batch {self.data.batch} is no multiple of data.images_per_person {self.data.images_per_person}"
             )
-        needed = self.head.kind == "none" or method.regularizer.uses_reference
-        if needed and self.model.start is None and self.model.reference is None:
+        if self.needs_reference and self.model.start is None and self.model.reference is None:
             raise ValueError(
                 "a reference model is asked for (head.kind none, or reference terms): give model.start, or "
                 "model.reference for a student"
             )
-        if self.model.reference is not None and not (needed or method.regularizer.function):
+        if self.model.reference is not None and not (self.needs_reference or method.regularizer.function):
             raise ValueError("nothing asks for model.reference: set head.kind none, or weights of the reference terms")
         if method.targets.kind == "none" and (method.attack.goal != "dodge" or method.regularizer.triplet):
             raise ValueError("without targets (targets.kind none) set attack.goal: dodge and regularizer.triplet: 0")
