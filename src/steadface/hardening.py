@@ -1,7 +1,8 @@
 """A recogniser that people have becomes one that resists, without being lost: ``steadface harden``.
 
-The recipe is ``recipes/harden.yaml``: no labels enter the loss, the reference is the recogniser as it came, and what is
-chosen and judged is chosen and judged on people held out. Where nobody says who they are, the recogniser does.
+The recipe is ``recipes/harden_labelled.yaml`` where it is known who is who, and ``recipes/harden.yaml``, with no label
+in the loss, where not. The reference is the recogniser as it came, and what is chosen and judged is chosen and judged
+on people held out. Where nobody says who they are, the recogniser does.
 """
 
 import json
@@ -46,12 +47,14 @@ logger = logging.getLogger(__name__)
 class Wishes:
     """How long, against which radius (a fraction of the pixel range), and what clean accuracy may be lost for it.
 
-    ``student`` is the architecture of another network that learns the embeddings of the given one.
+    ``labels`` lets who is who into the loss where it is known, ``student`` is the architecture of another network that
+    learns the embeddings of the given one.
     """
 
     minutes: float = 60.0
     eps: float = 4 / 255
     max_clean_drop: float = 0.005
+    labels: bool = True
     student: str | None = None
 
 
@@ -73,10 +76,14 @@ def harden_recipe(
     learnt = [f"model.start={original}"]
     if wishes.student is not None:
         learnt = _of_student(wishes.student, backbone, original)
+    unlabelled = is_unlabelled(images)
+    told = not unlabelled or any(override.startswith("data.people=") for override in overrides)
     # Whoever is on one image only is trained on all the same: the loss needs no second one.
-    labels = [f"data.people={out / PEOPLE}", "data.min_images=1"] if is_unlabelled(images) else []
+    labels = [f"data.people={out / PEOPLE}", "data.min_images=1"] if unlabelled else []
+    # A margin head needs to know everybody, and weights to make its prototypes from.
+    labelled = wishes.labels and told and extra is None and wishes.student is None
     return load_recipe(
-        recipe_path(Path("harden")),
+        recipe_path(Path("harden_labelled" if labelled else "harden")),
         [
             f"data.images={images}",
             *labels,

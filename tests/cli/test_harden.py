@@ -12,6 +12,8 @@ import torch
 
 from steadface import hardening
 from steadface.backbones import Architecture, load_backbone, read_metadata, save_backbone
+from steadface.hardening import Wishes, harden_recipe
+from steadface.models import open_recogniser
 from steadface.recognition.contract import read_contract
 from steadface.training.assemble import open_recipe_faces
 from steadface.training.runfolder import read_run_recipe
@@ -94,6 +96,25 @@ def test_a_student_of_another_architecture_learns_the_embeddings(
     made = load_backbone(run).architecture
     assert (made.name, made.embedding_size, made.image_size) == ("iresnet18", 8, (16, 16))
     assert "old template, new probe" in said.out
+
+
+@pytest.mark.parametrize(
+    ("wishes", "extra", "head"),
+    [
+        (Wishes(), None, "cosface"),
+        (Wishes(labels=False), None, "none"),
+        (Wishes(student="iresnet18"), None, "none"),
+        (Wishes(), Path("more"), "none"),
+    ],
+)
+def test_who_is_who_enters_the_loss_where_everybody_is_known(
+    weights: Path, faces: Path, plain: Path, tmp_path: Path, wishes: Wishes, extra: Path | None, head: str
+) -> None:
+    given = open_recogniser(weights)
+    assert harden_recipe(given, faces, tmp_path / "run", wishes, extra=extra).head.kind == head
+    assert harden_recipe(given, plain, tmp_path / "run", wishes, extra=extra).head.kind == "none"
+    named = ["data.people=people.csv"]
+    assert harden_recipe(given, plain, tmp_path / "run", wishes, named, extra=extra).head.kind == head
 
 
 @pytest.fixture

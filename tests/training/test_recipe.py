@@ -33,7 +33,7 @@ def refusal(*overrides: str) -> str:
 
 def needs(recipe: Path) -> list[str]:
     """What a shipped recipe leaves to its user."""
-    start = ["model.start=weights.safetensors"] if recipe.stem == "harden" else []
+    start = ["model.start=weights.safetensors"] if recipe.stem.startswith("harden") else []
     return start if "synthetic" in yaml.safe_dump(_values(recipe)) else ["data.images=faces", *start]
 
 
@@ -55,6 +55,7 @@ def test_all_the_recipes_promised_ship() -> None:
         "gated_generator",
         "demo",
         "harden",
+        "harden_labelled",
     }
 
 
@@ -74,7 +75,7 @@ def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path, tmp
         "model.architecture.blocks=[1, 0, 0, 0]",
         "model.architecture.width=0.125",
     ]
-    start = tmp_path / "start.safetensors" if path.stem == "harden" else None
+    start = tmp_path / "start.safetensors" if path.stem.startswith("harden") else None
     if start is not None:
         architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), image_size=(16, 16), embedding_size=8)
         save_backbone(start, architecture.build(torch.Generator()), {})

@@ -31,6 +31,9 @@ def harden_model(
     max_clean_drop: Annotated[
         str, typer.Option(help="How much clean accuracy (1 - EER, people held out) may fall, e.g. 0.5%.")
     ] = "0.5%",
+    labels: Annotated[
+        bool, typer.Option(help="Train on who is who, where it is known; --no-labels only judges by it.")
+    ] = True,
     student: Annotated[
         str | None,
         typer.Option(help="Another network that learns the embeddings of the given one, from nothing, e.g. iresnet18."),
@@ -46,6 +49,7 @@ def harden_model(
         minutes=minutes,
         eps=parsed_radius(eps, "linf"),
         max_clean_drop=parsed_share(max_clean_drop),
+        labels=labels,
         student=student,
     )
     with training_bar("harden") as observe:
