@@ -324,7 +324,7 @@ class TrainingRun:
     def _interpolate(self) -> None:
         """Lets weights between those of the start and the last ones compete, where the last ones have lost too much."""
         selected, faces, start = self._selected, self.faces.validation, self._start
-        if selected is None or faces is None or start is None:
+        if selected is None or not selected.lost_too_much or faces is None or start is None:
             return
         between = load_start(self.recipe, start).to(resolve_device(self.recipe.run.device))
         first = {name: value.clone() for name, value in between.state_dict().items() if value.is_floating_point()}

@@ -79,6 +79,11 @@ class Selected:
         return self.start is not None and seen.clean <= self.start.clean + self._options.max_clean_drop
 
     @property
+    def lost_too_much(self) -> bool:
+        """Whether the last moment is not allowed, so that weights on the way to it may compete."""
+        return self.last is not None and not self.allows(self.last)
+
+    @property
     def looked(self) -> int:
         """The last step that was considered."""
         return -1 if self.last is None else self.last.step
@@ -89,7 +94,7 @@ class Selected:
         ``look`` judges the weights at a share. None where the last moment is allowed itself, where nothing between is,
         and where that is no better than the best moment; otherwise it becomes that.
         """
-        if self.last is None or self.allows(self.last):
+        if not self.lost_too_much:
             return None
         found, low, high = None, 0.0, 1.0
         for _ in range(self._options.interpolate):
