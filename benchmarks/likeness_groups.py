@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.backbones import load_backbone
+from steadface.backbones.frozen import frozen
 from steadface.data.folders import open_faces
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.likeness import people_alike
@@ -29,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     faces = open_faces(options.faces)
     people = np.asarray(faces.labels, dtype=np.int64)
-    found = people_alike(embed_faces(MirrorEmbedder(load_backbone(options.weights), mirror=False), faces))
+    found = people_alike(embed_faces(MirrorEmbedder(frozen(load_backbone(options.weights)), mirror=False), faces))
     both, shared = np.unique(np.stack([found, people]), axis=1, return_counts=True)
     sizes = np.bincount(found)
     mixed = np.bincount(both[0]) > 1

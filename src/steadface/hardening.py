@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
+from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
 from steadface.data.people import write_people
@@ -118,7 +119,7 @@ def name_people(given: OpenedRecogniser, recipe: Recipe) -> None:
     if data.people != path or data.images is None or holds_run(recipe.run.out):
         return
     listed = UnlabelledFolder(data.images)
-    embedder = MirrorEmbedder(given.network, mirror=False).to(resolve_device(recipe.run.device))
+    embedder = MirrorEmbedder(frozen(given.network), mirror=False).to(resolve_device(recipe.run.device))
     embeddings = embed_faces(embedder, listed, skip_unreadable=True)
     readable = np.flatnonzero(np.isfinite(embeddings).all(1))
     labels = people_alike(embeddings[readable], seed=recipe.run.seed)

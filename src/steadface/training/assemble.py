@@ -15,6 +15,7 @@ from steadface import heads
 from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, PerturbationNetwork, ball
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.folding import fold_norms
+from steadface.backbones.frozen import frozen
 from steadface.data.augment import Augmentation
 from steadface.data.faces import FaceSource, JoinedFaces
 from steadface.data.folders import UnlabelledFolder, open_faces
@@ -227,7 +228,7 @@ def mean_embeddings(backbone: Backbone, faces: FaceSource) -> Tensor:
     labels = faces.labels[order]
     rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
     chosen, labels = order[rank < IMPRINTED], labels[rank < IMPRINTED]
-    embedder = MirrorEmbedder(backbone, mirror=False)
+    embedder = MirrorEmbedder(frozen(backbone), mirror=False)
     embeddings = torch.from_numpy(embed_faces(embedder, faces, chosen, skip_unreadable=True))
     readable = embeddings.isfinite().all(dim=1)
     sums = torch.zeros(len(faces.people), embeddings.shape[1])
