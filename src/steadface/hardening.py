@@ -80,14 +80,14 @@ def harden_recipe(
     unlabelled = is_unlabelled(images)
     told = not unlabelled or any(override.startswith("data.people=") for override in overrides)
     # Whoever is on one image only is trained on all the same: the loss needs no second one.
-    labels = [f"data.people={out / PEOPLE}", "data.min_images=1"] if unlabelled else []
+    naming = [f"data.people={out / PEOPLE}", "data.min_images=1"] if unlabelled else []
     # A margin head needs to know everybody, and weights to make its prototypes from.
     labelled = wishes.labels and told and extra is None and wishes.student is None
     return load_recipe(
         recipe_path(Path("harden_labelled" if labelled else "harden")),
         [
             f"data.images={images}",
-            *labels,
+            *naming,
             *([] if extra is None else [f"data.extra={extra}"]),
             f"data.size={list(given.convention.size)}",
             *learnt,
@@ -182,7 +182,7 @@ def measure_compatibility(folder: Path, held_out: FaceSource, *, fmr: float, see
     labels = np.asarray(held_out.labels, dtype=np.int64)
     chosen = images_to_measure(labels, seed=seed)
     old, new = (
-        embed_faces(MirrorEmbedder(load_backbone(path), mirror=False), held_out, chosen, skip_unreadable=True)
+        embed_faces(MirrorEmbedder(frozen(load_backbone(path)), mirror=False), held_out, chosen, skip_unreadable=True)
         for path in (folder / ORIGINAL, folder)
     )
     found = compatibility(old, new, labels[chosen], fmr=fmr)

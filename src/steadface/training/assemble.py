@@ -351,16 +351,16 @@ def _regularizer(recipe: Recipe) -> Regularizer:
 def _reference(recipe: Recipe, weights: Path | None, backbone: Backbone, device: torch.device, speed: Speed) -> Any:
     if weights is None or not (recipe.needs_reference or recipe.method.regularizer.function):
         return None
-    frozen = load_backbone(weights)
-    size, own = frozen.architecture.embedding_size, backbone.architecture.embedding_size
+    model = load_backbone(weights)
+    size, own = model.architecture.embedding_size, backbone.architecture.embedding_size
     if size != own:
         raise SteadfaceError(
             f"model.reference gives embeddings of {size} numbers and the model to train of {own}: set "
             f"model.architecture.embedding_size to {size}"
         )
-    fold_norms(frozen)  # in evaluation mode for good
-    frozen = frozen.to(device).requires_grad_(False)
-    network = FastNetwork(frozen, **vars(speed))
+    fold_norms(model)  # in evaluation mode for good
+    model = model.to(device).requires_grad_(False)
+    network = FastNetwork(model, **vars(speed))
 
     def reference(images: Tensor) -> Tensor:
         with torch.no_grad():
