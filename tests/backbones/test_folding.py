@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from steadface.backbones import Architecture, load_backbone, save_backbone
-from steadface.backbones.folding import Shift, fold_norms
+from steadface.backbones.folding import Shift, fold_map, fold_norms
 from steadface.backbones.frozen import frozen
 
 NETWORKS = {
@@ -86,3 +86,20 @@ def test_a_frozen_copy_computes_the_same(images):
     folded = network("mobilefacenet")
     fold_norms(folded)
     torch.testing.assert_close(frozen(folded)(images), folded(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_linear_map_of_what_it_gives_is_folded_in_and_read_back(name, images, tmp_path):
+    plain, mapped = network(name), network(name)
+    matrix = torch.randn((8, 8), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    fold_map(mapped, matrix)
+    expected = plain(images) @ matrix.T.float()
+    torch.testing.assert_close(mapped(images), expected, atol=1e-4, rtol=1e-4)
+    save_backbone(tmp_path / "mapped.safetensors", mapped, {})
+    torch.testing.assert_close(load_backbone(tmp_path / "mapped.safetensors")(images), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", [network("mobilefacenet"), nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7))])
+def test_a_map_of_another_size_has_no_layer_to_go_into(given):
+    with pytest.raises(ValueError, match="does not end in a linear layer of 7 outputs"):
+        fold_map(given, torch.eye(7))

@@ -17,7 +17,6 @@ from steadface.training.assemble import (
     FacesOf,
     assemble,
     make_loader,
-    mean_embeddings,
     open_recipe_faces,
     read_target_map,
     start_weights,
@@ -25,6 +24,7 @@ from steadface.training.assemble import (
 from steadface.training.gate import FixedGate, RandomGate, SmoothedGate, ThresholdGate
 from steadface.training.loop import TrainingRun
 from steadface.training.objective import MarginObjective, SelfReference
+from steadface.training.people import mean_embeddings
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, negative_loss
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.targets import KeptBlend, OtherFace, PerturbedSource

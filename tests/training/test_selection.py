@@ -10,6 +10,7 @@ from steadface.evaluation.findings import AttackResult
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training import loop
 from steadface.training.loop import TrainingRun
+from steadface.training.people import normalise_within
 from steadface.training.sections import Selection
 from steadface.training.selection import Moment, Selected, moment
 
@@ -159,7 +160,7 @@ def test_where_the_last_moment_has_lost_too_much_the_largest_share_that_has_not_
         looked.append(share)
         return Moment(step=6, clean=0.10 + 0.1 * share**2, attacked=0.9 - 0.8 * share, share=share)
 
-    found = selected.interpolate(look)  # allowed up to a share of sqrt(0.2) = 0.447
+    found = selected.interpolate(look, selected.last)  # allowed up to a share of sqrt(0.2) = 0.447
     assert looked == [0.5, 0.25, 0.375, 0.4375]
     assert (found.share, selected.best) == (0.4375, found)
 
@@ -174,7 +175,11 @@ def test_otherwise_the_best_moment_stays(last, attacked):
     selected.consider(seen(0, clean=0.10, attacked=0.9))
     selected.consider(last)
     best = selected.best
-    assert selected.interpolate(lambda share: Moment(step=6, clean=0.1, attacked=attacked, share=share)) is None
+
+    def look(share):
+        return Moment(step=6, clean=0.1, attacked=attacked, share=share)
+
+    assert selected.interpolate(look, selected.last) is None
     assert selected.best == best
 
 
@@ -199,3 +204,25 @@ def test_a_run_ends_on_the_line_between_its_start_and_its_end(tmp_path, monkeypa
     end = run._parts.backbone.state_dict()
     expected = torch.lerp(start[name], end[name], chosen["share"])
     torch.testing.assert_close(load_backbone(tmp_path / "run").state_dict()[name], expected)
+
+
+def test_what_competes_at_the_end_is_normalised_where_the_recipe_says_so(tmp_path, monkeypatch):
+    TrainingRun.start(tiny(tmp_path / "start")).train()
+    judged = []
+
+    def validate(_recipe, backbone, _faces):
+        judged.append({name: value.clone() for name, value in backbone.state_dict().items()})
+        return metrics(0.1, {("dodging", 0.01): 1 - 0.1 * len(judged), ("impersonation", 0.01): 0.0})
+
+    monkeypatch.setattr(loop, "validate", validate)
+    options = ("data.validation=0.5", "run.validate_every=6", "run.select.within=0.5", "method.batchnorm=folded")
+    run = TrainingRun.start(tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *options))
+    run.train()
+    assert len(judged) == 3, "the start, the last moment as it is, and normalised"
+    expected = run._parts.backbone
+    normalise_within(expected, run.faces.training, 0.5)
+    chosen = load_backbone(tmp_path / "run").state_dict()
+    name = "features.layers.2.weight"
+    torch.testing.assert_close(chosen[name], expected.state_dict()[name])
+    assert torch.equal(chosen[name], judged[2][name])
+    assert not torch.allclose(chosen[name], judged[1][name], atol=1e-4)

@@ -58,6 +58,25 @@ def fold_norms(network: nn.Module) -> None:
 
 
 @torch.no_grad()
+def fold_map(network: nn.Module, matrix: Tensor) -> None:
+    """Folds, in place, a linear map (D, D) of what `network` gives into its last linear layer and the BatchNorm there.
+
+    Every other BatchNorm is folded too, see `fold_norms`. Raises ValueError where no such layer has D outputs.
+    """
+    fold_norms(network)
+    pairs = [(part._modules[a], part._modules[b]) for part in network.modules() for a, b in followers(part)]
+    lasts = [(a, b) for a, b in pairs if isinstance(a, nn.Linear) and isinstance(b, Shift)]
+    if not lasts or lasts[-1][0].out_features != len(matrix):
+        raise ValueError(f"{type(network).__name__} does not end in a linear layer of {len(matrix)} outputs")
+    layer, shift = lasts[-1]
+    matrix = matrix.to(layer.weight)
+    layer.weight.copy_(matrix @ layer.weight)
+    for bias in (layer.bias, shift.bias):
+        if bias is not None:
+            bias.copy_(matrix @ bias)
+
+
+@torch.no_grad()
 def _folded(layer: nn.Conv2d | nn.Linear, norm: Norm) -> Shift:
     """Scales the layer's weights; what is left of the BatchNorm."""
     assert norm.running_mean is not None

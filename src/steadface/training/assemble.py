@@ -15,7 +15,6 @@ from steadface import heads
 from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, PerturbationNetwork, ball
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.folding import fold_norms
-from steadface.backbones.frozen import frozen
 from steadface.data.augment import Augmentation
 from steadface.data.faces import FaceSource, JoinedFaces
 from steadface.data.folders import UnlabelledFolder, open_faces
@@ -25,13 +24,13 @@ from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, Unif
 from steadface.data.splits import split_people
 from steadface.data.synthetic import synthetic_faces
 from steadface.errors import SteadfaceError
-from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.labelled import validation_metrics
 from steadface.training.averaging import WeightAverage
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
 from steadface.training.network import FastNetwork, Speed, resolve_speed
 from steadface.training.objective import MarginObjective, Objective, SelfReference
+from steadface.training.people import mean_embeddings
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
 from steadface.training.regularizers import PullRepel, Regularizer
@@ -47,9 +46,6 @@ from steadface.training.targets import (
     RandomOther,
     TargetSampler,
 )
-
-IMPRINTED = 10
-"""Images per person that a prototype is made from: their mean has settled by then, and large sets start soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,20 +216,6 @@ def assemble(
         proposer=proposer,
         average=WeightAverage(backbone, decay) if decay else None,
     )
-
-
-def mean_embeddings(backbone: Backbone, faces: FaceSource) -> Tensor:
-    """Unit mean embedding ``(C, D)`` of every person, from up to ``IMPRINTED`` of their clean images each."""
-    order = np.argsort(faces.labels, kind="stable")
-    labels = faces.labels[order]
-    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
-    chosen, labels = order[rank < IMPRINTED], labels[rank < IMPRINTED]
-    embedder = MirrorEmbedder(frozen(backbone), mirror=False)
-    embeddings = torch.from_numpy(embed_faces(embedder, faces, chosen, skip_unreadable=True))
-    readable = embeddings.isfinite().all(dim=1)
-    sums = torch.zeros(len(faces.people), embeddings.shape[1])
-    sums.index_add_(0, torch.from_numpy(labels)[readable], embeddings[readable])
-    return F.normalize(sums)
 
 
 def _objective(recipe: Recipe, faces: FaceSource, backbone: Backbone, seeds: torch.Generator) -> Any:

@@ -1,5 +1,6 @@
 """The loop around the step: how long, at which rate, what is written down, and how a run goes on after a stop."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from steadface.training.assemble import (
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
 from steadface.training.network import resolve_device
+from steadface.training.people import normalise_within
 from steadface.training.probe import StrengthProbe, probing_images
 from steadface.training.recipe import Recipe
 from steadface.training.schedule import learning_rate
@@ -322,27 +324,36 @@ class TrainingRun:
         self.save()
 
     def _interpolate(self) -> None:
-        """Lets weights between those of the start and the last ones compete, where the last ones have lost too much."""
+        """Lets the last weights, normalised, and where they have lost too much those on the way to them compete."""
         selected, faces, start = self._selected, self.faces.validation, self._start
-        if selected is None or not selected.lost_too_much or faces is None or start is None:
+        within = 0.0 if self.recipe.run.select is None else self.recipe.run.select.within
+        if selected is None or selected.last is None or faces is None or start is None:
             return
-        between = load_start(self.recipe, start).to(resolve_device(self.recipe.run.device))
-        first = {name: value.clone() for name, value in between.state_dict().items() if value.is_floating_point()}
+        if not within and selected.allows(selected.last):
+            return
+        first = load_start(self.recipe, start).to(resolve_device(self.recipe.run.device))
         with self._averaged():
-            last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items() if name in first}
+            last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items()}
 
-        def move_to(share: float) -> None:
-            between.load_state_dict({n: torch.lerp(first[n], last[n], share) for n in first}, strict=False)
+        def between(share: float) -> Backbone:
+            network = copy.deepcopy(first)
+            network.load_state_dict(
+                {
+                    name: torch.lerp(value, last[name], share) if value.is_floating_point() else last[name]
+                    for name, value in first.state_dict().items()
+                }
+            )
+            if within:
+                normalise_within(network, self.faces.training, within)
+            return network
 
         def look(share: float) -> Moment:
-            move_to(share)
-            seen = replace(moment(self.step, validate(self.recipe, between, faces)), share=share)
+            seen = replace(moment(self.step, validate(self.recipe, between(share), faces)), share=share)
             logger.info("%.0f %% of the way: clean EER %.3f, attacked %.3f", 100 * share, seen.clean, seen.attacked)
             return seen
 
-        if (found := selected.interpolate(look)) is not None:
-            move_to(found.share)
-            save_backbone(self.folder / runfolder.BEST_FILE, between, {"selected": asdict(found)})
+        if (found := selected.interpolate(look, look(1) if within else selected.last)) is not None:
+            save_backbone(self.folder / runfolder.BEST_FILE, between(found.share), {"selected": asdict(found)})
 
     def _export(self) -> None:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}

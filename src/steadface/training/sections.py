@@ -271,12 +271,14 @@ class Selection(Section):
     Best is the lowest worst-case error under attack among moments whose clean accuracy (1 - EER) is at most
     ``max_clean_drop`` below that of the start. The run ends early after ``patience`` looks at which the error under
     attack was not lower than ever before. Where the last moment has lost more than that, ``interpolate`` goes from it
-    towards the start until it has not, in so many halvings.
+    towards the start until it has not, in so many halvings. With ``within`` above 0 the last moment and those between
+    compete after within-class covariance normalisation of that strength, by the people trained on.
     """
 
     max_clean_drop: Share = 0.005
     patience: Positive = 4
     interpolate: Annotated[int, Field(ge=0)] = 0
+    within: Share = 0.0
 
 
 class Run(Section):

@@ -11,7 +11,8 @@ Where the last moment has lost too much, weights on the line from the start to i
 
     w(share) = w(0) + share (w(T) - w(0)),   share the largest that bisection finds allowed
 
-(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1). It competes like any other moment.
+(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1). It competes like any other moment,
+where the recipe says so after within-class covariance normalisation (`training/people.py`).
 """
 
 import math
@@ -79,25 +80,18 @@ class Selected:
         return self.start is not None and seen.clean <= self.start.clean + self._options.max_clean_drop
 
     @property
-    def lost_too_much(self) -> bool:
-        """Whether the last moment is not allowed, so that weights on the way to it may compete."""
-        return self.last is not None and not self.allows(self.last)
-
-    @property
     def looked(self) -> int:
         """The last step that was considered."""
         return -1 if self.last is None else self.last.step
 
-    def interpolate(self, look: Callable[[float], Moment]) -> Moment | None:
-        """The allowed moment with the largest share that bisection finds between the start and the last one.
+    def interpolate(self, look: Callable[[float], Moment], last: Moment) -> Moment | None:
+        """The allowed moment with the largest share that bisection finds between the start and the ``last`` one.
 
-        ``look`` judges the weights at a share. None where the last moment is allowed itself, where nothing between is,
-        and where that is no better than the best moment; otherwise it becomes that.
+        ``look`` judges the weights at a share; the last moment itself where that is allowed. None where nothing is, and
+        where what was found is no better than the best moment; otherwise it becomes that.
         """
-        if not self.lost_too_much:
-            return None
-        found, low, high = None, 0.0, 1.0
-        for _ in range(self._options.interpolate):
+        found, low, high = (last if self.allows(last) else None), 0.0, 1.0
+        for _ in range(0 if found else self._options.interpolate):
             middle = (low + high) / 2
             seen = look(middle)
             if self.allows(seen):
