@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from steadface.training.averaging import WeightAverage
+from steadface.backbones import Architecture
+from steadface.training.averaging import WeightAverage, between
 from steadface.training.loop import TrainingRun
 
 from .runs import tiny
@@ -76,3 +77,16 @@ def test_the_model_of_a_run_is_the_average_and_a_stop_makes_no_difference(tmp_pa
     plain, whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "whole", "cut"))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     assert not all(torch.equal(value, plain[name]) for name, value in whole.items())
+
+
+def test_between_two_states_lies_a_network_of_its_own():
+    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), image_size=(16, 16), embedding_size=8)
+    first, last = (architecture.build(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    with torch.no_grad():
+        last(torch.rand(4, 3, 16, 16))  # statistics of its own, and a count of batches
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    found = between(first, last.state_dict(), 0.25).state_dict()
+    for name, value in last.state_dict().items():
+        expected = 0.75 * before[name] + 0.25 * value if value.is_floating_point() else value
+        torch.testing.assert_close(found[name], expected)
+        assert torch.equal(first.state_dict()[name], before[name])

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from steadface.backbones import load_backbone, read_metadata
 from steadface.errors import SteadfaceError
-from steadface.training import checkpoint, loop
+from steadface.training import checkpoint, loop, runfolder
 from steadface.training.loop import Progress, TrainingRun
+from steadface.training.recipe import Recipe
 from steadface.training.regularizers import Embeddings
 from steadface.training.schedule import learning_rate
 
@@ -191,6 +192,28 @@ def _one_person_less(faces: Path) -> None:
 
 def _other_content(faces: Path) -> None:
     (faces / "person_000000" / "000.png").write_bytes(b"another picture")
+
+
+def test_a_key_younger_than_the_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    written = runfolder.comparable
+
+    def before_that_key(recipe: Recipe) -> dict[str, Any]:
+        values = written(recipe)
+        del values["optimiser"]["average"]
+        return values
+
+    monkeypatch.setattr(runfolder, "comparable", before_that_key)
+    TrainingRun.start(tiny(out)).train(Stop(2))
+    monkeypatch.undo()
+    values = yaml.safe_load((out / "recipe.yaml").read_text())
+    del values["optimiser"]["average"]
+    (out / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert TrainingRun.resume(out).step == 2
+    values["optimiser"]["average"] = 0.5
+    (out / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(SteadfaceError, match=r"optimiser\.average: None -> 0\.5"):
+        TrainingRun.resume(out)
 
 
 @pytest.mark.parametrize(

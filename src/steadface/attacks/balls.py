@@ -13,6 +13,12 @@ from torch import Tensor
 Norm = Literal["linf", "l2"]
 
 
+def radius_from(text: str) -> float:
+    """`4/255`, `2.5/255` or `0.0157` as a number. Raises ValueError or ZeroDivisionError for what is none."""
+    numerator, slash, denominator = text.partition("/")
+    return float(numerator) / float(denominator) if slash else float(text)
+
+
 class Ball(Protocol):
     """``{delta : ||delta|| <= radius}``, always intersected with the pixel range ``[0, 1]``."""
 

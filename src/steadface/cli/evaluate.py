@@ -1,6 +1,6 @@
 """``steadface evaluate``: clean verification and white-box attacks on any model file that we know."""
 
-from fractions import Fraction
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from steadface import api
+from steadface.attacks.balls import radius_from
 from steadface.cli.console import console, say_warning, stage_bar
 from steadface.data.bins import read_bin
 from steadface.data.folders import open_faces
@@ -114,12 +115,12 @@ def _bins(paths: list[Path]) -> dict[str, PairSet]:
 
 
 def parsed_radius(text: str, norm: str) -> float:
-    """`4/255` or `0.0157` as a number; raises SteadfaceError for what is no radius of that norm."""
+    """A radius as `radius_from` reads it; raises SteadfaceError for what is no radius of that norm."""
     try:
-        value = float(Fraction(text))
+        value = radius_from(text)
     except (ValueError, ZeroDivisionError):
         value = -1.0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise SteadfaceError(f"--eps {text} is no positive radius; write 4/255 or 0.0157")
     if norm == "linf" and value > 1:
         raise SteadfaceError(f"--eps {text} is more than the whole pixel range: write {text}/255")

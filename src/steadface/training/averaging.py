@@ -5,13 +5,18 @@
 after Polyak and Juditsky ("Acceleration of stochastic approximation by averaging", 1992), with the exponential weights
 and the warm-up usual since. Adversarial training gains from it (Gowal et al., "Uncovering the limits of adversarial
 training", 2020). Statistics of BatchNorms are averaged along.
+
+`between` averages two states of a network instead.
 """
 
+import copy
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from steadface.backbones import Backbone
 from steadface.training.batchnorm import exchanged
 
 
@@ -42,3 +47,15 @@ class WeightAverage:
         self._updates = int(state["updates"])
         for name, value in self._average.items():
             value.copy_(state[name])
+
+
+def between(first: Backbone, last: Mapping[str, Tensor], share: float) -> Backbone:
+    """A network whose weights lie on the line from those of ``first`` (share 0) to ``last`` (share 1), its state."""
+    network = copy.deepcopy(first)
+    network.load_state_dict(
+        {
+            name: torch.lerp(value, last[name], share) if value.is_floating_point() else last[name]
+            for name, value in first.state_dict().items()
+        }
+    )
+    return network

@@ -1,6 +1,5 @@
 """The loop around the step: how long, at which rate, what is written down, and how a run goes on after a stop."""
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from steadface.training.assemble import (
     reference_weights,
     start_weights,
 )
+from steadface.training.averaging import between
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
 from steadface.training.network import resolve_device
@@ -335,25 +335,19 @@ class TrainingRun:
         with self._averaged():
             last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items()}
 
-        def between(share: float) -> Backbone:
-            network = copy.deepcopy(first)
-            network.load_state_dict(
-                {
-                    name: torch.lerp(value, last[name], share) if value.is_floating_point() else last[name]
-                    for name, value in first.state_dict().items()
-                }
-            )
+        def at(share: float) -> Backbone:
+            network = between(first, last, share)
             if within:
                 normalise_within(network, self.faces.training, within)
             return network
 
         def look(share: float) -> Moment:
-            seen = replace(moment(self.step, validate(self.recipe, between(share), faces)), share=share)
+            seen = replace(moment(self.step, validate(self.recipe, at(share), faces)), share=share)
             logger.info("%.0f %% of the way: clean EER %.3f, attacked %.3f", 100 * share, seen.clean, seen.attacked)
             return seen
 
         if (found := selected.interpolate(look, look(1) if within else selected.last)) is not None:
-            save_backbone(self.folder / runfolder.BEST_FILE, between(found.share), {"selected": asdict(found)})
+            save_backbone(self.folder / runfolder.BEST_FILE, at(found.share), {"selected": asdict(found)})
 
     def _export(self) -> None:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}

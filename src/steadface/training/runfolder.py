@@ -57,10 +57,13 @@ def comparable(recipe: Recipe) -> dict[str, Any]:
 
     The faces may move since their listing, people included, is compared, see ``described``.
     """
-    values = recipe.model_dump(mode="json")
-    del values["run"]["out"]
+    return _without_places(recipe.model_dump(mode="json"))
+
+
+def _without_places(values: dict[str, Any]) -> dict[str, Any]:
+    values["run"].pop("out", None)
     for place in ("images", "people", "extra"):
-        del values["data"][place]
+        values["data"].pop(place, None)
     return values
 
 
@@ -78,7 +81,9 @@ def described(faces: Faces, recipe: Recipe) -> dict[str, Any]:
 
 def refuse_changed_recipe(folder: Path, saved: dict[str, Any], recipe: Recipe) -> None:
     """Raises SteadfaceError, showing the difference, unless ``recipe`` is that of the checkpoint state ``saved``."""
-    changed = checkpoint.difference(saved["recipe"], comparable(recipe))
+    # Every key was written down, so that one the file does not set is younger than the run, and changes nothing.
+    now = _without_places(recipe.model_dump(mode="json", exclude_unset=True))
+    changed = checkpoint.difference(saved["recipe"], now)
     if changed:
         raise SteadfaceError(
             f"{folder / RECIPE_FILE} has changed since step {saved['step']}: {'; '.join(changed)}. "

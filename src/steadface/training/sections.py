@@ -3,12 +3,12 @@
 All sections are immutable, and refuse keys that they do not know.
 """
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from steadface.attacks.balls import radius_from
 from steadface.backbones import Architecture
 
 
@@ -16,7 +16,7 @@ def _fraction(value: object) -> object:
     """``"4/255"`` as a float; anything else is left to pydantic."""
     if isinstance(value, str) and "/" in value:
         try:
-            return float(Fraction(value.replace(" ", "")))
+            return radius_from(value)
         except (ValueError, ZeroDivisionError):
             return value
     return value

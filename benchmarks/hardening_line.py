@@ -1,0 +1,82 @@
+"""What lies between the weights that hardening starts from and its last ones, with and without normalisation.
+
+    python benchmarks/hardening_line.py RUN --share 0.5 0.75 1 --within 0 0.5
+    python benchmarks/hardening_line.py RUN RUN --share 0.75
+
+RUNs are finished ones of `steadface harden` from the same weights; the last weights of several are averaged. Every
+point is judged on the people that the first one holds out, under PGD with ten steps at half of its radius. ``within``
+is the strength of within-class covariance normalisation, by the people that it trained on.
+"""
+
+import argparse
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from steadface.attacks import PGD, ball
+from steadface.backbones import Backbone
+from steadface.backbones.frozen import frozen
+from steadface.evaluation.labelled import validation_metrics
+from steadface.evaluation.robustness import AttackPlan
+from steadface.report.text import percent
+from steadface.training import checkpoint
+from steadface.training.assemble import load_start, open_recipe_faces
+from steadface.training.averaging import between
+from steadface.training.people import normalise_within
+from steadface.training.runfolder import read_run_recipe
+
+STEPS = 10
+CHOOSING = 3000
+"""Genuine pairs of the clean figures at most, as where a moment is chosen."""
+
+
+def last_weights(run: Path) -> dict[str, torch.Tensor]:
+    """The moving average in the newest checkpoint of ``run``."""
+    return checkpoint.load_newest(run).part("average")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--share", nargs="+", type=float, default=[0.5, 0.75, 1])
+    parser.add_argument("--within", nargs="+", type=float, default=[0, 0.5])
+    parser.add_argument("--pairs", type=int, default=150, help="attacked, of each kind")
+    options = parser.parse_args()
+    recipe = read_run_recipe(options.runs[0])
+    faces = open_recipe_faces(recipe)
+    held_out = faces.validation
+    assert held_out is not None  # hardening chooses by them
+    first = load_start(recipe, options.runs[0] / "start.safetensors")
+    ends = [last_weights(run) for run in options.runs]
+    last = {
+        name: torch.stack([end[name] for end in ends]).mean(0) if value.is_floating_point() else value
+        for name, value in first.state_dict().items()
+    }
+    around = ball("linf", min(recipe.evaluation.eps))
+    plan = AttackPlan(attacks={"pgd": PGD(ball=around, steps=STEPS)}, balls=[around], examples=0)
+    print("| share | within | EER % | FNMR % | dodging % | impersonation % |\n|---:|---:|---:|---:|---:|---:|")
+    for share in options.share:
+        for within in options.within:
+            network = between(first, last, share)
+            if within:
+                normalise_within(network, faces.training, within)
+            found = validation_metrics(
+                cast(Backbone, frozen(network)),
+                held_out,
+                fmr=recipe.evaluation.fmr,
+                max_pairs=CHOOSING,
+                attack=plan,
+                attacked_pairs=options.pairs,
+                seed=recipe.run.seed,
+            )
+            rates = {result.goal: percent(result.error_rate, 1) for result in found.attacks}
+            print(
+                f"| {share:g} | {within:g} | {percent(found.eer, 2)} | {percent(1 - found.tar, 1)} | "
+                f"{rates['dodging']} | {rates['impersonation']} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
