@@ -183,15 +183,6 @@ def test_otherwise_the_best_moment_stays(last, attacked):
     assert selected.best == best
 
 
-def test_of_two_that_resist_alike_the_cleaner_one_is_chosen():
-    selected = Selected(Selection(max_clean_drop=0.02))
-    selected.consider(seen(0, clean=0.10, attacked=0.9))
-    selected.consider(seen(6, clean=0.11, attacked=0.5))
-    assert selected.interpolate(lambda _share: seen(6), seen(6, clean=0.11, attacked=0.5)) is None
-    cleaner = seen(6, clean=0.105, attacked=0.5)
-    assert selected.interpolate(lambda _share: seen(6), cleaner) == selected.best == cleaner
-
-
 def test_a_run_ends_on_the_line_between_its_start_and_its_end(tmp_path, monkeypatch):
     TrainingRun.start(tiny(tmp_path / "start")).train()
     start = load_backbone(tmp_path / "start").state_dict()

@@ -88,7 +88,7 @@ class Selected:
         """The allowed moment with the largest share that bisection finds between the start and the ``last`` one.
 
         ``look`` judges the weights at a share; the last moment itself where that is allowed. None where nothing is, and
-        where what was found is no better than the best moment, nor as good and cleaner; otherwise it becomes that.
+        where what was found is no better than the best moment; otherwise it becomes that.
         """
         found, low, high = (last if self.allows(last) else None), 0.0, 1.0
         for _ in range(0 if found else self._options.interpolate):
@@ -98,8 +98,7 @@ class Selected:
                 found, low = seen, middle
             else:
                 high = middle
-        best = self.best
-        if found is None or (best is not None and (found.attacked, found.clean) >= (best.attacked, best.clean)):
+        if found is None or (self.best is not None and found.attacked >= self.best.attacked):
             return None
         self.best = found
         return found
