@@ -62,7 +62,7 @@ def plot(points: list[dict[str, Any]]) -> Figure:
     """Every model with the 95 % interval of its median, and RobFR's."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for one in points:
+    for number, one in enumerate(points):
         worse = min(GOALS, key=lambda goal: one["medians"][goal])
         median, (low, high) = one["medians"][worse], one["intervals"][worse]
         quick = one["preset"] == "quick"
@@ -75,7 +75,9 @@ def plot(points: list[dict[str, Any]]) -> Figure:
             capsize=2,
             color="C0",
         )
-        axes.annotate(one["name"], (one["error"], median), textcoords="offset points", xytext=(6, 3), fontsize=8)
+        # To the left and to the right by turns: neighbours lie close.
+        place: Any = {"xytext": (6, 3)} if number % 2 else {"xytext": (-6, 3), "ha": "right"}
+        axes.annotate(one["name"], (one["error"], median), textcoords="offset points", fontsize=8, **place)
     for name, (error, median) in ROBFR.items():
         axes.plot(error, median, "s", color="C7")
         axes.annotate(name, (error, median), textcoords="offset points", xytext=BESIDE[name], fontsize=8)
