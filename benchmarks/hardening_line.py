@@ -25,15 +25,7 @@ from steadface.training.assemble import load_start, open_recipe_faces
 from steadface.training.averaging import between
 from steadface.training.people import normalise_within
 from steadface.training.runfolder import read_run_recipe
-
-STEPS = 10
-CHOOSING = 3000
-"""Genuine pairs of the clean figures at most, as where a moment is chosen."""
-
-
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    """The moving average in the newest checkpoint of ``run``."""
-    return checkpoint.load_newest(run).part("average")
+from steadface.training.validation import CHOOSING, STEPS
 
 
 def main() -> None:
@@ -48,7 +40,7 @@ def main() -> None:
     held_out = faces.validation
     assert held_out is not None  # hardening chooses by them
     first = load_start(recipe, options.runs[0] / "start.safetensors")
-    ends = [last_weights(run) for run in options.runs]
+    ends = [checkpoint.load_newest(run).part("average") for run in options.runs]
     last = {
         name: torch.stack([end[name] for end in ends]).mean(0) if value.is_floating_point() else value
         for name, value in first.state_dict().items()

@@ -325,10 +325,11 @@ class TrainingRun:
 
     def _interpolate(self) -> None:
         """Lets the last weights, normalised, and where they have lost too much those on the way to them compete."""
-        selected, faces, start = self._selected, self.faces.validation, self._start
-        within = 0.0 if self.recipe.run.select is None else self.recipe.run.select.within
-        if selected is None or selected.last is None or faces is None or start is None:
+        options, selected = self.recipe.run.select, self._selected
+        faces, start = self.faces.validation, self._start
+        if options is None or selected is None or selected.last is None or faces is None or start is None:
             return
+        within = options.within
         if not within and selected.allows(selected.last):
             return
         first = load_start(self.recipe, start).to(resolve_device(self.recipe.run.device))
