@@ -32,6 +32,7 @@ def test_defaults_depend_on_the_name_and_are_written_down() -> None:
         "blocks": [1, 4, 6, 2],
         "mean": 127.5,
         "std": 127.5,
+        "corner": 0.0,
     }
     large = Architecture(name="iresnet100")
     assert (large.width, large.blocks) == (1.0, (3, 13, 30, 3))

@@ -7,6 +7,7 @@ from torch import nn
 from steadface.backbones import Architecture
 from steadface.backbones.folding import Shift, fold_norms
 from steadface.backbones.frozen import FrozenPReLU, frozen
+from steadface.backbones.layers import PReLU
 
 
 def network(name):
@@ -80,6 +81,25 @@ def test_prelu_without_weight_gradients_passes_gradcheck():
         x = torch.randn(2, 4, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
         assert torch.equal(FrozenPReLU(weight)(x), torch.prelu(x, weight))
         assert torch.autograd.gradcheck(FrozenPReLU(weight), (x,))
+
+
+def test_a_rounded_corner_stays_rounded():
+    generator = torch.Generator().manual_seed(6)
+    for channels in (1, 4):
+        layer = PReLU(channels).double()
+        layer.corner = 0.5
+        fast = FrozenPReLU(layer.weight, 0.5)
+        x = torch.randn(2, 4, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+        torch.testing.assert_close(fast(x), layer(x))
+        assert torch.autograd.gradcheck(fast, (x,))
+
+
+def test_a_rounded_network_computes_the_same(original):
+    sharp, _ = embedded_and_gradient(frozen(original))
+    original.round_corners(0.3)
+    found = embedded_and_gradient(frozen(original))
+    torch.testing.assert_close(found, embedded_and_gradient(original.eval()))
+    assert not torch.allclose(found[0], sharp)
 
 
 def test_other_modules_are_frozen_too_and_compute_the_same():

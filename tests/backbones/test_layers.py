@@ -31,6 +31,27 @@ def test_compiled_a_rectifier_is_the_one_that_it_is_otherwise(monkeypatch):
         torch.testing.assert_close(one, other)
 
 
+def test_a_rounded_corner_is_smooth_and_near_the_sharp_one():
+    sharp, own = nn.PReLU(2).double(), layers.PReLU(2).double()
+    with torch.no_grad():
+        for layer in (sharp, own):
+            layer.weight.copy_(torch.tensor([-0.5, 0.25]))
+    own.corner = 0.3
+    x = torch.linspace(-30, 30, 601, dtype=torch.float64).view(-1, 1).expand(-1, 2)
+    gap = (own(x) - sharp(x)).detach()
+    assert torch.equal(own(torch.zeros(1, 2, dtype=torch.float64)), torch.zeros(1, 2, dtype=torch.float64))
+    farthest = -0.3 * (0.5 - 0.5 * sharp.weight.detach())
+    torch.testing.assert_close(gap.amin(0), farthest, rtol=0.01, atol=0)
+    assert (gap <= 0).all()
+    _, slope, _ = values_and_gradients(own, x)
+    seeds = randoms(601, 2, seed=7).double()
+    slope = slope / seeds
+    assert (slope.diff(dim=0).abs().amax(0) < 0.4 * (1 - own.weight.detach())).all(), "nowhere a jump from w to 1"
+    torch.testing.assert_close(
+        slope[[0, -1]], torch.stack([own.weight.detach(), torch.ones(2)]).double(), atol=1e-3, rtol=0
+    )
+
+
 @pytest.mark.parametrize("size", [8, 9])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 3)])
 def test_in_bf16_a_depthwise_convolution_has_the_gradients_of_the_usual_one(kernel, stride, size):

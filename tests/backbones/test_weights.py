@@ -52,6 +52,17 @@ def test_what_is_saved_comes_back_bitwise(architecture: Architecture, tmp_path: 
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_rounded_corners_come_back(tmp_path: Path) -> None:
+    saved, images = trained(SMALL), torch.rand(2, 3, 32, 32, generator=seeded(9))
+    sharp = saved(images)
+    saved.round_corners(0.5)
+    save_backbone(tmp_path / "model.safetensors", saved, {})
+    loaded = load_backbone(tmp_path / "model.safetensors")
+    assert same(saved, loaded)
+    assert torch.equal(saved(images), loaded(images))
+    assert not torch.allclose(loaded(images), sharp)
+
+
 def test_a_network_in_channels_last_is_saved(tmp_path: Path) -> None:
     saved = trained(SMALL).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save_backbone(tmp_path / "model.safetensors", saved, {})

@@ -87,6 +87,15 @@ def test_the_file_has_the_embeddings_of_the_network_at_any_batch(tmp_path, name,
         np.testing.assert_allclose(raw, torch_embeddings(model.network, shown), rtol=1e-3, atol=1e-4)
 
 
+def test_rounded_corners_travel_with_it(tmp_path) -> None:
+    rounded = backbone("mobilefacenet")
+    rounded.round_corners(0.5)
+    model = opened(tmp_path, rounded)
+    assert 0 < export_onnx(model, tmp_path / "face.onnx").parity < 1e-4
+    assert open_recogniser(tmp_path / "face.onnx").differentiable
+    assert "Sqrt" in {node.op_type for node in onnx.load(tmp_path / "face.onnx").graph.node}
+
+
 def test_insightface_feeds_it_what_it_was_made_for(face) -> None:
     """Its rule: with nodes called Sub and Mul among the first eight it feeds pixels in 0..255, else -1..1."""
     model, path = face

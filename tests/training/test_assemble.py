@@ -84,6 +84,22 @@ def test_a_parameter_that_does_not_decay_stays_where_no_gradient_moves_it() -> N
         torch.testing.assert_close(p, expected)
 
 
+def test_only_what_is_trained_has_its_corners_rounded(trained: Path) -> None:
+    images = one_batch().images
+    options = (f"model.start={trained}", "head.kind=none")
+    sharp, rounded = (assembled(*options, *more, start=trained) for more in ((), ("model.corner=1",)))
+    assert rounded.backbone.architecture.corner == 1
+    embeddings = [one.backbone.eval()(images) for one in (sharp, rounded)]
+    assert not torch.allclose(*embeddings)
+    references = [one.trainer.reference for one in (sharp, rounded)]
+    torch.testing.assert_close(*(reference(images) for reference in references if reference is not None))
+
+
+def test_corners_are_rounded_of_what_is_started_from() -> None:
+    with pytest.raises(SteadfaceError, match=r"model.corner rounds what model.start brings"):
+        tiny(Path("unused"), "model.corner=0.3")
+
+
 def test_the_same_seed_builds_the_same_trainer() -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         parts = assembled(f"run.seed={seed}", "method.attack.kind=generator", "method.gate.kind=always")

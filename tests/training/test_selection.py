@@ -206,6 +206,23 @@ def test_a_run_ends_on_the_line_between_its_start_and_its_end(tmp_path, monkeypa
     torch.testing.assert_close(load_backbone(tmp_path / "run").state_dict()[name], expected)
 
 
+@pytest.mark.parametrize(("attacked", "chosen"), [((0.5, 0.5, 0.5), 0.0), ((0.5, 0.4, 0.6), 0.25)])
+def test_corners_are_rounded_in_all_but_the_model_that_came(tmp_path, monkeypatch, attacked, chosen):
+    TrainingRun.start(tiny(tmp_path / "start")).train()
+    judged = []
+
+    def validate(_recipe, backbone, _faces):
+        rate = attacked[len(judged)]
+        judged.append(backbone.architecture.corner)
+        return metrics(0.1, {("dodging", 0.01): rate, ("impersonation", 0.01): rate})
+
+    monkeypatch.setattr(loop, "validate", validate)
+    options = ("model.corner=0.25", "data.validation=0.5", "run.validate_every=3", "run.select.max_clean_drop=0.01")
+    TrainingRun.start(tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *options)).train()
+    assert judged == [0, 0.25, 0.25]
+    assert load_backbone(tmp_path / "run").architecture.corner == chosen
+
+
 def test_what_competes_at_the_end_is_normalised_where_the_recipe_says_so(tmp_path, monkeypatch):
     TrainingRun.start(tiny(tmp_path / "start")).train()
     judged = []

@@ -7,6 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from steadface.backbones.layers import PReLU
 from steadface.errors import SteadfaceError
 
 Name = Literal["mobilefacenet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"]
@@ -28,7 +29,7 @@ class Architecture(BaseModel):
     `image_size` is (height, width) in pixels; a single number means a square. `width` multiplies the channels: 1 is
     the published MobileFaceNet (2 is InsightFace's) and the published IResNet; it defaults to 2 and 1 respectively.
     `blocks` is the depth of the four stages and defaults to the depth that the name stands for. Pixels in 0..255 are
-    normalised as (x - mean) / std.
+    normalised as (x - mean) / std. `corner` rounds the activations (`layers.PReLU`); published networks have 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Architecture(BaseModel):
     blocks: Blocks = (1, 4, 6, 2)
     mean: float = Field(default=127.5, allow_inf_nan=False)
     std: float = Field(default=127.5, gt=0, allow_inf_nan=False)
+    corner: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +90,7 @@ class Architecture(BaseModel):
         # Built without storage first: torch's own initialisation would draw from the global random state.
         with torch.device("meta"):
             backbone = MobileFaceNet(self) if self.name == "mobilefacenet" else IResNet(self)
+        backbone.round_corners(self.corner)
         backbone.to_empty(device="cpu")
         backbone.reset_parameters(generator)
         return backbone
@@ -120,6 +123,13 @@ class Backbone(nn.Module, ABC):
 
     def __call__(self, images: Tensor) -> Tensor:  # the base class would hide the return type
         return cast(Tensor, super().__call__(images))
+
+    def round_corners(self, corner: float) -> None:
+        """Rounds the activations, `layers.PReLU`, over that half-width (0: not at all); the weights stay."""
+        self.architecture = self.architecture.model_copy(update={"corner": corner})
+        for part in self.modules():
+            if isinstance(part, PReLU):
+                part.corner = corner
 
     @property
     def image_size(self) -> tuple[int, int]:

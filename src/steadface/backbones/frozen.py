@@ -31,21 +31,26 @@ def frozen(network: nn.Module) -> nn.Module:
     for part in list(fast.modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, nn.PReLU) and type(child) in (nn.PReLU, PReLU):
-                setattr(part, name, FrozenPReLU(child.weight))
+                setattr(part, name, FrozenPReLU(child.weight, getattr(child, "corner", 0.0)))
     return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 class FrozenPReLU(nn.Module):
-    """`max(x, 0) + weight * min(x, 0)` for a weight (C,) or (1,) that takes no gradient."""
+    """`max(x, 0) + weight * min(x, 0)`, or with the `corner` rounded as `layers.PReLU` does, for a weight (C,) or (1,)
+    that takes no gradient.
+    """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, corner: float = 0.0) -> None:
         super().__init__()
+        self.corner = corner
         self.register_buffer("weight", weight.detach().clone())
         self.weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        rectified: Tensor = _PReLU.apply(x, self.weight.to(x.dtype))  # type: ignore[no-untyped-call]
-        return rectified
+        weight = self.weight.to(x.dtype)
+        if self.corner:
+            return _RoundedPReLU.apply(x, weight, self.corner)  # type: ignore[no-untyped-call,no-any-return]
+        return _PReLU.apply(x, weight)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _PReLU(torch.autograd.Function):
@@ -61,6 +66,22 @@ class _PReLU(torch.autograd.Function):
         positive = torch.ops.aten.threshold_backward(gradient, x, 0.0)
         # From the gradient where x > 0 towards all of it, by the slope: in place, since fresh memory costs as much.
         return positive.lerp_(gradient, weight.view(-1, *[1] * (x.dim() - 2)).expand_as(gradient)), None
+
+
+class _RoundedPReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, corner: float) -> Tensor:
+        slope = weight.view(-1, *[1] * (x.dim() - 2))
+        ctx.even, ctx.odd = 0.5 - 0.5 * slope, 0.5 + 0.5 * slope
+        root = x.square().add_(corner**2).sqrt_()
+        ctx.save_for_backward(x / root)
+        return root.sub_(corner).mul_(ctx.even).addcmul_(x, ctx.odd)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (turn,) = ctx.saved_tensors
+        return torch.addcmul(ctx.odd, turn, ctx.even).mul_(gradient), None, None
 
 
 def _fold(part: nn.Module, before: str, after: str) -> None:

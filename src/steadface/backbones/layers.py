@@ -1,6 +1,7 @@
 """Layers of the backbones that compute what PyTorch's own compute, with gradients that cost less on a CPU.
 
-They are told from their parents by nothing but speed (`benchmarks/step_cost.py`): names and values are the same.
+They are told from their parents by nothing but speed (`benchmarks/step_cost.py`), names and values are the same, unless
+the corner of a PReLU is rounded.
 """
 
 from typing import Any
@@ -13,15 +14,22 @@ from torch import Tensor, nn
 class PReLU(nn.PReLU):
     """`x` where positive and `w x` elsewhere; compiled, as `(1 + w) / 2 x + (1 - w) / 2 |x|`.
 
+    Where `corner` c is above 0, `sqrt(x^2 + c^2) - c` stands for `|x|`, and the slope changes smoothly over about
+    2 c: smooth activations help adversarial training (Xie et al., "Smooth adversarial training", 2020).
+
     The compiler would keep the sign of every number for the backward pass, and on a CPU it writes those bools one by
     one, which costs more than the convolutions around them.
     """
 
+    corner = 0.0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or x.device.type != "cpu":
+        sharp = not self.corner
+        if sharp and (not torch.compiler.is_compiling() or torch.compiler.is_exporting() or x.device.type != "cpu"):
             return super().forward(x)
-        slope = self.weight.view(-1, *[1] * (x.dim() - 2))
-        return ((0.5 + 0.5 * slope) * x + (0.5 - 0.5 * slope) * x.abs()).to(x.dtype)
+        magnitude = x.abs() if sharp else (x * x + self.corner**2).sqrt() - self.corner
+        odd = self.weight.view(-1, *[1] * (x.dim() - 2)) * 0.5 + 0.5
+        return (odd * x - (odd - 1) * magnitude).to(x.dtype)
 
 
 class DepthwiseConv2d(nn.Conv2d):

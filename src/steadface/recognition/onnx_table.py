@@ -208,6 +208,7 @@ TRANSLATIONS: Mapping[Any, Translation] = MappingProxyType(
         aten.silu.default: _silu,
         aten.silu_.default: _silu,
         aten.to.dtype: _same,  # all floats of a graph are of one type
+        aten.sqrt.default: _unary("Sqrt"),
         aten.sub.Tensor: _arithmetic("Sub", 0.0),
         aten.sym_size.int: _size,
         aten.view.default: _reshape,

@@ -130,6 +130,8 @@ def reference_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
 def load_start(recipe: Recipe, start: Path) -> Backbone:
     """The weights that a run starts from, in the form in which they are trained on."""
     backbone = load_backbone(start)
+    if recipe.model.corner is not None:
+        backbone.round_corners(recipe.model.corner)
     if recipe.method.batchnorm == "folded":
         fold_norms(backbone)
     return backbone

@@ -299,11 +299,10 @@ class TrainingRun:
         looked = log.validated if self._selected is None else self._selected.looked
         if self.faces.validation is None or looked == self.step:
             return
-        # A student has nothing to show at first: it is measured against the model that it learns from.
-        teacher = load_backbone(self._reference) if self.step == 0 and self._reference is not None else None
+        judged = self._as_it_came() or self._parts.backbone
         try:
             with self._averaged():
-                metrics = validate(self.recipe, teacher or self._parts.backbone, self.faces.validation)
+                metrics = validate(self.recipe, judged, self.faces.validation)
         except SteadfaceError as error:
             if self._selected is not None:
                 raise
@@ -311,16 +310,23 @@ class TrainingRun:
             log.validated = self.step
             return
         log.validation(self.step, metrics.to_json())
-        if self._selected is not None and teacher is not None:
+        if self._selected is not None and self.step == 0 and self._reference is not None:
             self._selected.measure_against(moment(self.step, metrics))
         elif self._selected is not None:
-            self._select(self._selected, moment(self.step, metrics))
+            self._select(self._selected, moment(self.step, metrics), judged)
 
-    def _select(self, selected: Selected, seen: Moment) -> None:
+    def _as_it_came(self) -> Backbone | None:
+        """At step 0, where that is not the network trained on: the model that a student learns from, since it has
+        nothing to show yet itself, or the start before its corners were rounded.
+        """
+        came = self._reference or (None if self.recipe.model.corner is None else self._start)
+        return None if self.step or came is None else load_backbone(came)
+
+    def _select(self, selected: Selected, seen: Moment, judged: Backbone) -> None:
         """Keeps the weights of the best moment so far, and a checkpoint that knows of it."""
         if selected.consider(seen):
             with self._averaged():
-                save_backbone(self.folder / runfolder.BEST_FILE, self._parts.backbone, {"selected": asdict(seen)})
+                save_backbone(self.folder / runfolder.BEST_FILE, judged, {"selected": asdict(seen)})
         self.save()
 
     def _interpolate(self) -> None:

@@ -72,6 +72,8 @@ class Recipe(Section):
                 "a reference model is asked for (head.kind none, or reference terms): give model.start, or "
                 "model.reference for a student"
             )
+        if self.model.corner is not None and self.model.start is None:
+            raise ValueError("model.corner rounds what model.start brings: give that, or set model.architecture.corner")
         if self.model.reference is not None and not (self.needs_reference or method.regularizer.function):
             raise ValueError("nothing asks for model.reference: set head.kind none, or weights of the reference terms")
         if method.targets.kind == "none" and (method.attack.goal != "dodge" or method.regularizer.triplet):

@@ -94,12 +94,14 @@ class Model(Section):
     """The backbone; ``start`` brings weights (and then their architecture), ``imprint`` sets the head's prototypes.
 
     ``reference`` is a model of the same embedding size whose embeddings a student learns; without it the start is.
+    ``corner`` rounds the activations of the start for training and for good; without it they stay as they came.
     """
 
     architecture: Architecture = Architecture(name="mobilefacenet")
     start: File | None = None
     reference: File | None = None
     imprint: bool = True
+    corner: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class HeadOptions(Section):
