@@ -169,6 +169,7 @@ def _of_student(name: str, teacher: Backbone, original: Path) -> list[str]:
         f"model.reference={original}",
         f"model.architecture.name={name}",
         f"model.architecture.embedding_size={teacher.architecture.embedding_size}",
+        "model.corner=null",
         "method.batchnorm=clean",
         f"optimiser.rate={STUDENT_RATE}",
     ]

@@ -155,8 +155,8 @@ def validation_figure(arms: Sequence[Arm]) -> str | None:
             for index, points in enumerate(series[key]):
                 seen = [(step, 100 * value) for step, value in points if math.isfinite(value)]
                 panel.plot([step for step, _ in seen], [value for _, value in seen], **line(index))
-            panel.margins(y=0.12)
-            panel.set(xlabel="step", ylabel=VALIDATED[key], ylim=(0, None))
+            # A curve may hardly vary far above zero: room for its markers is a share of its height, not of its range.
+            panel.set(xlabel="step", ylabel=VALIDATED[key], ylim=(0, 1.08 * panel.dataLim.ymax or 1.0))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         legend(figure, arm_legend(arms))
         return svg(figure)
