@@ -4,13 +4,14 @@
     steadface audit RUN --images LFW --pairs pairs.txt --eps 2/255 --eps 4/255 --fmr 1e-2 --out POINTS/NAME
     python benchmarks/hardening_frontier.py POINTS/NAME POINTS/OTHER ... --out docs/frontier.svg
 
-The distance is that of the goal which is easier for the attacker, linf, in grey levels. Beside them stand the networks
-that RobFR publishes (Yang et al., "RobFR: Benchmarking adversarial robustness on face recognition", 2020), about 40
-times larger and judged at another threshold.
+The distance in the plot is that of the goal which is easier for the attacker, linf, in grey levels. Beside them stand
+the networks that RobFR publishes (Yang et al., "RobFR: Benchmarking adversarial robustness on face recognition", 2020),
+about 40 times larger and judged at another threshold.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +39,36 @@ def point(folder: Path) -> dict[str, Any]:
             goal: tuple(_grey(end) for end in (found["ci"][0] or 0.0, found["ci"][1] or found["radius"]))
             for goal, found in distances.items()
         },
+        "attacked": {(entry["goal"], round(255 * entry["eps"], 3)): entry for entry in audit["worst_case"]},
         "preset": audit["settings"]["preset"],
         "pairs": audit["clean"]["genuine_pairs"],
     }
 
 
 def table(points: list[dict[str, Any]]) -> str:
-    lines = [
-        "| model | LFW accuracy % | median distance, dodging | median distance, impersonation | audit |",
-        "|---|---:|---:|---:|---|",
-    ]
+    """Every model with its medians, and the pairs decided as they should be or not at the radii audited everywhere."""
+    radii = sorted(set.intersection(*({eps for _, eps in one["attacked"]} for one in points)))
+    attacked = [f"{said} {eps:g}/255 %" for eps in radii for said in ("kept", "accepted")]
+    names = ["LFW accuracy %", "median distance, dodging", "median distance, impersonation", *attacked]
+    lines = [f"| model | {' | '.join(names)} | audit |", "|---" + "|---:" * len(names) + "|---|"]
     for one in points:
-        cells = []
-        for goal in GOALS:
-            low, high = one["intervals"][goal]
-            cells.append(f"{one['medians'][goal]:.2f} ({low:.2f} to {high:.2f})")
+        cells = [f"{100 - one['error']:.2f}"]
+        cells += [_within(one["medians"][goal], one["intervals"][goal], 2) for goal in GOALS]
+        for eps in radii:
+            dodged, passed = (one["attacked"][goal, eps] for goal in GOALS)
+            low, high = dodged["ci"]
+            cells += [
+                _within(100 * (1 - dodged["error_rate"]), (100 * (1 - high), 100 * (1 - low)), 0),
+                _within(100 * passed["error_rate"], [100 * end for end in passed["ci"]], 0),
+            ]
         audited = f"{one['preset']}, {one['pairs']} + {one['pairs']} pairs"
-        lines.append(f"| {one['name']} | {100 - one['error']:.2f} | {cells[0]} | {cells[1]} | {audited} |")
+        lines.append(f"| {one['name']} | {' | '.join(cells)} | {audited} |")
     return "\n".join(lines)
+
+
+def _within(value: float, interval: Sequence[float], digits: int) -> str:
+    low, high = interval
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def plot(points: list[dict[str, Any]]) -> Figure:

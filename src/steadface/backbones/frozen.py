@@ -72,16 +72,18 @@ class _RoundedPReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, corner: float) -> Tensor:
         slope = weight.view(-1, *[1] * (x.dim() - 2))
-        ctx.even, ctx.odd = 0.5 - 0.5 * slope, 0.5 + 0.5 * slope
-        root = x.square().add_(corner**2).sqrt_()
-        ctx.save_for_backward(x / root)
-        return root.sub_(corner).mul_(ctx.even).addcmul_(x, ctx.odd)
+        ctx.save_for_backward(x)
+        ctx.square, ctx.even, ctx.odd = x.new_tensor(corner**2), 0.5 - 0.5 * slope, 0.5 + 0.5 * slope
+        # In place from the first pass on, and the root anew on the way back: fresh memory costs more than the passes.
+        root = torch.addcmul(ctx.square, x, x).sqrt_().sub_(corner)
+        return torch.lerp(x, root, ctx.even, out=root)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (turn,) = ctx.saved_tensors
-        return torch.addcmul(ctx.odd, turn, ctx.even).mul_(gradient), None, None
+        (x,) = ctx.saved_tensors
+        turn = torch.addcmul(ctx.square, x, x).rsqrt_().mul_(x)
+        return turn.mul_(ctx.even).add_(ctx.odd).mul_(gradient), None, None
 
 
 def _fold(part: nn.Module, before: str, after: str) -> None:
