@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.backbones import Backbone, load_backbone
+from steadface.backbones import load_backbone
 from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.evaluation.compatibility import compatibility
@@ -22,6 +22,7 @@ from steadface.hardening import ORIGINAL
 from steadface.report.text import percent
 from steadface.training import checkpoint
 from steadface.training.assemble import load_start, open_recipe_faces
+from steadface.training.averaging import between
 from steadface.training.runfolder import read_run_recipe
 
 PEOPLE, FACES = 30, 10
@@ -35,13 +36,6 @@ def drawn(faces: FaceSource, seed: int) -> tuple[NDArray[np.int64], NDArray[np.i
     return chosen, labels[chosen]
 
 
-def last_weights(run: Path) -> Backbone:
-    """The moving average of the weights at the end of a run."""
-    network = load_start(read_run_recipe(run), run / "start.safetensors")
-    network.load_state_dict(network.state_dict() | checkpoint.load_newest(run).part("average"), strict=False)
-    return network
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
@@ -51,12 +45,12 @@ def main() -> None:
         recipe = read_run_recipe(run)
         faces = open_recipe_faces(recipe)
         assert faces.validation is not None  # hardening chooses by them
-        networks = [load_backbone(run / ORIGINAL), last_weights(run)]
+        start = load_start(recipe, run / "start.safetensors")
+        last = between(start, start.state_dict() | checkpoint.load_newest(run).part("average"), 1)
+        embedders = [MirrorEmbedder(frozen(one), mirror=False) for one in (load_backbone(run / ORIGINAL), last)]
         for side, some in {"trained on": faces.training, "held out": faces.validation}.items():
             chosen, people = drawn(some, recipe.run.seed)
-            old, new = (
-                embed_faces(MirrorEmbedder(frozen(network), mirror=False), some, chosen) for network in networks
-            )
+            old, new = (embed_faces(embedder, some, chosen) for embedder in embedders)
             before = compatibility(old, new, people, fmr=recipe.evaluation.fmr)
             after = compatibility(new, old, people, fmr=recipe.evaluation.fmr)
             print(
