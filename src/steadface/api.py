@@ -193,11 +193,11 @@ def harden(
 ) -> Hardened:
     """Hardens a trained recogniser on aligned ``images``, or goes on with that in ``out``; see ``recipes/harden.yaml``.
 
-    Who is on them enters the loss where it is known (``recipes/harden_labelled.yaml``). Images without person folders
-    are told apart by the recogniser itself; those of the folder ``extra`` are trained on without labels, and nobody is
-    held out of them. Where old templates stay valid the contract of the new model names the space of the old one, so
-    that its galleries go on. Raises SteadfaceError for weights that cannot be trained on, for a folder that holds
-    another run, and where too few people are told apart.
+    Images without person folders are told apart by the recogniser itself; those of the folder ``extra`` are trained on
+    without labels, and nobody is held out of them. Where old templates stay valid the contract of the new model names
+    the space of the old one, so that its galleries go on. Raises SteadfaceError for weights that cannot be trained on,
+    for a folder that holds another run, where too few people are told apart, and for labels wished for where there are
+    none (``recipes/harden_labelled.yaml``).
     """
     given, contract = opened_under_contract(weights)
     recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)

@@ -1,8 +1,8 @@
 """A recogniser that people have becomes one that resists, without being lost: ``steadface harden``.
 
-The recipe is ``recipes/harden_labelled.yaml`` where it is known who is who, and ``recipes/harden.yaml``, with no label
-in the loss, where not. The reference is the recogniser as it came, and what is chosen and judged is chosen and judged
-on people held out. Where nobody says who they are, the recogniser does.
+The recipe is ``recipes/harden.yaml``, with no label in the loss, or ``recipes/harden_labelled.yaml``. The reference is
+the recogniser as it came, and what is chosen and judged is chosen and judged on people held out. Where nobody says who
+they are, the recogniser does.
 """
 
 import json
@@ -48,14 +48,14 @@ logger = logging.getLogger(__name__)
 class Wishes:
     """How long, against which radius (a fraction of the pixel range), and what clean accuracy may be lost for it.
 
-    ``labels`` lets who is who into the loss where it is known, ``student`` is the architecture of another network that
-    learns the embeddings of the given one.
+    ``labels`` lets who is who into the loss, ``student`` is the architecture of another network that learns the
+    embeddings of the given one.
     """
 
     minutes: float = 60.0
     eps: float = 4 / 255
     max_clean_drop: float = 0.005
-    labels: bool = True
+    labels: bool = False
     student: str | None = None
 
 
@@ -71,20 +71,21 @@ def harden_recipe(
     """The recipe for a recogniser, to run in ``out``, with ``section.key=value`` overrides.
 
     Images without person folders get a ``data.people`` there, see ``name_people``. Raises SteadfaceError for a
-    recogniser that is no MobileFaceNet or IResNet of RGB images.
+    recogniser that is no MobileFaceNet or IResNet of RGB images, and for labels wished for where there are none.
     """
     backbone, original = _backbone(given), out / ORIGINAL
+    if wishes.labels and (extra is not None or wishes.student is not None):
+        raise SteadfaceError(
+            "a margin head needs to know everybody, and weights to make its prototypes from: leave --labels out, or "
+            "--extra and --student"
+        )
     learnt = [f"model.start={original}"]
     if wishes.student is not None:
         learnt = _of_student(wishes.student, backbone, original)
-    unlabelled = is_unlabelled(images)
-    told = not unlabelled or any(override.startswith("data.people=") for override in overrides)
     # Whoever is on one image only is trained on all the same: the loss needs no second one.
-    naming = [f"data.people={out / PEOPLE}", "data.min_images=1"] if unlabelled else []
-    # A margin head needs to know everybody, and weights to make its prototypes from.
-    labelled = wishes.labels and told and extra is None and wishes.student is None
-    return load_recipe(
-        recipe_path(Path("harden_labelled" if labelled else "harden")),
+    naming = [f"data.people={out / PEOPLE}", "data.min_images=1"] if is_unlabelled(images) else []
+    recipe = load_recipe(
+        recipe_path(Path("harden_labelled" if wishes.labels else "harden")),
         [
             f"data.images={images}",
             *naming,
@@ -99,6 +100,11 @@ def harden_recipe(
             *overrides,
         ],
     )
+    if wishes.labels and _told_by_likeness(recipe):
+        raise SteadfaceError(
+            f"--labels needs to know who is who in {images}: one folder per person, or --set data.people=FILE.csv"
+        )
+    return recipe
 
 
 def keep_original(given: OpenedRecogniser, out: Path) -> None:
@@ -116,7 +122,7 @@ def name_people(given: OpenedRecogniser, recipe: Recipe) -> None:
     to be held out and judged by.
     """
     data, path = recipe.data, recipe.run.out / PEOPLE
-    if data.people != path or data.images is None or holds_run(recipe.run.out):
+    if not _told_by_likeness(recipe) or data.images is None or holds_run(recipe.run.out):
         return
     listed = UnlabelledFolder(data.images)
     embedder = MirrorEmbedder(frozen(given.network), mirror=False).to(resolve_device(recipe.run.device))
@@ -136,6 +142,10 @@ def name_people(given: OpenedRecogniser, recipe: Recipe) -> None:
     _check_judged(faces, recipe, found)
     write_people(path, ((name, faces.people[label]) for name, label in zip(faces.names, labels, strict=True)))
     logger.info("%s; %s says who is who", found, path)
+
+
+def _told_by_likeness(recipe: Recipe) -> bool:
+    return recipe.data.people == recipe.run.out / PEOPLE
 
 
 def _check_judged(faces: FaceSource, recipe: Recipe, found: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from steadface import hardening
 from steadface.backbones import Architecture, load_backbone, read_metadata, save_backbone
+from steadface.errors import SteadfaceError
 from steadface.hardening import Wishes, harden_recipe
 from steadface.models import open_recogniser
 from steadface.recognition.contract import read_contract
@@ -40,11 +42,13 @@ def sets(*overrides: str) -> list[str]:
     return [word for override in (*SMALL, *overrides) for word in ("--set", override)]
 
 
-def test_the_run_is_a_model_of_the_same_kind(weights: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+@pytest.mark.parametrize("labels", [[], ["--labels"]])
+def test_the_run_is_a_model_of_the_same_kind(
+    weights: Path, faces: Path, tmp_path: Path, call: Call, labels: list[str]
+) -> None:
     run = tmp_path / "run"
-    said = call(
-        "harden", weights, "--images", faces, "--out", run, "--eps", "2/255", "--max-clean-drop", "100%", *sets()
-    )
+    words = ("harden", weights, "--images", faces, "--out", run, *labels, "--eps", "2/255", "--max-clean-drop", "100%")
+    said = call(*words, *sets())
     assert said.code == 0, said.err
     assert "old template, new probe" in said.out
     selected = read_metadata(run)["selected"]["step"]
@@ -100,23 +104,19 @@ def test_a_student_of_another_architecture_learns_the_embeddings(
     assert "old template, new probe" in said.out
 
 
-@pytest.mark.parametrize(
-    ("wishes", "extra", "head"),
-    [
-        (Wishes(), None, "cosface"),
-        (Wishes(labels=False), None, "none"),
-        (Wishes(student="iresnet18"), None, "none"),
-        (Wishes(), Path("more"), "none"),
-    ],
-)
-def test_who_is_who_enters_the_loss_where_everybody_is_known(
-    weights: Path, faces: Path, plain: Path, tmp_path: Path, wishes: Wishes, extra: Path | None, head: str
+def test_who_is_who_enters_the_loss_where_that_is_wished_for_and_known(
+    weights: Path, faces: Path, plain: Path, tmp_path: Path
 ) -> None:
-    given = open_recogniser(weights)
-    assert harden_recipe(given, faces, tmp_path / "run", wishes, extra=extra).head.kind == head
-    assert harden_recipe(given, plain, tmp_path / "run", wishes, extra=extra).head.kind == "none"
-    named = ["data.people=people.csv"]
-    assert harden_recipe(given, plain, tmp_path / "run", wishes, named, extra=extra).head.kind == head
+    given, run, labels = open_recogniser(weights), tmp_path / "run", Wishes(labels=True)
+    assert harden_recipe(given, faces, run, Wishes()).head.kind == "none"
+    assert harden_recipe(given, faces, run, labels).head.kind == "cosface"
+    assert harden_recipe(given, plain, run, labels, ["data.people=people.csv"]).head.kind == "cosface"
+    with pytest.raises(SteadfaceError, match=r"--labels needs to know who is who in .*plain.*data\.people=FILE\.csv"):
+        harden_recipe(given, plain, run, labels)
+    with pytest.raises(SteadfaceError, match="leave --labels out, or --extra"):
+        harden_recipe(given, faces, run, labels, extra=plain)
+    with pytest.raises(SteadfaceError, match="leave --labels out, or --extra and --student"):
+        harden_recipe(given, faces, run, replace(labels, student="iresnet18"))
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def harden_model(
         str, typer.Option(help="How much clean accuracy (1 - EER, people held out) may fall, e.g. 0.5%.")
     ] = "0.5%",
     labels: Annotated[
-        bool, typer.Option(help="Train on who is who, where it is known; --no-labels only judges by it.")
-    ] = True,
+        bool, typer.Option("--labels", help="Also train on who is who, for the sake of the people on these images.")
+    ] = False,
     student: Annotated[
         str | None,
         typer.Option(help="Another network that learns the embeddings of the given one, from nothing, e.g. iresnet18."),
