@@ -45,8 +45,9 @@ class Speed:
 def resolve_speed(run: Run, device: torch.device) -> Speed:
     """``auto`` becomes what measures faster on that kind of device (``benchmarks/step_cost.py``).
 
-    On a GPU: bf16, compiled, channels-last. On a CPU: eager fp32, since compiling costs a minute and bf16 pays only
-    with it; switch both ``on`` for long runs. Without a C++ compiler a CPU run falls back to eager with one warning.
+    On a GPU: bf16, compiled, channels-last. On a CPU: eager fp32, since compiling costs a minute and not every CPU
+    computes in bf16; for long runs ask for both (``compile: on``, ``precision: bf16``). Without a C++ compiler a CPU
+    run falls back to eager with one warning.
     """
     cuda = device.type == "cuda"
     compiled = run.compile == "on" or (run.compile == "auto" and cuda)
