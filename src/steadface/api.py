@@ -51,12 +51,13 @@ from steadface.report.audit_page import write_audit
 from steadface.report.history import read_history
 from steadface.report.page import write_report
 from steadface.training.assemble import Faces, open_named_faces, open_recipe_faces
+from steadface.training.candidates import read_candidates
 from steadface.training.checkpoint import difference
 from steadface.training.log import METRICS_FILE
 from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe
-from steadface.training.runfolder import comparable, holds_run, read_run_recipe
+from steadface.training.runfolder import comparable, holds_run, read_run_recipe, write_choice
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,9 @@ def _check_out(out: Path | None, opened: OpenedRecogniser) -> None:
 def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
     """Trains ``recipe``, or goes on with a run of the same recipe that its ``run.out`` holds already.
 
-    Raises SteadfaceError, showing the difference, where the folder holds a run of another recipe.
+    Which of its candidates a run chooses (``run.select.max_clean_drop`` and ``choose``) may be asked for anew: of a
+    finished run that takes no training. Raises SteadfaceError, showing the difference, where the folder holds a run of
+    another recipe.
     """
     folder = recipe.run.out
     if not holds_run(folder):
@@ -169,6 +172,8 @@ def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Obse
         raise SteadfaceError(
             f"{folder} holds a run of another recipe ({'; '.join(changed)}): remove that folder or choose another"
         )
+    if recipe.run.select is not None:
+        write_choice(folder, recipe.run.select)
     return resume(folder, faces=faces, observe=observe)
 
 
@@ -195,12 +200,16 @@ def harden(
 
     Images without person folders are told apart by the recogniser itself; those of the folder ``extra`` are trained on
     without labels, and nobody is held out of them. Where old templates stay valid the contract of the new model names
-    the space of the old one, so that its galleries go on. Raises SteadfaceError for weights that cannot be trained on,
-    for a folder that holds another run, where too few people are told apart, and for labels wished for where there are
-    none (``recipes/harden_labelled.yaml``).
+    the space of the old one, so that its galleries go on. Of a finished run another ``max_clean_drop`` or ``choose``
+    makes another of its candidates the model, without training. Raises SteadfaceError for weights that cannot be
+    trained on, for a folder that holds another run, where too few people are told apart, and for labels wished for
+    where there are none (``recipes/harden_labelled.yaml``); NothingGained, which leaves no model, where no candidate
+    resists better than the recogniser as it came and still recognises.
     """
     given, contract = opened_under_contract(weights)
     recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)
+    if wishes.choose is not None and not holds_run(out):
+        raise SteadfaceError(f"{wishes.choose!r} cannot be chosen: {out} holds no run yet; harden first, then choose")
     name_people(given, recipe)
     if contract.thresholds is None:  # nobody has looked at its pixels yet
         given = with_known_convention(given, pairs_from_labels(open_named_faces(recipe.data)))
@@ -261,20 +270,21 @@ def judge(folder: Path, pairs: PairSet | None = None, *, progress: StageProgress
     return Judged(arm=run_arm(folder, evaluation), evaluation=evaluation)
 
 
-def run_arm(folder: Path, evaluation: Evaluation) -> Arm:
-    """A run folder and its evaluation as an arm of a report."""
+def run_arm(folder: Path, evaluation: Evaluation | None = None) -> Arm:
+    """A run folder and the evaluation of its model, if it has one, as an arm of a report."""
     recipe = read_run_recipe(folder)
     history = read_history(folder / METRICS_FILE)
     state = read_metadata(folder)
     return Arm(
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
-        evaluation=evaluation.to_json(),
+        evaluation={} if evaluation is None else evaluation.to_json(),
         history=history,
+        candidates=read_candidates(folder),
         seconds=float(state["seconds"]),
         steps=int(state["steps"] if "steps" in state else state["step"]),  # a finished model, or a checkpoint
         duty_cycle=float(state["duty_cycle"]),
-        examples=() if evaluation.robustness is None else evaluation.robustness.examples,
+        examples=() if evaluation is None or evaluation.robustness is None else evaluation.robustness.examples,
     )
 
 

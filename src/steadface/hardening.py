@@ -48,13 +48,15 @@ logger = logging.getLogger(__name__)
 class Wishes:
     """How long, against which radius (a fraction of the pixel range), and what clean accuracy may be lost for it.
 
-    ``labels`` lets who is who into the loss, ``student`` is the architecture of another network that learns the
-    embeddings of the given one.
+    ``choose`` names a candidate of a run that has some, in place of the rule of ``training/selection.py``. ``labels``
+    lets who is who into the loss, ``student`` is the architecture of another network that learns the embeddings of the
+    given one.
     """
 
     minutes: float = 60.0
     eps: float = 4 / 255
     max_clean_drop: float = 0.005
+    choose: str | None = None
     labels: bool = False
     student: str | None = None
 
@@ -97,6 +99,7 @@ def harden_recipe(
             f"method.attack.eps={MARGIN * wishes.eps}",
             f"evaluation.eps=[{wishes.eps / 2}, {wishes.eps}]",
             f"run.select.max_clean_drop={wishes.max_clean_drop}",
+            f"run.select.choose={json.dumps(wishes.choose)}",
             *overrides,
         ],
     )

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_rel
 
-from steadface.evaluation.intervals import clopper_pearson, trials_for_width
+from steadface.evaluation.intervals import Figure, clopper_pearson, paired_difference, trials_for_width
 
 
 def test_no_error_in_n_trials_has_the_closed_form() -> None:
@@ -42,3 +43,39 @@ def test_a_width_that_is_none_is_refused() -> None:
     for width in (0.0, 1.0, -0.1):
         with pytest.raises(ValueError, match="width"):
             trials_for_width(width)
+
+
+def mean_figure(values: np.ndarray) -> Figure:
+    """The mean, and without each value in turn."""
+    return Figure(
+        value=float(values.mean()),
+        without=tuple(float(np.delete(values, index).mean()) for index in range(len(values))),
+    )
+
+
+def test_of_means_the_interval_is_that_of_the_paired_t_test() -> None:
+    random = np.random.default_rng(0)
+    people = random.normal(size=20)
+    first, second = (people + 0.1 * random.normal(size=20) + shift for shift in (0.05, 0.0))
+    found = paired_difference(mean_figure(first), mean_figure(second))
+    expected = ttest_rel(first, second).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert found.value == pytest.approx(float((first - second).mean()), abs=1e-12)
+    assert found.error == pytest.approx(float((first - second).std(ddof=1)) / 20**0.5, abs=1e-12)
+
+
+def test_it_covers_what_it_should() -> None:
+    random = np.random.default_rng(1)
+    covered = [
+        (found := paired_difference(mean_figure(random.normal(0.3, 1, 15)), mean_figure(random.normal(0, 1, 15)))).low
+        < 0.3
+        < found.high
+        for _ in range(400)
+    ]
+    low, high = clopper_pearson(sum(covered), len(covered), confidence=0.999)
+    assert low < 0.95 < high
+
+
+def test_figures_of_other_people_are_no_pair() -> None:
+    with pytest.raises(ValueError, match="of 3 and 4 groups"):
+        paired_difference(mean_figure(np.arange(3.0)), mean_figure(np.arange(4.0)))

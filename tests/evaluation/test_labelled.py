@@ -4,7 +4,8 @@ import pytest
 from steadface.attacks import PGD, Linf
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
-from steadface.evaluation.labelled import pairs_from_labels, validation_metrics
+from steadface.evaluation.intervals import paired_difference
+from steadface.evaluation.labelled import ValidationMetrics, pairs_from_labels, validation_metrics
 from steadface.evaluation.robustness import AttackPlan
 
 from .faces import Damaged, LinearBackbone, noise_faces
@@ -92,3 +93,36 @@ def test_an_fmr_beyond_the_people_is_refused_before_any_embedding() -> None:
     with pytest.raises(SteadfaceError, match=r"FMR 1e-06 is too low for the \d+ impostor pairs"):
         validation_metrics(backbone, noise_faces(20, 5), fmr=1e-6, max_pairs=60)
     assert backbone.seen == 0
+
+
+def test_figures_to_compare_by_are_those_of_the_people_left() -> None:
+    faces = noise_faces(12, [2, 3, 4] * 4, spread=200)
+    around = Linf(8 / 255)
+    plan = AttackPlan(attacks={"pgd": PGD(ball=around, steps=2)}, balls=[Linf(2 / 255), around], examples=0)
+
+    def look(backbone: LinearBackbone) -> ValidationMetrics:
+        return validation_metrics(
+            backbone, faces, fmr=0.2, max_pairs=60, attack=plan, attacked_pairs=8, compared=True, seed=3
+        )
+
+    found = look(LinearBackbone())
+    assert found.clean is not None
+    assert found.attacked is not None
+    assert found.clean.value == pytest.approx(found.eer, abs=1e-9)
+    assert len(found.clean.without) == len(found.attacked.without) == 12
+    worst = [max(one.error_rate for one in found.attacks if one.eps == eps) for eps in (2 / 255, 8 / 255)]
+    assert found.attacked.value == pytest.approx(np.mean(worst))
+
+    pairs = pairs_from_labels(faces, 60, seed=3)
+    slow = []
+    for person in range(12):
+        by_radius = {2 / 255: 0.0, 8 / 255: 0.0}
+        for one in found.attacks:
+            owners = [{faces.labels[pairs.first[pair]], faces.labels[pairs.second[pair]]} for pair in one.attacked]
+            left = [pair for pair, people in zip(one.attacked, owners, strict=True) if person not in people]
+            rate = sum(pair in one.wrong for pair in left) / len(left)
+            by_radius[one.eps] = max(by_radius[one.eps], rate)
+        slow.append(sum(by_radius.values()) / 2)
+    assert sorted(found.attacked.without) == pytest.approx(sorted(slow))
+    same = paired_difference(found.clean, look(LinearBackbone()).clean)  # type: ignore[arg-type]
+    assert (same.value, same.low, same.high) == (0, 0, 0)

@@ -11,8 +11,7 @@ from steadface.errors import SteadfaceError
 from steadface.training import loop
 from steadface.training.assemble import open_recipe_faces, reference_weights
 from steadface.training.loop import TrainingRun
-from steadface.training.sections import Selection
-from steadface.training.selection import Moment, Selected
+from steadface.training.selection import NothingGained
 
 from .runs import assert_same_run, metrics, tiny
 
@@ -72,32 +71,26 @@ def test_a_reference_that_nothing_asks_for_is_refused(tmp_path, teacher):
         tiny(tmp_path / "run", f"model.reference={teacher}")
 
 
-def test_it_is_measured_against_its_reference():
-    selected = Selected(Selection(max_clean_drop=0.02, patience=1))
-    selected.measure_against(Moment(step=0, clean=0.10, attacked=0.9))
-    for step in (1, 2, 3):
-        assert not selected.consider(Moment(step=step, clean=0.5, attacked=0.1)), "it does not recognise yet"
-        assert not selected.exhausted, "patience starts with the first moment that does"
-    assert selected.consider(Moment(step=4, clean=0.11, attacked=0.95))
-    assert selected.best.step == 4
-    assert not selected.consider(Moment(step=5, clean=0.11, attacked=0.95))
-    assert selected.exhausted
-
-
-def test_where_it_never_recognises_the_last_moment_is_the_model_and_a_warning_says_so(
-    tmp_path, teacher, monkeypatch, caplog
+def test_it_is_measured_against_its_reference_and_where_it_never_recognises_there_is_no_model(
+    tmp_path, teacher, monkeypatch
 ):
     judged = []
     validate = loop.validate
 
     def watched(recipe, backbone, faces):
         judged.append(backbone.architecture.width)
-        return replace(validate(recipe, backbone, faces), eer=0.4 if len(judged) > 1 else 0.1)
+        found = validate(recipe, backbone, faces)
+        clean, attacked = (0.1, 0.9) if len(judged) == 1 else (0.4, 0.5)
+        return replace(
+            found,
+            clean=replace(found.clean, value=clean, without=(clean,) * len(found.clean.without)),
+            attacked=replace(found.attacked, value=attacked, without=(attacked,) * len(found.attacked.without)),
+        )
 
     monkeypatch.setattr(loop, "validate", watched)
     choosing = ("run.validate_every=3", "run.select.max_clean_drop=0", "data.validation=0.67", "optimiser.rate=1e-9")
     recipe = tiny(tmp_path / "run", *LEARNING, f"model.reference={teacher}", *choosing)
-    TrainingRun.start(recipe).train()
+    with pytest.raises(NothingGained, match="each is shown to have lost more"):
+        TrainingRun.start(recipe).train()
     assert judged == [0.125, 0.25, 0.25], "the reference first, then the student"
-    assert load_backbone(tmp_path / "run").architecture.width == 0.25
-    assert "the last one is the model" in caplog.text
+    assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from steadface.report.arm import Arm, Goal, attacked, radii, settings
+from steadface.report.candidates import rows as candidate_rows
 from steadface.report.text import decimal, interval, minutes, percent, radius
 from steadface.training.loop import Outcome
 from steadface.training.loop import Progress as Training
@@ -98,6 +99,20 @@ def say_outcome(outcome: Outcome, *, command: str | None = None) -> None:
     if not outcome.finished:
         command = command or shlex.join(["steadface", "resume", str(outcome.folder)])
         console.print(f"go on with: [bold]{escape(command)}[/bold]", soft_wrap=True)
+
+
+def candidates_table(arm: Arm) -> Table:
+    """What a run chose its model from, and why."""
+    assert arm.candidates is not None
+    table = Table(title="Candidates, on people held out: points against the recogniser as it came (95 % interval)")
+    table.add_column("")
+    for head in ("clean EER %", "lost", "attacks succeed %", "gained"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for row in candidate_rows(arm.candidates, arm.recipe["run"]["select"]["max_clean_drop"]):
+        lost, gained = (f"{100 * rate.rate:.2f} ({interval(rate, 2)})" for rate in (row.lost, row.gained))
+        table.add_row(escape(row.name), percent(row.clean, 2), lost, percent(row.attacked), gained, row.verdict)
+    return table
 
 
 def arms_table(arms: Sequence[Arm]) -> Table:

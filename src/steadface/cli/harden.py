@@ -11,7 +11,7 @@ from rich.table import Table
 from steadface import api
 from steadface.cli.console import console, training_bar
 from steadface.cli.evaluate import parsed_radius
-from steadface.cli.train import Set, finish
+from steadface.cli.train import Set, candidates_shown, finish
 from steadface.errors import SteadfaceError
 from steadface.evaluation.compatibility import Compatibility
 from steadface.hardening import Wishes
@@ -31,6 +31,9 @@ def harden_model(
     max_clean_drop: Annotated[
         str, typer.Option(help="How much clean accuracy (1 - EER, people held out) may fall, e.g. 0.5%.")
     ] = "0.5%",
+    choose: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make this candidate of a finished run the model.")
+    ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Also train on who is who, for the sake of the people on these images.")
     ] = False,
@@ -42,17 +45,19 @@ def harden_model(
 ) -> None:
     """Harden a trained recogniser: same input, same dimension, more resistance, and little of its accuracy lost.
 
-    The moment that resists best among those that still recognise becomes the model. Ctrl-C saves; the same command
-    goes on. Judge the result with `steadface audit`.
+    The candidate that resists best among those that still recognise becomes the model; where none does the command
+    ends with 3. Ctrl-C saves; the same command goes on. On a finished run another `--max-clean-drop`, or `--choose`,
+    takes another candidate without training. Judge the result with `steadface audit`.
     """
     wishes = Wishes(
         minutes=minutes,
         eps=parsed_radius(eps, "linf"),
         max_clean_drop=parsed_share(max_clean_drop),
+        choose=choose,
         labels=labels,
         student=student,
     )
-    with training_bar("harden") as observe:
+    with candidates_shown(out), training_bar("harden") as observe:
         done = api.harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
     finish(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
     if done.compatibility is not None:

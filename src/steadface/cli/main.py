@@ -50,10 +50,10 @@ app.command("export")(export_model)
 
 
 def main() -> None:
-    """Runs the command; what the user can put right is printed without a traceback, with exit code 2."""
+    """Runs the command; what the user can put right is printed without a traceback, with the error's exit code."""
     show_warnings()
     try:
         app()
     except SteadfaceError as error:
         say_error(str(error))
-        sys.exit(2)
+        sys.exit(error.exit_code)

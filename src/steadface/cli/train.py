@@ -1,6 +1,8 @@
 """``steadface train``, ``resume`` and ``demo``."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +10,15 @@ import typer
 from rich.markup import escape
 
 from steadface import api
-from steadface.cli.console import arms_table, console, say_outcome, say_warning, stage_bar, training_bar
+from steadface.cli.console import (
+    arms_table,
+    candidates_table,
+    console,
+    say_outcome,
+    say_warning,
+    stage_bar,
+    training_bar,
+)
 from steadface.data.faces import FaceSource
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
@@ -17,6 +27,7 @@ from steadface.training.assemble import open_recipe_faces
 from steadface.training.loop import Outcome
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.runfolder import read_run_recipe
+from steadface.training.selection import NothingGained
 
 Set = Annotated[
     list[str] | None,
@@ -33,14 +44,14 @@ def train_recipe(
     Ctrl-C saves and says how to go on. `steadface train recipes/gated.yaml --set data.images=DIR --set run.out=RUN`
     """
     loaded = load_recipe(recipe_path(recipe), overrides)
-    with training_bar(loaded.name) as observe:
+    with candidates_shown(loaded.run.out), training_bar(loaded.name) as observe:
         outcome = api.train(loaded, observe=observe)
     finish(outcome)
 
 
 def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Go on with a **run** that was stopped or killed, from its newest checkpoint."""
-    with training_bar(read_run_recipe(run).name) as observe:
+    with candidates_shown(run), training_bar(read_run_recipe(run).name) as observe:
         outcome = api.resume(run, observe=observe)
     finish(outcome)
 
@@ -94,6 +105,26 @@ def _sets(overrides: list[str] | None) -> list[str]:
     return [word for override in overrides or [] for word in ("--set", override)]
 
 
+@contextmanager
+def candidates_shown(folder: Path) -> Iterator[None]:
+    """Where the run in ``folder`` ends without a model, its page still shows what there was to choose from."""
+    try:
+        yield
+    except NothingGained:
+        arm = api.run_arm(folder)
+        console.print(candidates_table(arm))
+        page = api.report(
+            [arm],
+            folder,
+            title=f"{arm.name}: nothing gained",
+            seed=read_run_recipe(folder).run.seed,
+            command=api.command_line(),
+            notes=["No candidate became the model."],
+        )
+        _say_where("report", page)
+        raise
+
+
 def finish(outcome: Outcome, *, command: str | None = None) -> None:
     """Says how a run ended, and the ``command`` to go on with; a finished one is judged and reported."""
     say_outcome(outcome, command=command)
@@ -118,6 +149,8 @@ def finish(outcome: Outcome, *, command: str | None = None) -> None:
         command=api.command_line(),
         notes=["Judged on people held out from the training set."],
     )
+    if judged.arm.candidates is not None:
+        console.print(candidates_table(judged.arm))
     console.print(arms_table([judged.arm]))
     _say_where("report", page)
 

@@ -1,6 +1,20 @@
-"""Exact intervals for error rates: Clopper and Pearson, Biometrika 26 (1934), through the beta quantiles."""
+"""Intervals for error rates: of counts, and of what two models differ in on the same people.
 
+Of a count the exact one, after Clopper and Pearson (Biometrika 26, 1934), through the beta quantiles. Of a difference
+``d`` between two models the jackknife that leaves out a group of people at a time, ``d_g`` without group g of G:
+
+    SE^2 = (G - 1) / G sum_g (d_g - mean d)^2          d +- t_{G-1} SE
+
+(Efron and Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981). People, not pairs, are left
+out: pairs that share a person are not independent trials, and both models see the same ones.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 from scipy.stats import beta
+from scipy.stats import t as student
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -38,3 +52,36 @@ def trials_for_width(width: float, *, confidence: float = 0.95) -> int:
 def _widest(trials: int, confidence: float) -> float:
     low, high = clopper_pearson(trials // 2, trials, confidence=confidence)
     return high - low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure of some people, and what it is ``without`` each group of them in turn, (G,) with G >= 2."""
+
+    value: float
+    without: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far two figures of the same people lie apart: ``value``, its standard ``error``, and its interval."""
+
+    value: float
+    error: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value, "ci": [self.low, self.high]}
+
+
+def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95) -> Difference:
+    """``first`` minus ``second``. Raises ValueError for figures of other groups, or of fewer than two."""
+    groups = len(first.without)
+    if groups != len(second.without) or groups < 2:
+        raise ValueError(f"figures of {groups} and {len(second.without)} groups: give the same two or more")
+    without = np.subtract(first.without, second.without)
+    value = first.value - second.value
+    error = float(np.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum()))
+    margin = float(student.ppf((1 + confidence) / 2, groups - 1)) * error
+    return Difference(value=value, error=error, low=value - margin, high=value + margin)

@@ -1,5 +1,7 @@
 """Verification on labelled faces without a pairs file: pairs are drawn from the labels."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from steadface.data.pairs import PairSet
 from steadface.data.sampling import PersonImages
 from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import (
+    MAX_CROSS_IMAGES,
     capped,
     count_impostors,
     cross_similarities,
@@ -19,6 +22,7 @@ from steadface.evaluation.calibration import (
 )
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.findings import AttackResult
+from steadface.evaluation.intervals import Figure
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
 from steadface.evaluation.verification import (
     equal_error_rate,
@@ -30,10 +34,21 @@ from steadface.evaluation.verification import (
 
 Indices = NDArray[np.int64]
 
+GROUPS = 32
+"""Of people, left out in turns: with as many as the 30 of a small set each is a group of their own."""
+COMPARED_IMAGES = 2048
+"""Two million cross pairs, whose order is found anew without each group."""
+NOBODY = -1
+"""The group that nobody is in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationMetrics:
-    """What held-out people say of a network: TAR at the threshold of `fmr` over all cross pairs, EER, means."""
+    """What held-out people say of a network: TAR at the threshold of `fmr` over all cross pairs, EER, means.
+
+    For comparison with another network on the same people, where that was asked for: `clean`, the EER, and `attacked`,
+    the worse goal's error rate, its mean over the radii, both also without each group of people.
+    """
 
     fmr: float
     threshold: float
@@ -45,6 +60,8 @@ class ValidationMetrics:
     genuine_pairs: int
     impostor_pairs: int
     attacks: tuple[AttackResult, ...]
+    clean: Figure | None = None
+    attacked: Figure | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +87,7 @@ def validation_metrics(
     mirror: bool = False,
     attack: AttackPlan | None = None,
     attacked_pairs: int = 50,
+    compared: bool = False,
     seed: int = 0,
     batch_size: int = 64,
     threads: int = 1,
@@ -78,6 +96,7 @@ def validation_metrics(
 
     Genuine pairs are those of `pairs_from_labels`; impostors are all cross pairs of the images in them and in as many
     listed impostor pairs. Under `attack` the threshold comes from people who are not attacked, so it differs.
+    `compared` asks for the figures that two networks are compared by, which need an attack.
     The backbone stays on its device and in its mode. Raises `SteadfaceError` where the pairs do not support `fmr`.
     """
     pairs = pairs_from_labels(faces, max_pairs, seed=seed)
@@ -96,7 +115,7 @@ def validation_metrics(
     embeddings = np.full((len(faces), rows.shape[1]), np.nan, dtype=np.float32)
     embeddings[used] = rows
     readable = used[np.isfinite(rows).all(1)]
-    crossed = capped(readable, np.random.default_rng(seed))
+    crossed = capped(readable, np.random.default_rng(seed), COMPARED_IMAGES if compared else MAX_CROSS_IMAGES)
     impostor = cross_similarities(embeddings[crossed], faces.labels[crossed]).impostor
     genuine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)[pairs.same]
     genuine = genuine[np.isfinite(genuine)]
@@ -108,6 +127,11 @@ def validation_metrics(
         results = measure_robustness(
             embedder, pairs, embeddings, split, attack, seed=seed, batch_size=batch_size
         ).results
+    clean, attacked = None, None
+    if compared:
+        group_of = _grouped(faces.labels, used, seed)
+        clean = _error_by_groups(embeddings, faces.labels, group_of, crossed, pairs)
+        attacked = _attacked_by_groups(results, pairs, group_of)
     return ValidationMetrics(
         fmr=fmr,
         threshold=point.threshold,
@@ -119,7 +143,59 @@ def validation_metrics(
         genuine_pairs=len(genuine),
         impostor_pairs=len(impostor),
         attacks=results,
+        clean=clean,
+        attacked=attacked,
     )
+
+
+def _grouped(labels: Indices, used: Indices, seed: int) -> Indices:
+    """The group of every image (N,): people dealt out at random, evenly; NOBODY for people without an image `used`."""
+    people = np.random.default_rng(seed).permutation(np.unique(labels[used]))
+    turn = np.full(int(labels.max()) + 1, NOBODY, dtype=np.int64)
+    turn[people] = np.arange(len(people)) % min(GROUPS, len(people))
+    groups: Indices = turn[labels]
+    return groups
+
+
+def _error_by_groups(
+    embeddings: NDArray[np.float32], labels: Indices, group_of: Indices, crossed: Indices, pairs: PairSet
+) -> Figure:
+    """The EER of listed genuine and `crossed` impostor pairs, and without each group of people."""
+    genuine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)[pairs.same]
+    readable = np.isfinite(genuine)
+    genuine, owner = genuine[readable], group_of[pairs.first[pairs.same][readable]]
+
+    def error(without: int) -> float:
+        images = crossed[group_of[crossed] != without]
+        impostor = cross_similarities(embeddings[images], labels[images]).impostor
+        left = genuine[owner != without]
+        return equal_error_rate(roc(left, impostor)) if len(left) and len(impostor) else math.nan
+
+    value = error(NOBODY)
+    without = [error(group) for group in range(int(group_of.max()) + 1)]
+    # Without the only people who have pairs there is nothing to say: as if they made no difference.
+    return Figure(value=value, without=tuple(value if math.isnan(one) else one for one in without))
+
+
+def _attacked_by_groups(results: Sequence[AttackResult], pairs: PairSet, group_of: Indices) -> Figure:
+    """The worst error rate of either goal, its mean over the radii, and without each group of people.
+
+    `group_of` (N,) are the groups of the images; a pair is of a group that either of its images is of.
+    """
+    groups = np.arange(int(group_of.max()) + 1)
+    worst: dict[float, NDArray[np.float64]] = {}
+    for result in results:
+        chosen = np.array(result.attacked, dtype=np.int64)
+        of_group = (group_of[pairs.first[chosen]][:, None] == groups) | (
+            group_of[pairs.second[chosen]][:, None] == groups
+        )
+        kept = np.concatenate([np.ones((len(chosen), 1), dtype=bool), ~of_group], axis=1)
+        wrong = np.isin(chosen, result.wrong)[:, None]
+        counts = kept.sum(0)
+        rates = np.where(counts > 0, (kept & wrong).sum(0) / np.maximum(counts, 1), result.error_rate)
+        worst[result.eps] = np.maximum(rates, worst.get(result.eps, 0.0))
+    mean = np.mean(list(worst.values()), axis=0)
+    return Figure(value=float(mean[0]), without=tuple(mean[1:].tolist()))
 
 
 def pairs_from_labels(faces: FaceSource, max_pairs: int = 3000, *, folds: int = 10, seed: int = 0) -> PairSet:

@@ -177,6 +177,7 @@ def _attack(
 def _results(
     name: str, attacks: Sequence[Attack], attacked: _Attacked, outcome: Outcome, fmr: float
 ) -> list[AttackResult]:
+    wrong = [attacked.aim.broken(cosine) for cosine in outcome.cosine]
     return [
         AttackResult(
             attack=name,
@@ -186,11 +187,13 @@ def _results(
             fmr=fmr,
             threshold=attacked.aim.threshold,
             pairs=len(attacked.chosen),
-            errors=int(attacked.aim.broken(outcome.cosine[number]).sum()),
+            errors=int(wrong[number].sum()),
             errors_8bit=int(attacked.aim.broken(outcome.cosine_8bit[number]).sum()),
             clean_errors=int(attacked.aim.broken(attacked.similarity).sum()),
             clean_cosine=float(attacked.similarity.mean(dtype=np.float64)),
             cosine=float(outcome.cosine[number].mean(dtype=np.float64)),
+            attacked=tuple(attacked.chosen.tolist()),
+            wrong=tuple(attacked.chosen[wrong[number]].tolist()),
         )
         for number, attack in enumerate(attacks)
     ]

@@ -44,7 +44,8 @@ class Arm:
 
     `evaluation` is what `steadface evaluate --json` writes; with `roc` ({"fmr": [...], "tar": [...]}) and `det`
     ({"fmr": [...], "fnmr": [...]}) in it the curves are drawn. Any key may be absent, any figure None or NaN.
-    `duty_cycle` is the share of steps with an open gate, 0..1. None: not known, or nothing was trained.
+    `duty_cycle` is the share of steps with an open gate, 0..1. `candidates` is what the run chose its model from, as
+    its `candidates.json` has it. None: not known, or nothing was trained.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Arm:
     seconds: float | None = None
     steps: int | None = None
     duty_cycle: float | None = None
+    candidates: Mapping[str, Any] | None = None
     examples: Sequence[AttackExample] = ()
 
     def figure(self, key: str) -> float:

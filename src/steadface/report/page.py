@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from steadface.errors import SteadfaceError
-from steadface.report import html, plots, tables, training_plots, words
+from steadface.report import candidates, html, plots, tables, training_plots, words
 from steadface.report.arm import Arm, settings, supported_fmr
 from steadface.report.output import plain, write_together
 from steadface.report.sheet import sheet
@@ -103,7 +103,7 @@ def _training(arms: Sequence[Arm]) -> str:
         "under PGD, its mean over the radii.",
         "Clean and attacked error on held-out people by step",
     )
-    return html.section("Training", loss + held_out)
+    return html.section("Training", loss + held_out + "".join(candidates.shown(arm) for arm in arms))
 
 
 def _recognition(arms: Sequence[Arm]) -> str:

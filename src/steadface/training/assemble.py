@@ -1,6 +1,7 @@
 """From a recipe to the objects of the method: every choice a recipe can name is made here and nowhere else."""
 
 import importlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -161,6 +162,10 @@ class Assembly:
     objective: nn.Module
     proposer: GenerativeAttack | None
     average: WeightAverage | None = None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The backbone has the weights that it is judged by within."""
+        return nullcontext() if self.average is None else self.average.applied()
 
 
 def assemble(

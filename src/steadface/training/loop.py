@@ -3,8 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,26 @@ import torch
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
+from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training import checkpoint, runfolder, snapshot
 from steadface.training.assemble import (
     Assembly,
     Faces,
     assemble,
-    load_start,
     make_loader,
     open_recipe_faces,
     reference_weights,
     start_weights,
 )
-from steadface.training.averaging import between
+from steadface.training.candidates import Candidates
+from steadface.training.finishing import RECOVERED_FILE, competitors, recover
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
 from steadface.training.network import resolve_device
-from steadface.training.people import normalise_within
 from steadface.training.probe import StrengthProbe, probing_images
 from steadface.training.recipe import Recipe
 from steadface.training.schedule import learning_rate
-from steadface.training.selection import Moment, Selected, moment
+from steadface.training.selection import Candidate
 from steadface.training.signals import StopRequest, stop_on_signal
 from steadface.training.step import NonFiniteLoss, StepRecord
 from steadface.training.validation import validate
@@ -90,7 +90,7 @@ class TrainingRun:
         self.seconds = 0.0
         self._open_steps = 0
         self._unreadable = 0
-        self._selected = None if recipe.run.select is None else Selected(recipe.run.select)
+        self._candidates = None if recipe.run.select is None else Candidates(folder, recipe.run.select, until=0)
         self._probe = self._make_probe(device)
 
     @classmethod
@@ -106,6 +106,7 @@ class TrainingRun:
             )
         faces = faces or open_recipe_faces(recipe)
         runfolder.make_run_folder(folder)
+        Candidates.clear(folder)
         run = cls(recipe, folder, faces, fresh=True)
         runfolder.write_run_recipe(recipe, folder)
         MetricsLog.clear(folder)
@@ -129,13 +130,19 @@ class TrainingRun:
         run._open_steps, run._unreadable = saved.state["open_steps"], saved.state["unreadable"]
         if run._probe is not None:
             run._probe.reach = saved.state["reach"]
-        if run._selected is not None:
-            run._selected.load_state_dict(saved.state["selected"])
+        if recipe.run.select is not None:
+            run._candidates = Candidates(folder, recipe.run.select, until=run.step)
         return run
 
     @property
     def finished(self) -> bool:
         return self._done() >= 1
+
+    @property
+    def concluded(self) -> bool:
+        """Whether there is nothing left to do: the model is there, and it is the one that is asked for."""
+        made = self.finished and (self.folder / runfolder.MODEL_FILE).exists()
+        return made and (self._candidates is None or self._candidates.concluded)
 
     @property
     def duty_cycle(self) -> float:
@@ -146,20 +153,21 @@ class TrainingRun:
         """Trains to the end or until asked to stop (Ctrl-C); either way the folder can be gone on from.
 
         Raises SteadfaceError for a loss that is NaN or infinite (naming the step and the last good checkpoint), a full
-        disk, or faces that cannot be read.
+        disk, or faces that cannot be read, and NothingGained where no candidate of ``run.select`` is good enough.
         """
-        if not (self.finished and (self.folder / runfolder.MODEL_FILE).exists()):
+        if not self.concluded:
             with stop_on_signal() as stop, self._log() as log:
                 self._steps(stop, log, observe)
                 if self.finished:
                     self._validate(log)
-                    self._interpolate()
                 self.save()
-                if self.finished:
+                if self.finished and self._candidates is not None:
+                    self._compete(self._candidates, stop)
+                if self.finished and not stop:
                     self._export()
         return Outcome(
             folder=self.folder,
-            finished=self.finished,
+            finished=self.concluded,
             steps=self.step,
             seconds=self.seconds,
             duty_cycle=self.duty_cycle,
@@ -173,7 +181,6 @@ class TrainingRun:
             "open_steps": self._open_steps,
             "duty_cycle": self.duty_cycle,
             "unreadable": self._unreadable,
-            "selected": None if self._selected is None else self._selected.state_dict(),
             "reach": None if self._probe is None else self._probe.reach,
             "recipe": runfolder.comparable(self.recipe),
             "data": self._data,
@@ -255,7 +262,7 @@ class TrainingRun:
 
     def _exhausted(self) -> bool:
         """Whether looks at the held-out people have brought nothing better for too long."""
-        return self._selected is not None and self._selected.exhausted
+        return self._candidates is not None and self._candidates.exhausted
 
     def _logged(self, progress: Progress, rate: float) -> dict[str, Any]:
         record, trainer = progress.record, self._parts.trainer
@@ -291,29 +298,27 @@ class TrainingRun:
     def _validate_if_due(self, log: MetricsLog) -> None:
         every = self.recipe.run.validate_every
         # Whoever selects also looks at what the run starts from.
-        if every and self.step % every == 0 and (self.step or self._selected is not None):
+        if every and self.step % every == 0 and (self.step or self._candidates is not None):
             self._validate(log)
 
     def _validate(self, log: MetricsLog) -> None:
         """Once at a step, wherever a run was stopped or killed around it."""
-        looked = log.validated if self._selected is None else self._selected.looked
+        looked = log.validated if self._candidates is None else self._candidates.looked
         if self.faces.validation is None or looked == self.step:
             return
         judged = self._as_it_came() or self._parts.backbone
         try:
-            with self._averaged():
+            with self._parts.averaged():
                 metrics = validate(self.recipe, judged, self.faces.validation)
         except SteadfaceError as error:
-            if self._selected is not None:
+            if self._candidates is not None:
                 raise
             logger.warning("no validation: %s", error)
             log.validated = self.step
             return
         log.validation(self.step, metrics.to_json())
-        if self._selected is not None and self.step == 0 and self._reference is not None:
-            self._selected.measure_against(moment(self.step, metrics))
-        elif self._selected is not None:
-            self._select(self._selected, moment(self.step, metrics), judged)
+        if self._candidates is not None:
+            self._take_down(self._candidates, metrics)
 
     def _as_it_came(self) -> Backbone | None:
         """At step 0, where that is not the network trained on: the model that a student learns from, since it has
@@ -322,58 +327,59 @@ class TrainingRun:
         came = self._reference or (None if self.recipe.model.corner is None else self._start)
         return None if self.step or came is None else load_backbone(came)
 
-    def _select(self, selected: Selected, seen: Moment, judged: Backbone) -> None:
-        """Keeps the weights of the best moment so far, and a checkpoint that knows of it."""
-        if selected.consider(seen):
-            with self._averaged():
-                save_backbone(self.folder / runfolder.BEST_FILE, judged, {"selected": asdict(seen)})
+    def _take_down(self, candidates: Candidates, metrics: ValidationMetrics) -> None:
+        """A look as the reference or as a candidate, and a checkpoint that knows of it."""
+        if self.step == 0:
+            candidates.measure_against(Candidate.seen("as it came", metrics, step=0, share=0.0))
+            self.save()
+            return
+        with self._parts.averaged():
+            candidates.add(Candidate.seen(f"step {self.step}", metrics, step=self.step), self._parts.backbone)
         self.save()
+        candidates.prune()
 
-    def _interpolate(self) -> None:
-        """Lets the last weights, normalised, and where they have lost too much those on the way to them compete."""
-        options, selected = self.recipe.run.select, self._selected
-        faces, start = self.faces.validation, self._start
-        if options is None or selected is None or selected.last is None or faces is None or start is None:
+    def _compete(self, candidates: Candidates, stop: StopRequest) -> None:
+        """Looks at what can be made of the last moment; what has been looked at already is not made again."""
+        faces, start, options = self.faces.validation, self._start, self.recipe.run.select
+        assert faces is not None
+        assert options is not None
+        if start is None or not options.interpolate:
             return
-        within = options.within
-        if not within and selected.allows(selected.last):
-            return
-        first = load_start(self.recipe, start).to(resolve_device(self.recipe.run.device))
-        with self._averaged():
+        device, recovered = resolve_device(self.recipe.run.device), None
+        if options.recover and self.recipe.model.corner is not None:
+            place = self.folder / RECOVERED_FILE
+            recovered = recover(self.recipe, self.faces, start, self._reference, device, place, stop)
+            if recovered is None:
+                return
+        with self._parts.averaged():
             last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items()}
-
-        def at(share: float) -> Backbone:
-            network = between(first, last, share)
-            if within:
-                normalise_within(network, self.faces.training, within)
-            return network
-
-        def look(share: float) -> Moment:
-            seen = replace(moment(self.step, validate(self.recipe, at(share), faces)), share=share)
-            logger.info("%.0f %% of the way: clean EER %.3f, attacked %.3f", 100 * share, seen.clean, seen.attacked)
-            return seen
-
-        if (found := selected.interpolate(look, look(1) if within else selected.last)) is not None:
-            save_backbone(self.folder / runfolder.BEST_FILE, at(found.share), {"selected": asdict(found)})
+        planned = competitors(self.recipe, self.faces, start, recovered, last, device)
+        for number, one in enumerate(planned, start=1):
+            if stop:
+                return
+            if one.name in candidates:
+                continue
+            network = one.make()
+            metrics = validate(self.recipe, network, faces)
+            found = Candidate.seen(one.name, metrics, kind=one.kind, step=self.step, share=one.share)
+            candidates.add(found, network)
+            logger.info("candidate %d of %d, %s: %s", number, len(planned), one.name, candidates.describe(found))
+        candidates.prune()
 
     def _export(self) -> None:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
         backbone: Backbone = self._parts.backbone
-        chosen = None if self._selected is None else self._selected.best
-        if self._selected is not None and chosen is None:
-            logger.warning("no moment recognised well enough for run.select.max_clean_drop: the last one is the model")
+        chosen = None if self._candidates is None else self._candidates.chosen()
         try:
-            if chosen is not None:
-                backbone = load_backbone(self.folder / runfolder.BEST_FILE)
-                facts["selected"] = asdict(chosen)
-            with self._averaged():
+            if self._candidates is not None and chosen is not None:
+                backbone = load_backbone(self._candidates.weights(chosen.name))
+                facts["selected"] = chosen.facts()
+            with self._parts.averaged():
                 save_backbone(self.folder / runfolder.MODEL_FILE, backbone, facts)
+            if self._candidates is not None and chosen is not None:
+                self._candidates.conclude(chosen)
         except SteadfaceError as error:
             raise SteadfaceError(f"{error}; {checkpoint.last_good(self.folder)}") from error
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """The backbone has the weights that the run is judged by within."""
-        return nullcontext() if self._parts.average is None else self._parts.average.applied()
 
     @contextmanager
     def _log(self) -> Iterator[MetricsLog]:

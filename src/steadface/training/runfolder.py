@@ -1,6 +1,7 @@
 """A run folder: the recipe it was started with, and what must not have changed when it is gone on with."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from steadface.errors import SteadfaceError
 from steadface.files import write_atomically
 from steadface.training import checkpoint
 from steadface.training.assemble import Faces
+from steadface.training.candidates import Candidates
 from steadface.training.recipe import Recipe, make_recipe
+from steadface.training.sections import Selection
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FILE = "model.safetensors"
-BEST_FILE = "best.safetensors"
 
 
 def holds_run(folder: Path) -> bool:
@@ -39,6 +41,21 @@ def write_run_recipe(recipe: Recipe, folder: Path) -> None:
     write_atomically(folder / RECIPE_FILE, text.encode())
 
 
+def write_choice(folder: Path, select: Selection) -> None:
+    """Lets the run in ``folder``, finished or not, choose among its candidates as ``select`` says.
+
+    Raises SteadfaceError, and leaves the run as it was, for a name that is none of its candidates.
+    """
+    recipe = read_run_recipe(folder)
+    then = recipe.run.select
+    if then is None or then.choice == select.choice:
+        return
+    if select.choose is not None:
+        Candidates(folder, select, until=sys.maxsize).named(select.choose)
+    run = recipe.run.model_copy(update={"select": then.model_copy(update=select.choice)})
+    write_run_recipe(recipe.model_copy(update={"run": run}), folder)
+
+
 def read_run_recipe(folder: Path) -> Recipe:
     """The resolved recipe that a run was started with. Raises SteadfaceError where ``folder`` is no run folder."""
     path = folder / RECIPE_FILE
@@ -53,7 +70,7 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
-    """What must not change between start and resume: all but where run and faces lie.
+    """What must not change between start and resume: all but where run and faces lie, and which candidate is chosen.
 
     The faces may move since their listing, people included, is compared, see ``described``.
     """
@@ -62,6 +79,10 @@ def comparable(recipe: Recipe) -> dict[str, Any]:
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:
     values["run"].pop("out", None)
+    if values["run"].get("select") is not None:
+        values["run"]["select"] = {
+            key: value for key, value in values["run"]["select"].items() if key not in Selection().choice
+        }
     for place in ("images", "people", "extra"):
         values["data"].pop(place, None)
     return values

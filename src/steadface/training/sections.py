@@ -4,7 +4,7 @@ All sections are immutable, and refuse keys that they do not know.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -270,17 +270,25 @@ class EvaluationOptions(Section):
 class Selection(Section):
     """The best of the moments that ``run.validate_every`` looks at becomes the model, not the last one.
 
-    Best is the lowest worst-case error under attack among moments whose clean accuracy (1 - EER) is at most
-    ``max_clean_drop`` below that of the start. The run ends early after ``patience`` looks at which the error under
-    attack was not lower than ever before. Where the last moment has lost more than that, ``interpolate`` goes from it
-    towards the start until it has not, in so many halvings. With ``within`` above 0 the last moment and those between
+    Best is the lowest worst-case error under attack among candidates that are not shown to have lost more clean
+    accuracy (1 - EER) than ``max_clean_drop``, see ``training/selection.py``; ``choose`` names a candidate instead. The
+    run ends early after ``patience`` looks at which the error under attack was not lower than ever before. At the end
+    ``interpolate`` places on the line from the start to the last moment compete too, and where corners were rounded the
+    start itself, after ``recover`` steps of clean training. With ``within`` above 0 the last moment and those between
     compete after within-class covariance normalisation of that strength, by the people trained on.
     """
 
     max_clean_drop: Share = 0.005
+    choose: str | None = None
     patience: Positive = 4
     interpolate: Annotated[int, Field(ge=0)] = 0
+    recover: Annotated[int, Field(ge=0)] = 0
     within: Share = 0.0
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What may be asked for anew once a run has finished: it changes nothing before."""
+        return {"max_clean_drop": self.max_clean_drop, "choose": self.choose}
 
 
 class Run(Section):

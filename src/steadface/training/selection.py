@@ -1,124 +1,174 @@
-"""Which moment of a run becomes its model: of those still good enough on clean faces, the one that resists best.
+"""Which weights of a run become its model: of those that still recognise, the ones that resist.
 
-    resists(t)  mean over the radii of the worst goal's error rate under attack, on the people held out; lower is better
-    allowed     iff  EER_clean(t) <= EER_clean(0) + max_clean_drop
+Candidates are the moments that were looked at, and what was made of them at the end; none of them is taken to lie
+between its neighbours. The reference is the recogniser as it came (of a run from nothing, its first moment). On the
+people held out, ``E`` the clean EER and ``A`` the worse goal's error rate under attack, its mean over the radii, in
+brackets the 95 % interval of the paired difference over people (``evaluation/intervals.py``):
 
-Step 0, the weights that the run starts from, is always allowed: where nothing better is found they are the model. A
-student starts from nothing: EER_clean(0) is then that of the reference, and where no moment is allowed the last one is
-the model.
+    gains      iff  low [A(reference) - A(candidate)] > 0
+    allowed    iff  low [E(candidate) - E(reference)] <= max_clean_drop
 
-Where the last moment has lost too much, weights on the line from the start to it may not have:
-
-    w(share) = w(0) + share (w(T) - w(0)),   share the largest that bisection finds allowed
-
-(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1). It competes like any other moment,
-where the recipe says so after within-class covariance normalisation (`training/people.py`).
+so that a candidate is refused for what it is shown to have lost, not for a tenth of a point of thirty people. Of the
+candidates that gain and are allowed the cleanest becomes the model whose ``A`` lies within a standard error of the
+lowest (the rule of one standard error: Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees",
+1984, section 3.4.3). Where there is none, nothing becomes the model.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+from steadface.errors import SteadfaceError
+from steadface.evaluation.intervals import Difference, Figure, paired_difference
 from steadface.evaluation.labelled import ValidationMetrics
-from steadface.training.sections import Selection
+
+Kind = Literal["look", "line", "recovered"]
+
+
+class NothingGained(SteadfaceError):
+    """A run that has ended without a model: nothing in it resists better and still recognises well enough."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
-    """What was seen at a step: the clean equal error rate, and the attacked error rate that is compared.
+class Candidate:
+    """Weights that could become the model, and what the people held out say of them.
 
-    ``share`` below 1 says that the weights lie between those of the start and of that step.
+    ``kind`` tells where they come from: a look during training, a place on the line to the last moment (at ``share``
+    of the way), or the start after its corners were rounded and it has recovered. ``attacks`` is for readers.
     """
 
+    name: str
+    kind: Kind
     step: int
-    clean: float
-    attacked: float
-    share: float = 1.0
+    share: float
+    clean: Figure
+    attacked: Figure
+    attacks: Sequence[Mapping[str, Any]] = ()
 
+    @classmethod
+    def seen(
+        cls, name: str, metrics: ValidationMetrics, *, kind: Kind = "look", step: int, share: float = 1.0
+    ) -> "Candidate":
+        """From figures that are compared (``validation_metrics``)."""
+        assert metrics.clean is not None
+        assert metrics.attacked is not None
+        attacks = tuple(result.to_json() for result in metrics.attacks)
+        return cls(
+            name=name,
+            kind=kind,
+            step=step,
+            share=share,
+            clean=metrics.clean,
+            attacked=metrics.attacked,
+            attacks=attacks,
+        )
 
-def moment(step: int, metrics: ValidationMetrics) -> Moment:
-    """Of validation figures that hold the error rates of both goals at one radius or more."""
-    radii = sorted({result.eps for result in metrics.attacks})
-    worst = [max(result.error_rate for result in metrics.attacks if result.eps == eps) for eps in radii]
-    return Moment(step=step, clean=metrics.eer, attacked=sum(worst) / len(worst))
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
-
-class Selected:
-    """Keeps the best moment so far, and tells when none better has come for too long."""
-
-    def __init__(self, options: Selection) -> None:
-        self._options = options
-        self.start: Moment | None = None
-        self.best: Moment | None = None
-        self.last: Moment | None = None
-        self._lowest = math.inf
-        """Error under attack of any moment, allowed or not: what lies on the way to one that is not may be allowed."""
-        self._since = 0
-
-    def measure_against(self, reference: Moment) -> None:
-        """What a student is compared with at step 0: no moment of the run itself."""
-        self.last = self.start = reference
-
-    def consider(self, seen: Moment) -> bool:
-        """Whether this is the best moment so far; the first one always is, and a step counts once."""
-        if seen.step <= self.looked:
-            return False
-        self.last = seen
-        improved, self._lowest = seen.attacked < self._lowest, min(seen.attacked, self._lowest)
-        if self.start is None:
-            self.start = self.best = seen
-            return True
-        better = self.allows(seen) and (self.best is None or seen.attacked < self.best.attacked)
-        self._since = 0 if improved or self.best is None else self._since + 1
-        if better:
-            self.best = seen
-        return better
-
-    def allows(self, seen: Moment) -> bool:
-        """Whether it recognises well enough."""
-        return self.start is not None and seen.clean <= self.start.clean + self._options.max_clean_drop
-
-    @property
-    def looked(self) -> int:
-        """The last step that was considered."""
-        return -1 if self.last is None else self.last.step
-
-    def interpolate(self, look: Callable[[float], Moment], last: Moment) -> Moment | None:
-        """The allowed moment with the largest share that bisection finds between the start and the ``last`` one.
-
-        ``look`` judges the weights at a share; the last moment itself where that is allowed. None where nothing is, and
-        where what was found is no better than the best moment; otherwise it becomes that.
-        """
-        found, low, high = (last if self.allows(last) else None), 0.0, 1.0
-        for _ in range(0 if found else self._options.interpolate):
-            middle = (low + high) / 2
-            seen = look(middle)
-            if self.allows(seen):
-                found, low = seen, middle
-            else:
-                high = middle
-        if found is None or (self.best is not None and found.attacked >= self.best.attacked):
-            return None
-        self.best = found
-        return found
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether at so many looks in a row the error under attack has not been lower than ever before."""
-        return self._since >= self._options.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        moments = {"start": self.start, "best": self.best, "last": self.last}
+    def facts(self) -> dict[str, Any]:
+        """What the model's file says of where it comes from."""
         return {
-            "since": self._since,
-            "lowest": self._lowest if math.isfinite(self._lowest) else None,
-            **{name: None if one is None else asdict(one) for name, one in moments.items()},
+            "name": self.name,
+            "step": self.step,
+            "share": self.share,
+            "clean": self.clean.value,
+            "attacked": self.attacked.value,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._since = int(state["since"])
-        self._lowest = math.inf if state["lowest"] is None else float(state["lowest"])
-        self.start, self.best, self.last = (
-            None if state[name] is None else Moment(**state[name]) for name in ("start", "best", "last")
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Candidate":
+        """Raises KeyError or TypeError for what `to_json` did not make."""
+        figures = {
+            key: Figure(value=data[key]["value"], without=tuple(data[key]["without"])) for key in ("clean", "attacked")
+        }
+        return cls(**{**data, **figures, "attacks": tuple(data["attacks"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a candidate has lost on clean faces and gained under attack against the reference."""
+
+    lost: Difference
+    gained: Difference
+
+    @property
+    def gains(self) -> bool:
+        return self.gained.low > 0
+
+    def allowed(self, max_clean_drop: float) -> bool:
+        return self.lost.low <= max_clean_drop
+
+
+def verdict(candidate: Candidate, reference: Candidate) -> Verdict:
+    """Of a candidate and the reference, seen on the same people."""
+    return Verdict(
+        lost=paired_difference(candidate.clean, reference.clean),
+        gained=paired_difference(reference.attacked, candidate.attacked),
+    )
+
+
+def choose(candidates: Iterable[Candidate], reference: Candidate, max_clean_drop: float) -> Candidate | None:
+    """The candidate that becomes the model; None where none both gains and is allowed."""
+    fit = [one for one in candidates if (seen := verdict(one, reference)).gains and seen.allowed(max_clean_drop)]
+    if not fit:
+        return None
+    best = min(fit, key=_attacked)
+    near = [one for one in fit if (apart := paired_difference(one.attacked, best.attacked)).value <= apart.error]
+    return min(near, key=lambda one: (one.clean.value, one.attacked.value))
+
+
+def why_nothing(candidates: Sequence[Candidate], reference: Candidate, max_clean_drop: float) -> str:
+    """What stood in the way, in words, where ``choose`` finds none."""
+    gaining = [one for one in candidates if verdict(one, reference).gains]
+    if not gaining:
+        best = min(candidates, key=_attacked)
+        return (
+            f"none of {len(candidates)} candidates is shown to resist better than the recogniser as it came (attacks "
+            f"succeed in {told(verdict(best, reference).gained)} points fewer of the pairs with {best.name}): train "
+            "for longer, on more faces, or hold out more people"
         )
+    cleanest = min(gaining, key=lambda one: verdict(one, reference).lost.low)
+    return (
+        f"{len(gaining)} of {len(candidates)} candidates resist better, and each is shown to have lost more than the "
+        f"{percent_of(max_clean_drop)} points of clean accuracy that it may ({cleanest.name} has lost least, "
+        f"{told(verdict(cleanest, reference).lost)} points): allow more, or train for longer"
+    )
+
+
+def exhausted(looks: Sequence[Candidate], reference: Candidate, patience: int) -> bool:
+    """Whether so many looks in a row, once one has gained, have brought no lower error under attack than before."""
+    since, lowest, gained = 0, math.inf, False
+    for look in looks:
+        improved, lowest = look.attacked.value < lowest, min(lowest, look.attacked.value)
+        gained = gained or verdict(look, reference).gains
+        since = 0 if improved or not gained else since + 1
+    return since >= patience
+
+
+def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other beats both on clean faces and under attack: whatever is allowed, one of these is chosen."""
+    return [
+        one
+        for one in candidates
+        if not any(
+            other.clean.value < one.clean.value and other.attacked.value < one.attacked.value for other in candidates
+        )
+    ]
+
+
+def _attacked(candidate: Candidate) -> float:
+    return candidate.attacked.value
+
+
+def percent_of(value: float) -> str:
+    """A rate in per cent."""
+    return f"{100 * value:.2f}"
+
+
+def told(difference: Difference) -> str:
+    """A difference of rates in points, with its 95 % interval."""
+    return f"{percent_of(difference.value)} ({percent_of(difference.low)} to {percent_of(difference.high)})"

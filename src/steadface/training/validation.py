@@ -32,5 +32,6 @@ def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> Validatio
         attack=AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0),
         max_pairs=CHOOSING if recipe.run.select is not None else 300,
         attacked_pairs=options.max_pairs,
+        compared=recipe.run.select is not None,
         seed=recipe.run.seed,
     )

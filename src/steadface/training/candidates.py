@@ -1,0 +1,176 @@
+"""The weights that a run could end with, on disk, and what the people held out say of each.
+
+``candidates/NAME.safetensors`` holds those that no other beats both on clean faces and under attack; the others can
+never be chosen. ``candidates.json`` has all of them, with what each has lost and gained against the reference, so that
+another choice costs no look.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from steadface.backbones import Backbone, save_backbone
+from steadface.errors import SteadfaceError
+from steadface.files import write_atomically
+from steadface.training.sections import Selection
+from steadface.training.selection import (
+    Candidate,
+    NothingGained,
+    choose,
+    exhausted,
+    percent_of,
+    told,
+    undominated,
+    verdict,
+    why_nothing,
+)
+
+TABLE_FILE = "candidates.json"
+FOLDER = "candidates"
+_KEYS = {field.name for field in fields(Candidate)}
+
+
+class Candidates:
+    """Those of the run in ``folder``, as of ``until`` steps: what a killed process saw after that is seen again."""
+
+    def __init__(self, folder: Path, options: Selection, *, until: int) -> None:
+        self._folder, self._options = folder, options
+        table = read_candidates(folder)
+        self.reference: Candidate | None = None
+        self.found: list[Candidate] = []
+        self._made: Mapping[str, Any] | None = None
+        if table is not None:
+            self.reference = None if table["reference"] is None else _candidate(table["reference"])
+            self.found = [one for row in table["candidates"] if (one := _candidate(row)).step <= until]
+            self._made = table["model"]
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """No candidates: an earlier run here was killed before its first checkpoint."""
+        (folder / TABLE_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+    def __contains__(self, name: str) -> bool:
+        return any(one.name == name for one in self.found)
+
+    @property
+    def looked(self) -> int:
+        """The last step that was looked at during training, -1 before the first look."""
+        return max((one.step for one in (*self.found, *([self.reference] if self.reference else []))), default=-1)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether looks have brought nothing better for too long."""
+        looks = [one for one in self.found if one.kind == "look"]
+        return self.reference is not None and exhausted(looks, self.reference, self._options.patience)
+
+    @property
+    def concluded(self) -> bool:
+        """Whether the model has been made of what the options ask for."""
+        return self._made is not None and self._made["asked"] == self._asked
+
+    def measure_against(self, reference: Candidate) -> None:
+        """Takes down the reference, which is no candidate itself."""
+        self.reference = reference
+        self._write()
+
+    def add(self, candidate: Candidate, backbone: Backbone) -> None:
+        """Takes down a candidate and keeps its weights; one of that name is replaced."""
+        (self._folder / FOLDER).mkdir(exist_ok=True)
+        save_backbone(self.weights(candidate.name), backbone, {"candidate": candidate.name})
+        self.found = [*(one for one in self.found if one.name != candidate.name), candidate]
+        self._write()
+
+    def prune(self) -> None:
+        """Removes weights that are never chosen."""
+        kept = {self.weights(one.name) for one in undominated(self.found)}
+        for file in (self._folder / FOLDER).glob("*.safetensors"):
+            if file not in kept:
+                file.unlink(missing_ok=True)
+
+    def weights(self, name: str) -> Path:
+        """Where a candidate's weights lie, if they were kept."""
+        return self._folder / FOLDER / f"{name.replace(' ', '_').replace('%', 'percent')}.safetensors"
+
+    def chosen(self) -> Candidate:
+        """The one that becomes the model. Raises SteadfaceError for a name that is none, NothingGained for nothing."""
+        options = self._options
+        if options.choose is not None:
+            return self.named(options.choose)
+        assert self.reference is not None
+        found = choose(self._kept, self.reference, options.max_clean_drop)
+        if found is None:
+            raise NothingGained(
+                f"nothing was gained, so {self._folder} has no model: "
+                f"{why_nothing(self.found, self.reference, options.max_clean_drop)}. {self._folder / TABLE_FILE} has "
+                "every candidate, and report.html their curve"
+            )
+        return found
+
+    def named(self, name: str) -> Candidate:
+        """The candidate of that name whose weights were kept. Raises SteadfaceError, naming those, for another name."""
+        for one in self._kept:
+            if one.name == name:
+                return one
+        names = ", ".join(repr(one.name) for one in self._kept) or "none yet"
+        raise SteadfaceError(f"{self._folder} has kept no candidate {name!r}; choose one of {names}")
+
+    @property
+    def _kept(self) -> list[Candidate]:
+        return [one for one in self.found if self.weights(one.name).exists()]
+
+    def describe(self, one: Candidate) -> str:
+        """What it has lost and gained, in words."""
+        assert self.reference is not None
+        seen = verdict(one, self.reference)
+        return (
+            f"clean EER {percent_of(one.clean.value)} %, lost {told(seen.lost)}; under attack "
+            f"{percent_of(one.attacked.value)} %, gained {told(seen.gained)}"
+        )
+
+    def conclude(self, chosen: Candidate) -> None:
+        """Takes down that ``chosen`` has become the model."""
+        self._made = {"name": chosen.name, "asked": self._asked}
+        self._write()
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        return self._options.choice
+
+    def _write(self) -> None:
+        table = {
+            "reference": None if self.reference is None else self.reference.to_json(),
+            "candidates": [self._row(one) for one in self.found],
+            "model": self._made,
+        }
+        write_atomically(self._folder / TABLE_FILE, json.dumps(table, indent=1).encode())
+
+    def _row(self, one: Candidate) -> dict[str, Any]:
+        if self.reference is None:
+            return one.to_json()
+        seen = verdict(one, self.reference)
+        return {**one.to_json(), "lost": seen.lost.to_json(), "gained": seen.gained.to_json()}
+
+
+def read_candidates(folder: Path) -> dict[str, Any] | None:
+    """The table of the run in ``folder``, None where it has none. Raises SteadfaceError where it cannot be read."""
+    path = folder / TABLE_FILE
+    if not path.exists():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        for row in (table["reference"], *table["candidates"]):
+            if row is not None:
+                _candidate(row)
+        return {key: table[key] for key in ("reference", "candidates", "model")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SteadfaceError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): put it back as it was"
+        ) from error
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    return Candidate.from_json({key: value for key, value in row.items() if key in _KEYS})

@@ -1,0 +1,110 @@
+"""What a run lets compete at its end, besides the moments that it has looked at.
+
+    w(share) = w(first) + share (w(T) - w(first))          share = 1, 1 - 1/(n+1), ..., 1/(n+1)
+
+(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1), from the last moment downwards;
+where the recipe says so after within-class covariance normalisation (`training/people.py`). ``w(first)`` is the start
+in the form in which it is trained on. Rounding the corners of its activations costs it accuracy: it is first led back
+to the embeddings of the recogniser as it came, by clean training alone, or the line would lead away from good models.
+Led back, it is a candidate itself.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from steadface.backbones import Backbone, load_backbone, save_backbone
+from steadface.training.assemble import Faces, assemble, load_start, make_loader
+from steadface.training.averaging import between
+from steadface.training.people import normalise_within
+from steadface.training.recipe import Recipe
+from steadface.training.schedule import learning_rate
+from steadface.training.sections import GateOptions, HeadOptions
+from steadface.training.selection import Kind
+from steadface.training.signals import StopRequest
+
+RECOVERED_FILE = "recovered.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Competitor:
+    """Weights to be made and looked at."""
+
+    name: str
+    kind: Kind
+    share: float
+    make: Callable[[], Backbone]
+
+
+def competitors(
+    recipe: Recipe, faces: Faces, start: Path, recovered: Path | None, last: dict[str, Tensor], device: torch.device
+) -> list[Competitor]:
+    """Of a run from the weights ``start`` to the state ``last``; ``recovered`` is what ``recover`` wrote, if it did."""
+    options = recipe.run.select
+    assert options is not None
+
+    @cache
+    def first() -> Backbone:
+        return (load_start(recipe, start) if recovered is None else load_backbone(recovered)).to(device)
+
+    def at(share: float) -> Backbone:
+        network = between(first(), last, share)
+        if options.within:
+            normalise_within(network, faces.training, options.within)
+        return network
+
+    places = [1 - part / (options.interpolate + 1) for part in range(options.interpolate + 1)]
+    line = [
+        Competitor(name=_place(share, options.within), kind="line", share=share, make=partial(at, share))
+        for share in (places if options.within else places[1:])
+    ]
+    if recovered is not None:
+        line.append(Competitor(name="start, recovered", kind="recovered", share=0.0, make=first))
+    return line
+
+
+def _place(share: float, within: float) -> str:
+    return f"{100 * share:.0f} % of the way" + (", normalised" if within else "")
+
+
+def recover(
+    recipe: Recipe,
+    faces: Faces,
+    start: Path,
+    reference: Path | None,
+    device: torch.device,
+    out: Path,
+    stop: StopRequest,
+) -> Path | None:
+    """Writes the start of ``recipe`` into ``out``, rounded and led back by clean training; None where stopped before.
+
+    Every image is its own class against the recogniser as it came. What is there already is kept.
+    """
+    options = recipe.run.select
+    assert options is not None
+    if out.exists():
+        return out
+    method = recipe.method.model_copy(update={"gate": GateOptions(kind="never"), "source": 1.0})
+    clean = recipe.model_copy(update={"method": method, "head": HeadOptions(kind="none")})
+    parts = assemble(clean, faces, start, device, fresh=True, reference=reference)
+    logger.info("the start recovers from the rounding of its corners: %d steps of clean training", options.recover)
+    with closing(make_loader(clean, faces.training, device).batches(0)) as batches:
+        for step in range(options.recover):
+            if stop:
+                return None
+            for group in parts.trainer.optimizer.param_groups:
+                group["lr"] = learning_rate(step / options.recover, clean.optimiser)
+            parts.trainer.step(next(batches))
+            if parts.average is not None:
+                parts.average.update()
+    with parts.averaged():
+        save_backbone(out, parts.backbone, {})
+    return out
