@@ -2,41 +2,18 @@
 
 import errno
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from steadface.backbones import Architecture, Backbone, load_backbone, read_metadata, save_backbone
+from steadface.backbones import Architecture, load_backbone, read_metadata, save_backbone
 from steadface.backbones.weights import write_safetensors
 from steadface.errors import SteadfaceError
 
-SMALL = Architecture(image_size=(32, 32), embedding_size=8, width=0.125, blocks=(1, 2, 1, 1))
-SMALL_IRESNET = Architecture(name="iresnet18", image_size=(32, 32), embedding_size=8, width=0.0625)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def trained(architecture: Architecture, seed: int = 0) -> Backbone:
-    """A network whose statistics and weights are unlike those of initialisation."""
-    backbone = architecture.build(seeded(seed))
-    backbone(torch.rand(4, 3, *architecture.image_size, generator=seeded(seed + 1)))
-    return backbone.eval()
-
-
-def same(first: Backbone, second: Backbone) -> bool:
-    a, b = first.state_dict(), second.state_dict()
-    return first.architecture == second.architecture and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def bare(backbone: Backbone, prefix: str = "") -> dict[str, Tensor]:
-    return {prefix + key: value for key, value in backbone.state_dict().items()}
+from .networks import SMALL, SMALL_IRESNET, bare, same, seeded, trained
 
 
 @pytest.mark.parametrize("architecture", [SMALL, SMALL_IRESNET], ids=lambda a: a.name)
@@ -177,33 +154,11 @@ def test_a_missing_bottleneck_is_counted(tmp_path: Path) -> None:
         load_backbone(tmp_path / "w.safetensors")
 
 
-def test_an_unknown_layout_is_said_to_be_unknown(tmp_path: Path) -> None:
-    save_file({"input_layer.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "w.safetensors")
-    with pytest.raises(SteadfaceError, match=r"unknown layout of weights \(keys input_layer.0.weight"):
-        load_backbone(tmp_path / "w.safetensors")
+def test_an_unknown_depth_is_said_to_be_unknown(tmp_path: Path) -> None:
     state = {**trained(SMALL_IRESNET).state_dict(), "layer1.4.bn1.bias": torch.zeros(4)}
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(SteadfaceError, match=r"IResNet with \(5, 2, 2, 2\) blocks is not known"):
         load_backbone(tmp_path / "w.safetensors")
-
-
-class Hostile:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("executed",)
-
-
-@pytest.mark.parametrize("plain", [False, True], ids=["torch archive", "plain pickle"])
-def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
-    plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if plain:
-        (tmp_path / "w.pth").write_bytes(pickle.dumps(Hostile()))
-    else:
-        torch.save({"state_dict": Hostile()}, tmp_path / "w.pth")
-    with pytest.raises(SteadfaceError, match="was not read: unpickling can run code"):
-        load_backbone(tmp_path / "w.pth")
-    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
@@ -215,13 +170,13 @@ def test_a_truncated_file_is_reported(name: str, keep: int, tmp_path: Path) -> N
     else:
         save_backbone(path, trained(SMALL), {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(SteadfaceError, match=r"w\.\w+ (is not a readable|holds more than tensors)"):
+    with pytest.raises(SteadfaceError, match=r"w\.\w+ is (not a readable|a truncated zip|empty)"):
         load_backbone(path)
 
 
 def test_a_file_without_weights_or_that_is_not_there_is_reported(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(SteadfaceError, match="holds no state dict"):
+    with pytest.raises(SteadfaceError, match=r"holds no network of a known layout, but epoch \(int\)\."):
         load_backbone(tmp_path / "w.pth")
     with pytest.raises(SteadfaceError, match="does not exist"):
         load_backbone(tmp_path / "absent.pth")

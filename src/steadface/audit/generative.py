@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from steadface.attacks import Ball, CosineScore, GenerativeAttack, Norm, PerturbationNetwork, Score, ball
-from steadface.backbones.weights import read_state, write_safetensors
+from steadface.backbones.reading import read_safetensors
+from steadface.backbones.weights import write_safetensors
 from steadface.errors import SteadfaceError
 
 KIND = "generative attack"
@@ -132,7 +133,7 @@ def load_generative(path: Path, *, embedding_size: int | None = None) -> Trained
     """
     if not path.is_file():
         raise SteadfaceError(f"{path} is no file; train a generative attack with `steadface attack-train --out {path}`")
-    state, metadata = read_state(path)
+    state, metadata = read_safetensors(path)
     if not _ours(metadata):
         raise SteadfaceError(f"{path} holds no generative attack; `steadface attack-train` writes one")
     network, description = _rebuilt(path, state, metadata)
@@ -161,7 +162,7 @@ def check_out(path: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        return _ours(read_state(path, keys=())[1])
+        return _ours(read_safetensors(path, keys=())[1])
     except SteadfaceError:
         return False
 

@@ -1,7 +1,7 @@
 """What every backbone is: a description that can be written down, and a network built from it."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -11,7 +11,9 @@ from steadface.backbones.layers import PReLU
 from steadface.errors import SteadfaceError
 
 Name = Literal["mobilefacenet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"]
-Blocks = tuple[int, int, int, int]
+# Bounded, as all that a file states: what is built from it takes memory.
+Depth = Annotated[int, Field(le=256)]
+Blocks = tuple[Depth, Depth, Depth, Depth]
 
 DEPTHS: dict[str, Blocks] = {
     "mobilefacenet": (1, 4, 6, 2),
@@ -35,7 +37,7 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = "mobilefacenet"
-    embedding_size: int = Field(default=512, ge=1)
+    embedding_size: int = Field(default=512, ge=1, le=65536)
     image_size: tuple[int, int] = (112, 112)
     width: float = Field(default=2.0, gt=0, le=64)
     blocks: Blocks = (1, 4, 6, 2)
@@ -65,6 +67,8 @@ class Architecture(BaseModel):
     def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
         if min(value) < 16:
             raise ValueError(f"image_size {value} is below 16 pixels, which four halvings need")
+        if max(value) > 4096:
+            raise ValueError(f"image_size {value} is above 4096 pixels")
         return value
 
     @model_validator(mode="after")
@@ -81,17 +85,21 @@ class Architecture(BaseModel):
         height, width = self.image_size
         return -(-height // 16), -(-width // 16)
 
-    def build(self, generator: torch.Generator | None = None) -> "Backbone":
-        """The network on the CPU in training mode, its weights drawn from `generator` (None: torch's global one)."""
+    def skeleton(self) -> "Backbone":
+        """The network without storage (on the device `meta`), in training mode; `to_empty` gives it some."""
         # The networks need this module's classes, so they can only be imported once they are asked for.
         from steadface.backbones.iresnet import IResNet
         from steadface.backbones.mobilefacenet import MobileFaceNet
 
-        # Built without storage first: torch's own initialisation would draw from the global random state.
         with torch.device("meta"):
             backbone = MobileFaceNet(self) if self.name == "mobilefacenet" else IResNet(self)
         backbone.round_corners(self.corner)
-        backbone.to_empty(device="cpu")
+        return backbone
+
+    def build(self, generator: torch.Generator | None = None) -> "Backbone":
+        """The network on the CPU in training mode, its weights drawn from `generator` (None: torch's global one)."""
+        # Built without storage first: torch's own initialisation would draw from the global random state.
+        backbone = self.skeleton().to_empty(device="cpu")
         backbone.reset_parameters(generator)
         return backbone
 
@@ -100,6 +108,8 @@ class Backbone(nn.Module, ABC):
     """A network from aligned faces to raw embeddings. Submodules carry the key names of the published weights."""
 
     differentiable = True
+    notes: tuple[str, ...] = ()
+    """What a user should know of the file that the weights came from."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()

@@ -1,8 +1,10 @@
-"""Which network a bare state dict belongs to, read off its keys and shapes."""
+"""The layouts of state dicts that people bring: which network one belongs to, read off its keys and shapes."""
 
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,45 +12,46 @@ from torch import Tensor
 from steadface.backbones.base import DEPTHS
 from steadface.errors import SteadfaceError
 
-# MobileFaceNet_Pytorch numbers its bottlenecks through and names the rest; the network is MobileFaceNet at width 1.
-_BOTTLENECKS = ["layers.2", *(f"layers.3.layers.{i}" for i in range(4)), "layers.4"]
-_BOTTLENECKS += [*(f"layers.5.layers.{i}" for i in range(6)), "layers.6", *(f"layers.7.layers.{i}" for i in range(2))]
-_CONV_BLOCKS = {"conv1": "layers.0", "dw_conv1": "layers.1", "conv2": "conv_sep", "linear7": "features.layers.0"}
-_PARTS = {"conv": 0, "bn": 1, "prelu": 2}
+State = Mapping[str, Tensor]
 
 
-def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with MobileFaceNet_Pytorch's keys renamed to InsightFace's; any other state dict as it is."""
-    if not _is_mobilefacenet_pytorch(state):
-        return dict(state)
-    renamed = {_rename(key): value for key, value in state.items()}
-    if (linear := renamed.get("features.layers.2.weight")) is not None:
-        # There the embedding is a 1x1 convolution on a 1x1 map, which is the same linear layer.
-        renamed["features.layers.2.weight"] = linear.flatten(1)
-    return renamed
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one family of files names its weights.
 
-
-def infer_architecture(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """The fields of `Architecture` that `state` implies.
-
-    Raises SteadfaceError for a layout that is not known, a key that the inference needs and that is missing, and an
-    image size that cannot be told from the weights and was not given.
+    `typical` has a key of each part of the network; `fields` gives the fields of `Architecture` that a state dict
+    implies, for an image size (height, width) or None, and raises SteadfaceError naming a key that it needs and that is
+    missing. `rename` gives one key and its tensor under our name, which is InsightFace's.
     """
-    if _is_mobilefacenet_pytorch(state):
-        return {**_mobilefacenet(published_names(state)), "std": 128.0}
-    if "layers.0.layers.0.weight" in state and any(key.startswith("conv_sep.") for key in state):
-        return _mobilefacenet(state)
-    if "conv1.weight" in state and any(key.startswith("layer1.0.") for key in state):
-        return _iresnet(state, image_size)
-    first = ", ".join(list(state)[:3])
-    raise SteadfaceError(
-        f"unknown layout of weights (keys {first}, ...); known are InsightFace's mobilefacenet and iresnet, "
-        "MobileFaceNet_Pytorch's, and files written by this package"
-    )
+
+    title: str
+    typical: tuple[str, ...]
+    fields: Callable[[State, tuple[int, int] | None], dict[str, Any]]
+    rename: Callable[[str, Tensor], tuple[str, Tensor]] = lambda key, value: (key, value)
+
+    @property
+    def parts(self) -> set[str]:
+        """How the network's keys begin; what begins otherwise (a head, say) belongs to something else."""
+        return {key.partition(".")[0] for key in self.typical}
+
+    def missing(self, state: State, prefix: str) -> list[str]:
+        """The typical keys that are not in `state` under `prefix`."""
+        return [key for key in self.typical if prefix + key not in state]
+
+    def likeliest(self, state: State) -> list[tuple[str, int]]:
+        """(prefix, how many typical keys there are under it), most first; whatever the prefix is."""
+        ends = tuple(f".{key}" for key in self.typical)
+        found = Counter({"": len(self.typical) - len(self.missing(state, ""))})
+        found.update(key[: 1 - len(end)] for key in state for end in ends if key.endswith(end))
+        return found.most_common()
+
+    def prefixes(self, state: State) -> list[str]:
+        """Under which most of the typical keys are found, so that what is missing can be named."""
+        return [prefix for prefix, count in self.likeliest(state) if 2 * count > len(self.typical)]
 
 
-def _mobilefacenet(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    *_, height, width = _shape(state, "features.layers.0.layers.0.weight", 4)
+def _mobilefacenet(state: State, _: tuple[int, int] | None) -> dict[str, Any]:
+    height, width = _shape(state, "features.layers.0.layers.0.weight", 4)[2:]
     channels = _shape(state, "layers.0.layers.0.weight", 4)[0]
     stages = [_count(state, rf"layers\.{i}\.layers\.(\d+)\.layers\.") for i in (1, 3, 5, 7)]
     return {
@@ -64,7 +67,11 @@ def _mobilefacenet(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _iresnet(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> dict[str, Any]:
+def _mobilefacenet_pytorch(state: State, _: tuple[int, int] | None) -> dict[str, Any]:
+    return {**_mobilefacenet(dict(_renamed(*item) for item in state.items()), None), "std": 128.0}
+
+
+def _iresnet(state: State, image_size: tuple[int, int] | None) -> dict[str, Any]:
     stem = _shape(state, "conv1.weight", 4)[0]
     embedding_size, inputs = _shape(state, "fc.weight", 2)
     blocks = tuple(_count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
@@ -90,32 +97,44 @@ def _image_size(positions: float) -> tuple[int, int]:
     raise SteadfaceError(f"the image size cannot be told from fc.weight ({positions:g} positions); give image_size")
 
 
-def _shape(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
+def _shape(state: State, key: str, dimensions: int) -> tuple[int, ...]:
     if key not in state:
         raise SteadfaceError(f"1 missing: {key}, without which the architecture cannot be told")
     shape = tuple(state[key].shape)
-    if len(shape) != dimensions:
+    if len(shape) != dimensions or 0 in shape:
         raise SteadfaceError(f"1 of another shape: {key} {shape} instead of {dimensions} dimensions")
     return shape
 
 
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+def _count(state: State, pattern: str) -> int:
     """How many numbered parts there are, by the highest number: one left out is then reported as missing."""
-    numbers = [int(match[1]) for key in state if (match := re.match(pattern, key))]
-    return max(numbers, default=-1) + 1
+    numbers = [int(match[1]) for key in state if (match := re.match(pattern, key)) and len(match[1]) < 7]
+    highest = max(numbers, default=-1) + 1
+    if highest > len(state):
+        raise SteadfaceError(f"a part numbered {highest - 1} among {len(state)} tensors; the file is damaged")
+    return highest
 
 
 def _known_depths() -> str:
     return ", ".join(f"{blocks} ({name})" for name, blocks in DEPTHS.items() if name != "mobilefacenet")
 
 
-def _is_mobilefacenet_pytorch(state: Mapping[str, Tensor]) -> bool:
-    return "dw_conv1.conv.weight" in state and "blocks.0.conv.0.weight" in state
+# MobileFaceNet_Pytorch numbers its bottlenecks through and names the rest; the network is MobileFaceNet at width 1.
+_BOTTLENECKS = ["layers.2", *(f"layers.3.layers.{i}" for i in range(4)), "layers.4"]
+_BOTTLENECKS += [*(f"layers.5.layers.{i}" for i in range(6)), "layers.6", *(f"layers.7.layers.{i}" for i in range(2))]
+_CONV_BLOCKS = {"conv1": "layers.0", "dw_conv1": "layers.1", "conv2": "conv_sep", "linear7": "features.layers.0"}
+_PARTS = {"conv": 0, "bn": 1, "prelu": 2}
 
 
-def _rename(key: str) -> str:
+def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
+    name = _name(key)
+    # There the embedding is a 1x1 convolution on a 1x1 map, which is the same linear layer.
+    return name, value.flatten(1) if name == "features.layers.2.weight" and value.dim() > 1 else value
+
+
+def _name(key: str) -> str:
     """InsightFace's name for one key of MobileFaceNet_Pytorch; a key that has none stays and is then unexpected."""
-    if match := re.fullmatch(r"blocks\.(\d+)\.conv\.(\d+)\.(.+)", key):
+    if match := re.fullmatch(r"blocks\.(\d{1,6})\.conv\.(\d{1,6})\.(.+)", key):
         # Nine numbered layers: 1x1 conv, BatchNorm, PReLU; 3x3 conv, BatchNorm, PReLU; 1x1 conv, BatchNorm.
         block, part = int(match[1]), int(match[2])
         if block < len(_BOTTLENECKS):
@@ -125,3 +144,41 @@ def _rename(key: str) -> str:
     if match := re.fullmatch(r"(conv1|dw_conv1|conv2|linear7)\.(conv|bn|prelu)\.(.+)", key):
         return f"{_CONV_BLOCKS[match[1]]}.layers.{_PARTS[match[2]]}.{match[3]}"
     return key
+
+
+_STAGES = tuple(f"layer{i}.0.conv1.weight" for i in (1, 2, 3, 4))
+
+LAYOUTS = (
+    Layout(
+        title="InsightFace's mobilefacenet",
+        typical=(
+            *("layers.0.layers.0.weight", "layers.2.layers.0.layers.0.weight", "layers.4.layers.0.layers.0.weight"),
+            *("conv_sep.layers.0.weight", "features.layers.0.layers.0.weight", "features.layers.2.weight"),
+        ),
+        fields=_mobilefacenet,
+    ),
+    Layout(
+        title="InsightFace's iresnet",
+        typical=(
+            *("conv1.weight", "bn1.weight", "prelu.weight", "layer1.0.bn1.weight", *_STAGES),
+            *("bn2.weight", "fc.weight", "features.weight"),
+        ),
+        fields=_iresnet,
+    ),
+    Layout(
+        title="MobileFaceNet_Pytorch's",
+        typical=(
+            *("conv1.conv.weight", "dw_conv1.conv.weight", "blocks.0.conv.0.weight"),
+            *("conv2.conv.weight", "linear7.conv.weight", "linear1.conv.weight"),
+        ),
+        fields=_mobilefacenet_pytorch,
+        rename=_renamed,
+    ),
+)
+
+OTHERS = {
+    "input_layer.0.weight": "the IR network of face.evoLVe and AdaFace (whose pixels are BGR)",
+    "conv2d_1a.conv.weight": "facenet-pytorch's InceptionResnetV1",
+    "patch_embed.proj.weight": "a vision transformer",
+}
+"""A key that tells a network that is not built here -> what it is."""

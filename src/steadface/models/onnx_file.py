@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from steadface.backbones.filekinds import refuse_other_than_onnx
 from steadface.errors import SteadfaceError
 from steadface.models.convention import SIZE, Convention, Known
 
@@ -66,6 +67,7 @@ class OnnxFile:
 
 def read_onnx(path: Path) -> OnnxFile:
     """Raises SteadfaceError for a file that is no ONNX model, and for inputs that are not RGB images."""
+    refuse_other_than_onnx(path)
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's and onnx's own, which share no base class

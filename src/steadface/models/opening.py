@@ -93,6 +93,7 @@ def _open_weights(path: Path, stated: _Stated) -> OpenedRecogniser:
         fingerprint=fingerprint(content, convention),
         content=content,
         convention=convention,
+        notes=backbone.notes,
         path=str(path),
         embedding_size=embedding_size_of(network, str(path)),
     )

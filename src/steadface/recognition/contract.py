@@ -14,7 +14,9 @@ from typing import Any
 import onnx
 
 from steadface.backbones import read_metadata
-from steadface.backbones.weights import METADATA_KEY, add_metadata, find_weights, holds_model
+from steadface.backbones.filekinds import refuse_other_than_onnx
+from steadface.backbones.reading import METADATA_KEY
+from steadface.backbones.weights import add_metadata, find_weights, holds_model
 from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import write_atomically
@@ -168,6 +170,7 @@ def _inside(file: Path) -> Any:
 
 def _exported(file: Path) -> str | None:
     """What our export left in an ONNX file; None for other people's files."""
+    refuse_other_than_onnx(file)
     try:
         graph = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf's and onnx's own, which share no base class

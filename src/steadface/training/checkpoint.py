@@ -13,7 +13,8 @@ import safetensors
 import torch
 from torch import Tensor
 
-from steadface.backbones.weights import METADATA_KEY, write_safetensors
+from steadface.backbones.reading import METADATA_KEY
+from steadface.backbones.weights import write_safetensors
 from steadface.errors import SteadfaceError
 
 

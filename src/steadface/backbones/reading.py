@@ -1,0 +1,144 @@
+"""Reading the tensors of a file, and nothing but tensors: safetensors, and torch files without what needs classes."""
+
+import io
+import itertools
+import json
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from steadface.backbones.filekinds import SAFETENSORS, TORCH, file_kind, shown
+from steadface.errors import SteadfaceError
+
+METADATA_KEY = "steadface"
+PREFIX = "backbone."
+
+_SCANNED = 1 << 24
+"""Bytes of a pickle that are looked through for the classes it names; those of published models have 0.3 MB at most."""
+
+# What a pickle of tensors alone names.
+_HARMLESS = re.compile(
+    r"torch\.\w+|torch\._utils\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.\w+|"
+    r"collections\.(OrderedDict|defaultdict)|_codecs\.encode|(__builtin__|builtins)\.set"
+)
+
+
+def read_file(file: Path) -> tuple[Any, dict[str, Any]]:
+    """What `file` holds (a dict of tensors, or what else torch.save wrote of them), and our metadata or {}.
+
+    Which of both it is its bytes say, not its name. Raises SteadfaceError for everything else, and says what it is.
+    """
+    kind = file_kind(file)
+    if kind == SAFETENSORS:
+        return read_safetensors(file)
+    if kind == TORCH:
+        return _read_torch(file), {}
+    raise kind.refusal(file)
+
+
+def read_safetensors(file: Path, keys: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, metadata of ours or {}); `keys` restricts what is read, and a checkpoint gives its backbone alone."""
+    if (kind := file_kind(file)) != SAFETENSORS:
+        raise kind.refusal(file)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
+            if not isinstance(metadata, dict):
+                raise SteadfaceError(f"{file}: the metadata entry {METADATA_KEY!r} is not a JSON object")
+            names = list(opened.keys() if keys is None else keys)
+            # A checkpoint also holds the head, the optimiser and more, which need not be read.
+            if "architecture" in metadata and any(name.startswith(PREFIX) for name in names):
+                names = [name for name in names if name.startswith(PREFIX)]
+            state = {name: opened.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise SteadfaceError(
+            f"{file} is not a readable safetensors file ({shown(str(error))}); it may be truncated, fetch it again"
+        ) from error
+    return state, metadata
+
+
+def _read_torch(file: Path) -> Any:
+    try:
+        # Opened here, since torch would go by the name and read a .safetensors as that.
+        with warnings.catch_warnings(), file.open("rb") as opened:
+            # Remarks on the file's pickle protocol or kind: whether it can be read is what counts.
+            warnings.simplefilter("ignore")
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(file) from error
+    except Exception as error:  # torch asserts where a file is damaged, and lets through what its parts raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SteadfaceError(
+            f"{file} is not a readable torch file ({shown(reason)}); it may be truncated, fetch it again"
+        ) from error
+
+
+def _refused(file: Path) -> SteadfaceError:
+    """Why a torch file was not unpickled: it is a whole module, or has objects of some classes beside its tensors."""
+    strange = [name for name in dict.fromkeys(_classes(file)) if not _HARMLESS.fullmatch(name)]
+    if any(name.startswith("torch.nn.modules.") for name in strange):
+        own = [name for name in strange if not name.startswith("torch.")] or strange
+        what, save = f"is a whole module, which needs its classes ({_some(own)}),", "model.state_dict()"
+    elif strange:
+        what, save = f"needs classes beside its tensors ({_some(strange)})", 'loaded["state_dict"]'
+    else:
+        what, save = "is pickled in a way that torch does not read as tensors alone", "model.state_dict()"
+    return SteadfaceError(
+        f"{file} {what} and was not read: unpickling can run code. Where you trust it, open it once where these are "
+        f"installed and save the weights alone: torch.save({save}, NEW)"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _classes(file: Path) -> Iterator[str]:
+    """The classes and functions that a torch file's pickles name, as they are written there; nothing is looked up."""
+    for pickled in _pickles(file):
+        try:
+            yield from _named_in(pickled)
+        except (ValueError, OverflowError, MemoryError):
+            return  # a damaged pickle, of which what came so far is known
+
+
+def _named_in(pickled: io.BytesIO) -> Iterator[str]:
+    strings: list[str] = []
+    memo: dict[int, str] = {}
+    last = ""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL":
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(strings[-2:])
+        elif opcode.name == "MEMOIZE":
+            memo[len(memo)] = last
+        elif opcode.name.endswith("PUT"):
+            memo[int(argument or 0)] = last
+        elif opcode.name.endswith("GET"):
+            strings.append(memo.get(int(argument or 0), ""))
+        else:
+            last = argument if isinstance(argument, str) else ""
+            strings += [last] if last else []
+
+
+def _pickles(file: Path) -> Iterator[io.BytesIO]:
+    """Of an archive, the one that describes it; of the older format, those one after the other at its beginning."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
+            yield io.BytesIO(archive.open(name).read(_SCANNED))
+        return
+    with file.open("rb") as opened:
+        whole = io.BytesIO(opened.read(_SCANNED))
+    # Magic number, protocol, system and the object itself.
+    yield from itertools.repeat(whole, 4)
