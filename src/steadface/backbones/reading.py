@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from steadface.backbones.filekinds import SAFETENSORS, TORCH, file_kind, shown
+from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, shown
 from steadface.errors import SteadfaceError
 
 METADATA_KEY = "steadface"
@@ -42,6 +42,8 @@ def read_file(file: Path) -> tuple[Any, dict[str, Any]]:
         return read_safetensors(file)
     if kind == TORCH:
         return _read_torch(file), {}
+    if kind == ONNX and file.suffix == ".onnx":
+        raise SteadfaceError(f"{file} is an ONNX file, with no layers to train: give the state dict that it came from")
     raise kind.refusal(file)
 
 
