@@ -125,7 +125,7 @@ def test_an_onnx_file_under_another_name_is_named(tmp_path: Path) -> None:
     with pytest.raises(SteadfaceError, match=r"is an ONNX file: give it a name that ends with \.onnx"):
         open_recogniser(tmp_path / "w.pth")
     (tmp_path / "w.pth").rename(tmp_path / "w.onnx")
-    with pytest.raises(SteadfaceError, match="is an ONNX file with no layers to train: give the state dict"):
+    with pytest.raises(SteadfaceError, match="is an ONNX file, with no layers to train: give the state dict"):
         load_backbone(tmp_path / "w.onnx")
 
 
