@@ -194,11 +194,100 @@ def test_records_without_an_image_and_lacking_keys_are_counted(tmp_path, flat_pn
     path.with_suffix(".idx").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     faces = RecordFile(path)
     assert reds(faces) == [2, 3, 4, 5]
+    assert faces.skipped == {"images that train.idx does not list; delete it and it is rebuilt": 1}
+    writer.rec = writer.rec[: writer.index[1][1]] + writer.rec[writer.index[2][1] :]
+    gone = writer.index[2][1] - writer.index[1][1]
+    writer.index = [writer.index[0], *((key, offset - gone) for key, offset in writer.index[2:])]
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [2, 3, 4, 5]
     assert faces.skipped == {"images that the metadata promises and the file lacks": 1}
     bare = Writer(tmp_path)
     bare.add(image_payload(flat_png(1), 0))
     bare.add(image_payload(b"", 1))
     assert RecordFile(bare.save()).skipped == {"records without an image": 1}
+
+
+@pytest.mark.parametrize("idx", [True, False])
+def test_a_first_record_with_labels_and_an_image_is_an_image(tmp_path, flat_png, idx):
+    """Ten images, the first of class 5 by labels of its own: no metadata that would end them at key 4."""
+    writer = Writer(tmp_path, classes=None)
+    for value in range(10):
+        writer.add(image_payload(flat_png(value), 0, (5.0, 7.0) if value == 0 else (value % 3, 1.0)))
+    faces = RecordFile(writer.save(idx))
+    assert reds(faces) == list(range(10))
+    assert faces.people == ("0", "1", "2", "5")
+    assert faces.skipped == {}
+
+
+def test_images_beyond_the_range_of_the_metadata_are_counted(tmp_path, flat_png):
+    writer = Writer(tmp_path)
+    writer.add(image_payload(b"", 0, (3, 4)))
+    for value in range(1, 5):
+        writer.add(image_payload(flat_png(value), value % 2))
+    writer.add(image_payload(b"", 0, (1, 2)))
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [1, 2]
+    assert faces.skipped == {"images beyond the keys 1 to 2 that the metadata names": 2}
+    assert "key 3, key 4" in faces.messages[0]
+    (tmp_path / "train.idx").unlink()
+    assert reds(RecordFile(tmp_path / "train.rec")) == [1, 2, 3, 4], "keys counted in the file are nobody's"
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0, float("nan"), -4.0])
+def test_metadata_that_names_no_image_is_said_and_passed_over(tmp_path, flat_png, end):
+    writer = Writer(tmp_path)
+    writer.add(image_payload(b"", 0, (end, 9.0)))
+    for value in range(1, 4):
+        writer.add(image_payload(flat_png(value), value % 2))
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [1, 2, 3]
+    assert faces.skipped["metadata that names none of the images, so all are taken"] == 1
+
+
+def test_keys_that_are_not_contiguous_and_in_another_order(tmp_path, flat_png):
+    writer = Writer(tmp_path)
+    for key in (70, 5, 900, 12):
+        writer.add(image_payload(flat_png(key % 256), 1), key=key)
+    writer.index.reverse()
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [12, 900 % 256, 5, 70]
+    assert faces.skipped == {}
+
+
+def test_a_record_that_is_listed_twice_counts_once(tmp_path, flat_png):
+    writer = plain(tmp_path, flat_png)
+    writer.index += writer.index[1:3]
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [1, 2, 3, 4, 5]
+    assert faces.skipped == {"lines of the .idx that name a record again": 2}
+
+
+def test_images_that_the_index_lacks_are_counted_wherever_they_are(tmp_path, flat_png):
+    """Whole ones, one in parts, at the start, in the middle and at the end; records without an image are no loss."""
+    writer = Writer(tmp_path)
+    for value in range(6):
+        writer.add(image_payload(flat_png(value), value % 2) + b"\0" * 3 + MAGIC * (value == 3))
+    writer.add(image_payload(b"", 0, (1, 2)))
+    writer.index = [writer.index[place] for place in (1, 4)]
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [1, 4]
+    assert faces.skipped == {"images that train.idx does not list; delete it and it is rebuilt": 4}
+
+
+def test_empty_payloads_are_records_without_an_image(tmp_path, flat_png):
+    for where in (0, 2, 4):
+        writer = Writer(tmp_path)
+        for place in range(5):
+            writer.add(b"" if place == where else image_payload(flat_png(place), place % 2))
+        faces = RecordFile(writer.save())
+        assert reds(faces) == [place for place in range(5) if place != where]
+        assert faces.skipped == {"records without an image": 1}
+
+
+def test_a_file_without_a_folder_of_its_own_needs_no_property(tmp_path, flat_png):
+    faces = RecordFile(plain(tmp_path, flat_png, classes=None).save(idx=False))
+    assert reds(faces) == [1, 2, 3, 4, 5]
+    assert sum(faces.skipped.values()) == 0
 
 
 def test_damage_in_the_middle_is_walked_around(tmp_path, flat_png):

@@ -31,21 +31,34 @@ class DamagedRecord(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHeaders:
-    """What stands at the head of n records: `label` (n,) is the first label; `problem` '' where all is well."""
+    """What stands at the head of n records, each (n,).
+
+    `label` is the first label, `problem` is '' where an image follows the labels, `image_bytes` its size (negative
+    where not even the labels are whole), and `end` the offset after the record.
+    """
 
     label: NDArray[np.float32]
     problem: NDArray[np.str_]
+    image_bytes: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+    @property
+    def bare(self) -> NDArray[np.bool_]:
+        """Where labels are all there is."""
+        bare: NDArray[np.bool_] = (self.problem == NO_IMAGE) & (self.image_bytes == 0)
+        return bare
 
 
-def scan_records(data: mmap.mmap) -> tuple[NDArray[np.int64], list[str]]:
-    """Offsets of the records in file order, by walking from header to header; and where the walk lost its way.
+def scan_records(data: mmap.mmap, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int64], list[str]]:
+    """Offsets of the records from `start` to `stop` in file order, by walking from header to header; and where the walk
+    lost its way.
 
     After damage it goes on at the next aligned magic, which cannot lie inside an image.
     """
     offsets: list[int] = []
     damage: list[str] = []
-    position = 0
-    while position + PART_HEADER.size <= len(data):
+    position, stop = start, len(data) if stop is None else stop
+    while position + PART_HEADER.size <= stop:
         magic, word = PART_HEADER.unpack_from(data, position)
         if magic != MAGIC:
             lost, position = position, _next_magic(data, position)
@@ -80,35 +93,39 @@ def read_record(file: BinaryIO | mmap.mmap, offset: int) -> bytes:
 def read_headers(data: mmap.mmap, offsets: NDArray[np.int64]) -> RecordHeaders:
     """Labels and problems of the records at `offsets`, without touching the images of whole ones."""
     words = np.frombuffer(data, dtype="<u4", count=len(data) // 4)
-    # Eight words reach from the magic through the image header; labels may follow in a ninth.
-    inside = (offsets >= 0) & (offsets // 4 + 8 <= len(words))
+    inside = (offsets >= 0) & (offsets // 4 + 2 <= len(words))
     start = np.where(inside, offsets // 4, 0)
+    # The labels stand after the eight words that reach from the magic through the image header.
     magic, word, flag = (_words_at(words, start + place) for place in range(3))
     label = _words_at(words, start + np.where(flag > 0, 8, 3)).view("<f4").astype(np.float32)
     kind, length = word >> 29, (word & LENGTH_MASK).astype(np.int64)
-    problem = np.full(len(offsets), "", dtype="U64")
-    problem[length <= IMAGE_HEADER.size + 4 * flag.astype(np.int64)] = _NO_IMAGE
+    image_bytes = length - IMAGE_HEADER.size - 4 * flag.astype(np.int64)
+    end = start * 4 + PART_HEADER.size + (length + 3) // 4 * 4
+    problem = np.full(len(offsets), "", dtype="U80")
+    problem[image_bytes <= 0] = NO_IMAGE
     problem[start * 4 + PART_HEADER.size + length > len(data)] = _CUT_OFF
-    problem[(magic != MAGIC) | (kind > FIRST) | (offsets % 4 != 0)] = "damaged records"
+    problem[(magic != MAGIC) | (kind > FIRST) | (offsets % 4 != 0)] = DAMAGED
     problem[~inside] = _CUT_OFF
-    for index in np.flatnonzero((problem != "damaged records") & inside & (kind == FIRST)):
-        label[index], problem[index] = _parts_header(data, int(offsets[index]))
-    return RecordHeaders(label=label, problem=problem)
+    for index in np.flatnonzero((problem != DAMAGED) & inside & (kind == FIRST)):
+        label[index], problem[index], image_bytes[index], end[index] = _parts_header(data, int(offsets[index]))
+    return RecordHeaders(label=label, problem=problem, image_bytes=image_bytes, end=end)
 
 
-def _parts_header(data: mmap.mmap, offset: int) -> tuple[float, str]:
-    """(label, problem) of a record in parts: rare, and its header may itself be split."""
+def _parts_header(data: mmap.mmap, offset: int) -> tuple[float, str, int, int]:
+    """(label, problem, image bytes, end) of a record in parts: rare, and its header may itself be split."""
     try:
         payload = read_record(data, offset)
         flag, label, _, _ = IMAGE_HEADER.unpack_from(payload)
         if flag > 0:
             (label,) = struct.unpack_from("<f", payload, IMAGE_HEADER.size)
     except (DamagedRecord, struct.error):
-        return 0.0, _CUT_OFF
-    return label, "" if len(payload) > IMAGE_HEADER.size + 4 * flag else _NO_IMAGE
+        return 0.0, _CUT_OFF, 0, offset + PART_HEADER.size
+    image_bytes = len(payload) - IMAGE_HEADER.size - 4 * flag
+    return label, "" if image_bytes > 0 else NO_IMAGE, image_bytes, data.tell()
 
 
-_NO_IMAGE = "records without an image"
+NO_IMAGE = "records without an image"
+DAMAGED = "damaged records"
 _CUT_OFF = "records cut off by the end of the file (is the .rec truncated?)"
 
 

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from steadface.data.faces import Image, UnreadableImage, decode_image
 from steadface.data.listing import Skips, people_with_images
 from steadface.data.recordformat import (
+    DAMAGED,
     IMAGE_HEADER,
     MAGIC_BYTES,
+    NO_IMAGE,
     PART_HEADER,
     DamagedRecord,
+    RecordHeaders,
     read_headers,
     read_record,
     scan_records,
@@ -28,10 +31,12 @@ LARGEST_LABEL = 2.0**31
 class RecordFile:
     """The faces of a `.rec` file, read lazily by offset; people are named by their label in the file.
 
-    Record 0, when it carries labels of its own, is metadata: the images are the keys 1 .. int(label[0]) - 1.
+    Record 0, when it carries labels of its own and nothing after them, is metadata: the images are the keys 1 ..
+    int(label[0]) - 1, and what carries labels alone after those tells where each person's images lie.
     A missing `.idx` is rebuilt by walking the file. Left out and counted in `skipped`, with `messages` for people
-    to read: records beyond the end of a truncated file, damaged ones, ones without an image, labels that are
-    negative, not whole, or not below the class count of `property`, and people with fewer than `min_images` images.
+    to read: images that the metadata or the `.idx` does not name, records beyond the end of a truncated file, damaged
+    ones, ones without an image, ones listed twice, labels that are negative, not whole, or not below the class count of
+    `property`, and people with fewer than `min_images` images.
     Raises `SteadfaceError` for a file that is no `.rec`, an unusable `.idx`, and when nothing is left.
     """
 
@@ -40,11 +45,21 @@ class RecordFile:
         skips = Skips()
         classes = _class_count(self.path.with_name("property"))
         with _mapped(self.path) as data:
-            keys, offsets, note = _index(self.path.with_suffix(".idx"), data, skips)
-            keys, offsets = _image_records(data, keys, offsets, skips)
+            index = self.path.with_suffix(".idx")
+            listed = index.is_file() and index.stat().st_size > 0
+            keys, offsets = read_index(index) if listed else _walked(data, skips)
+            keys, offsets = _once_each(keys, offsets, skips)
             headers = read_headers(data, offsets)
+            unlisted = _unlisted(data, offsets, headers) if listed else offsets[:0]
+        skips.extend(f"images that {index.name} does not list; delete it and it is rebuilt", map(_at, unlisted))
+        note = () if listed else (f"{index} is missing: rebuilt by walking the .rec",)
         problem = np.where(headers.problem == "", _label_problems(headers.label, classes), headers.problem)
-        for reason in np.unique(problem[problem != ""]):
+        if (end := _metadata_end(keys, headers, skips)) is not None:
+            problem = _beside_metadata(problem, keys, headers, end, listed)
+            there = int(np.count_nonzero((keys >= 1) & (keys < end) if listed else ~headers.bare))
+            if (absent := end - 1 - there - len(unlisted)) > 0:
+                skips.add("images that the metadata promises and the file lacks", f"keys 1 to {end - 1}", count=absent)
+        for reason in np.unique(problem[(problem != "") & (problem != NOT_MEANT)]):
             skips.extend(str(reason), (f"key {key}" for key in keys[problem == reason]))
         sound = problem == ""
         values, labels = np.unique(headers.label[sound].astype(np.int64), return_inverse=True)
@@ -56,6 +71,7 @@ class RecordFile:
             raise SteadfaceError("; ".join((f"no faces in {self.path}", *self.messages)))
         self.keys = keys[sound][kept]
         self.offsets = offsets[sound][kept]
+        self.sizes = headers.image_bytes[sound][kept]
         self.labels: NDArray[np.int64] = (np.cumsum(wanted) - 1)[labels[kept]]
         self.people = tuple(names[person] for person in np.flatnonzero(wanted))
         self._bytes = self.path.stat().st_size
@@ -64,13 +80,16 @@ class RecordFile:
         return len(self.offsets)
 
     def read(self, index: int) -> Image:
+        return decode_image(self.read_encoded(index), self.name(index))
+
+    def read_encoded(self, index: int) -> bytes:
         try:
             with self.path.open("rb") as file:
                 payload = read_record(file, int(self.offsets[index]))
             flag = IMAGE_HEADER.unpack_from(payload)[0]
         except (OSError, DamagedRecord, struct.error) as error:
             raise UnreadableImage(f"{self.name(index)} cannot be read: {error}") from None
-        return decode_image(payload[IMAGE_HEADER.size + 4 * flag :], self.name(index))
+        return payload[IMAGE_HEADER.size + 4 * flag :]
 
     def name(self, index: int) -> str:
         return f"key {self.keys[index]} of {self.path}"
@@ -93,42 +112,70 @@ def read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return table[:, 0].copy(), table[:, 1].copy()
 
 
-def _index(path: Path, data: mmap.mmap, skips: Skips) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Keys and offsets from the `.idx`, else from a walk through the `.rec`; with a note when walked."""
-    if path.is_file() and path.stat().st_size:
-        return *read_index(path), ()
+NOT_MEANT = "no image and not meant to be one"
+
+
+def _walked(data: mmap.mmap, skips: Skips) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keys and offsets from a walk through the `.rec`."""
     offsets, damage = scan_records(data)
     skips.extend("stretches that hold no record", damage)
-    return np.arange(len(offsets)), offsets, (f"{path} is missing: rebuilt by walking the .rec",)
+    return np.arange(len(offsets)), offsets
 
 
-def _image_records(
-    data: mmap.mmap, keys: NDArray[np.int64], offsets: NDArray[np.int64], skips: Skips
+def _once_each(
+    keys: NDArray[np.int64], offsets: NDArray[np.int64], skips: Skips
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Without the metadata record and the per-person records that it says come after the images."""
-    zero = np.flatnonzero(keys == 0)
-    end = _metadata_end(data, int(offsets[zero[0]])) if len(zero) else None
-    if end is None:
-        return keys, offsets
-    images = (keys >= 1) & (keys < end)
-    absent = end - 1 - int(images.sum())
-    if absent > 0:
-        skips.add("images that the metadata promises and the file lacks", f"keys 1 to {end - 1}", count=absent)
-    return keys[images], offsets[images]
+    """Without the lines of an `.idx` that name a record again."""
+    first = np.sort(np.unique(offsets, return_index=True)[1])
+    again = np.setdiff1d(np.arange(len(keys)), first)
+    skips.extend("lines of the .idx that name a record again", (f"key {key}" for key in keys[again]))
+    return keys[first], offsets[first]
 
 
-def _metadata_end(data: mmap.mmap, offset: int) -> int | None:
-    """int(label[0]) of record 0 when it is metadata, which its flag tells; else None."""
-    at = offset + PART_HEADER.size
-    if offset < 0 or at + IMAGE_HEADER.size + 4 > len(data):
+def _unlisted(data: mmap.mmap, offsets: NDArray[np.int64], headers: RecordHeaders) -> NDArray[np.int64]:
+    """Offsets of the images between and after the records at `offsets`, which an `.idx` lists."""
+    whole = np.flatnonzero((headers.problem == "") | (headers.problem == NO_IMAGE))
+    whole = whole[np.argsort(offsets[whole])]
+    starts = np.concatenate(([0], headers.end[whole]))
+    stops = np.concatenate((offsets[whole], [len(data)]))
+    gaps = np.flatnonzero(stops - starts >= PART_HEADER.size)
+    found = [scan_records(data, int(starts[gap]), int(stops[gap]))[0] for gap in gaps]
+    between = np.setdiff1d(np.concatenate([offsets[:0], *found]), offsets)
+    images: NDArray[np.int64] = between[read_headers(data, between).problem == ""]
+    return images
+
+
+def _at(offset: int) -> str:
+    return f"byte {offset}"
+
+
+def _metadata_end(keys: NDArray[np.int64], headers: RecordHeaders, skips: Skips) -> int | None:
+    """int(label[0]) of record 0 when labels are all it holds; None where it is an image or names none that is there."""
+    metadata = np.flatnonzero((keys == 0) & headers.bare)
+    if not len(metadata):
         return None
-    flag = IMAGE_HEADER.unpack_from(data, at)[0]
-    end: float = struct.unpack_from("<f", data, at + IMAGE_HEADER.size)[0]
-    return int(end) if flag > 0 and np.isfinite(end) else None
+    label = headers.label[metadata[0]]
+    end = int(label) if np.isfinite(label) else 0
+    image = headers.problem == ""
+    if (image & (keys >= 1) & (keys < end)).any() or not image.any():
+        return end
+    skips.add("metadata that names none of the images, so all are taken", f"key 0: images up to {label:g}")
+    return None
+
+
+def _beside_metadata(
+    problem: NDArray[np.str_], keys: NDArray[np.int64], headers: RecordHeaders, end: int, listed: bool
+) -> NDArray[np.str_]:
+    """`problem`, (n,), now that the metadata says that images are the keys 1 .. end - 1."""
+    named, image = (keys >= 1) & (keys < end), headers.problem == ""
+    # Without an .idx the keys count what is there, so that damage shifts them.
+    expected = headers.bare if not listed else ~named & ~image & (headers.problem != DAMAGED)
+    beyond = f"images beyond the keys 1 to {end - 1} that the metadata names"
+    return np.where(expected, NOT_MEANT, np.where(image & ~named & listed, beyond, problem))
 
 
 def _label_problems(label: NDArray[np.float32], classes: int | None) -> NDArray[np.str_]:
-    problem = np.full(len(label), "", dtype="U64")
+    problem = np.full(len(label), "", dtype="U80")
     if classes is None:
         problem[label >= LARGEST_LABEL] = "labels too large to be true"
     else:
