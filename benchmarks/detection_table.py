@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steadface.data.faces import Image
-from steadface.data.folders import is_image_name
+from steadface.data.listing import is_image_name
 from steadface.faces.alignment import align
 from steadface.faces.detection import Detector, Face
 from steadface.faces.detector_files import open_detector

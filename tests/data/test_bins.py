@@ -6,6 +6,7 @@ import pytest
 
 from steadface.data.bins import read_bin
 from steadface.data.faces import UnreadableImage
+from steadface.data.pairs import of_one_picture
 from steadface.errors import SteadfaceError
 
 
@@ -23,6 +24,12 @@ def test_pairs_are_neighbours_in_every_protocol(tmp_path, flat_png, protocol):
     np.testing.assert_array_equal(pairs.second, [1, 3, 5])
     np.testing.assert_array_equal(pairs.same, [True, False, True])
     assert pairs.people is None
+
+
+def test_pairs_of_a_picture_with_itself_are_told_by_their_bytes(tmp_path, flat_png):
+    images = [flat_png(1), flat_png(1), flat_png(2), flat_png(3), flat_png(4), flat_png(4)]
+    pairs = read_bin(write(tmp_path / "x.bin", (images, [True, True, False])))
+    np.testing.assert_array_equal(of_one_picture(pairs), [True, False, True])
 
 
 def python2_pickle(images: list[bytes], same: list[bool]) -> bytes:

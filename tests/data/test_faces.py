@@ -132,3 +132,16 @@ def test_grey_alpha_and_sixteen_bits_decode_to_8_bit_rgb():
 def test_undecodable_bytes_raise_with_the_name(encoded):
     with pytest.raises(UnreadableImage, match="anna"):
         decode_image(encoded, "anna/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("encoded", "remedy"),
+    [
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "it is HEIC, AVIF or a video; export it as JPEG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><title>404</title>", "it is a web page"),
+    ],
+)
+def test_what_is_taken_for_an_image_gets_a_remedy(encoded, remedy):
+    with pytest.raises(UnreadableImage, match=remedy):
+        decode_image(encoded, "anna/1.jpg")

@@ -47,12 +47,13 @@ def test_everything_left_out_is_counted_and_named(face_folders, flat_png):
         "images outside any person's folder": 1,
         "empty files": 1,
         "files that are not images": 1,
-        "files that cannot be opened": 1,
+        "hidden files and folders and those of the system": 1,
+        "links that lead nowhere": 1,
         "people without a usable image": 1,
         "people with fewer than 2 images": 1,
     }
     text = "\n".join(faces.messages)
-    for name in ("empty.jpg", "notes.txt", "loose.png", "dee", "cy", "gone.png"):
+    for name in ("empty.jpg", "notes.txt", "loose.png", "dee", "cy", "gone.png", ".hidden.png"):
         assert name in text
 
 
@@ -65,16 +66,81 @@ def test_long_lists_are_abbreviated(face_folders):
     assert "and 6 more" in message
 
 
-def test_a_link_that_points_upwards_ends(face_folders):
-    root = face_folders({"ada": 2, "bo": 1})
-    (root / "ada" / "loop").symlink_to(root, target_is_directory=True)
-    assert len(ImageFolder(root)) == 3
-
-
-def test_a_person_may_be_a_link(face_folders):
+def test_a_person_may_be_a_link_to_another_place_but_nobody_is_two(face_folders, tmp_path, flat_png):
     root = face_folders({"ada": 2})
-    (root / "bo").symlink_to(root / "ada", target_is_directory=True)
-    assert ImageFolder(root).people == ("ada", "bo")
+    (tmp_path / "cy").mkdir()
+    (tmp_path / "cy" / "0.png").write_bytes(flat_png(9))
+    for person, target in {"bo": root / "ada", "cy": tmp_path / "cy", "everybody": root}.items():
+        (root / person).symlink_to(target, target_is_directory=True)
+    faces = ImageFolder(root)
+    assert faces.people == ("ada", "cy")
+    assert len(faces) == 3
+    assert faces.skipped == {"links to what is listed already": 1, "links to a folder that holds them": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Anna", "anna"), ("Jos\u00e9", "Jose\u0301"), ("Ada L", "Ada  L"), ("Stra\u00dfe", "STRASSE")]
+)
+def test_people_whom_nobody_could_tell_apart_are_named(face_folders, one, other):
+    with pytest.raises(SteadfaceError, match="differ only in case, blanks or Unicode form") as error:
+        ImageFolder(face_folders({one: 1, other: 1, "bo": 1}))
+    if "Jos" in one:
+        assert r"'Jos\xe9'" in str(error.value)
+        assert r"'Jose\u0301'" in str(error.value)
+    else:
+        assert f"{one!r}" in str(error.value)
+        assert f"{other!r}" in str(error.value)
+
+
+def test_a_name_without_pictures_confuses_nobody(face_folders):
+    root = face_folders({"Anna": 1, "bo": 1})
+    (root / "anna").mkdir()
+    assert ImageFolder(root).people == ("Anna", "bo")
+
+
+@pytest.mark.parametrize(
+    ("people", "seen"),
+    [
+        ({"imgs/ada": 1, "imgs/bo": 2}, ["imgs"]),
+        ({"lfw/aligned/ada": 1, "lfw/aligned/bo": 2}, ["lfw/aligned"]),
+        ({"train/ada": 1, "train/bo": 2, "val/cy": 1, "val/dee": 1}, ["train", "val"]),
+        ({"Train_set/ada/2019": 1, "Train_set/bo": 2, "test/cy": 1}, ["Train_set"]),
+    ],
+)
+def test_person_folders_that_lie_deeper_are_named(face_folders, people, seen):
+    root = face_folders(people)
+    (root / "docs").mkdir()
+    where = " and ".join(str(root / folder) for folder in seen)
+    with pytest.raises(SteadfaceError, match="give that") as error:
+        open_faces(root)
+    assert f"seem to lie in {where}, not in {root}" in str(error.value)
+    assert len(open_faces(root / seen[0])) >= 3
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        {"ada/2019": 1, "ada/2020": 1, "bo/2019": 1},  # people by occasion
+        {"ada/2019": 1, "ada": 1},
+        {"train": 2, "val": 2},  # odd names, but pictures are in them
+        {"ada/2019/trip": 2},
+    ],
+)
+def test_people_whose_pictures_lie_deeper_stay_people(face_folders, people):
+    assert ImageFolder(face_folders(people)).deeper == ()
+
+
+def test_where_faces_lie_instead_is_said(face_folders, tmp_path):
+    root = face_folders({"ada": 2, "bo": 1})
+    with pytest.raises(SteadfaceError, match=r"show one person, give the folder above") as error:
+        open_faces(root / "ada")
+    assert str(root) in str(error.value)
+    (tmp_path / "set" / "glint").mkdir(parents=True)
+    (tmp_path / "set" / "glint" / "train.rec").touch()
+    with pytest.raises(SteadfaceError, match=r"there is .*glint/train\.rec: give that"):
+        open_faces(tmp_path / "set")
+    with pytest.raises(SteadfaceError, match="is a file: give a folder"):
+        open_faces(root / "ada" / "00.png")
 
 
 def test_undecodable_and_vanished_files_raise_when_read_not_before(face_folders):
@@ -164,6 +230,7 @@ def test_a_bin_is_not_a_training_set(tmp_path):
 def test_several_rec_files_must_be_told_apart(tmp_path):
     (tmp_path / "a.rec").touch()
     (tmp_path / "b.rec").touch()
+    (tmp_path / "._a.rec").touch()
     with pytest.raises(SteadfaceError, match=r"a\.rec, b\.rec"):
         open_faces(tmp_path)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from steadface.data.faces import ArrayFaces
-from steadface.data.pairs import PairSet, contiguous_folds, read_pairs
+from steadface.data.pairs import PairSet, contiguous_folds, doubled_pictures, of_one_picture, read_pairs
 from steadface.errors import SteadfaceError
 
 
@@ -113,6 +113,47 @@ def test_missing_images_and_people_are_counted_and_named(lfw):
     text = "Ann_A\t1\t9\nZoe\t1\t2\nZoe\t3\tBob_B\t1\nYan\t1\tBob_B\t2\n"
     with pytest.raises(SteadfaceError, match=r"5 of the 8 images .*2 of 4 people.*Ann_A 9, Yan 1, Zoe 1 and 2 more"):
         read_pairs(pairs_file(lfw, text), lfw)
+
+
+@pytest.mark.parametrize(("where", "given"), [("lfw", "."), ("set/lfw", "."), ("lfw", "lfw/Ann_A")])
+def test_person_folders_in_another_place_are_named(lfw, where, given):
+    root = lfw.parent
+    (root / where).parent.mkdir(exist_ok=True)
+    lfw = lfw.rename(root / where)
+    root = root / given
+    with pytest.raises(SteadfaceError, match=r"not below .*; the person folders seem to lie in ") as error:
+        read_pairs(pairs_file(lfw, LFW_TEXT), root)
+    assert str(error.value).endswith(f"lie in {lfw}: give that")
+
+
+def test_accents_are_found_however_a_file_system_spells_them(lfw, flat_png):
+    folder = lfw / "Jose\u0301"
+    folder.mkdir()
+    (folder / "Jose\u0301_0001.png").write_bytes(flat_png(51))
+    path = lfw / "pairs.txt"
+    path.write_text("Jos\u00e9\t1\tAnn_A\t2\n", encoding="utf-8")
+    assert seen(read_pairs(path, lfw)) == [(51, 2)]
+
+
+def test_pairs_of_a_picture_with_itself_are_counted(lfw):
+    """By number, by link and by content, also under two names."""
+    (lfw / "Ann_A" / "Ann_A_0004.png").symlink_to("Ann_A_0001.png")
+    (lfw / "Bob_B" / "Bob_B_0003.png").write_bytes((lfw / "Ann_A" / "Ann_A_0001.png").read_bytes())
+    text = "Ann_A 1 1\nAnn_A 1 001\nAnn_A 1 4\nAnn_A 1 2\nAnn_A 1 Bob_B 3\nAnn_A 1 Bob_B 1\n"
+    pairs = read_pairs(pairs_file(lfw, text), lfw)
+    np.testing.assert_array_equal(of_one_picture(pairs), [True, True, True, False, True, False])
+    genuine, impostor = doubled_pictures("lfw", pairs)
+    assert genuine.startswith("lfw: 3 of the 4 genuine pairs are a picture with itself")
+    assert impostor.startswith("lfw: 1 of the 2 impostor pairs are a picture with itself")
+    assert "Bob_B_0003.png" in impostor
+    assert doubled_pictures("lfw", pairs.select(np.array([3, 5]))) == []
+
+
+def test_images_in_memory_are_the_same_by_index_alone():
+    faces = ArrayFaces(np.zeros((2, 2, 2, 3), np.uint8), [0, 0], ["a"])
+    ends = {"first": np.array([0, 0]), "second": np.array([0, 1]), "fold": np.zeros(2, int)}
+    pairs = PairSet(faces=faces, same=np.array([True, True]), **ends)
+    np.testing.assert_array_equal(of_one_picture(pairs), [True, False])
 
 
 def test_empty_images_are_counted(lfw):

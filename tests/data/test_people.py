@@ -44,6 +44,25 @@ def test_images_that_the_file_leaves_out_are_counted(photographs, table):
     assert "c.png" in "".join(faces.messages)
 
 
+def test_where_the_images_lie_and_what_was_left_out_is_said(photographs, table):
+    people = table("in/a.png,bo", "b.png,ada")
+    with pytest.raises(SteadfaceError, match=r"they lie below .*photographs, give that"):
+        NamedFolder(photographs.parent, people)
+    (photographs / "d.heic").write_bytes(b"x")
+    with pytest.raises(SteadfaceError, match=r"are left out .*d.heic.*; skipped pictures of a kind that is not read"):
+        NamedFolder(photographs, table("in/a.png,bo", "d.heic,ada"))
+
+
+def test_people_of_a_file_whom_nobody_could_tell_apart_are_named(photographs, table):
+    with pytest.raises(SteadfaceError, match="'Ada' and 'ada'"):
+        NamedFolder(photographs, table("in/a.png,Ada", "b.png,ada"))
+
+
+def test_accents_are_found_however_a_file_system_spells_them(photographs, table):
+    (photographs / "b.png").rename(photographs / "Jose\u0301.png")
+    assert NamedFolder(photographs, table("Jos\u00e9.png,jo", "c.png,ada")).people == ("ada", "jo")
+
+
 def test_people_with_few_images_are_left_out(photographs, table):
     faces = NamedFolder(photographs, table("in/a.png,bo", "b.png,ada", "c.png,bo"), min_images=2)
     assert faces.people == ("bo",)

@@ -19,6 +19,7 @@ from steadface.audit.identified import Searched, identification_figures
 from steadface.audit.patched import patch_cost
 from steadface.audit.pictures import examples_of, most_telling, save_broken
 from steadface.audit.trial import Thresholds
+from steadface.data.pairs import doubled_pictures
 from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier
@@ -138,6 +139,7 @@ def warnings(bench: Bench, checks: Sequence[Check], clean: Mapping[str, Any], pa
         found.append("no patches were tried: they need gradients, and faces of 112 x 112 or their 112 x 96 crop")
     if bench.trial.remark:
         found.append(f"no 1:N part: {bench.trial.remark}")
+    found += doubled_pictures("pairs", bench.trial.pairs)
     return [*found, *(note for note in bench.request.model.notes if TRIED not in note)]
 
 

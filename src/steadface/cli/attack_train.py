@@ -19,8 +19,8 @@ from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, 
 from steadface.cli.audit import MODEL_HELP
 from steadface.cli.console import console, errors, say_warning
 from steadface.cli.evaluate import parsed_radius
+from steadface.cli.options import opened_faces
 from steadface.data.faces import FaceSource
-from steadface.data.folders import open_faces
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.labelled import pairs_from_labels
@@ -60,9 +60,7 @@ def train_attack(
     chosen = resolve_device(device)
     opened = open_recogniser(model)
     embedding_size(MirrorEmbedder(opened.network, mirror=False))  # refused before faces are looked for
-    faces = open_faces(images)
-    for message in getattr(faces, "messages", ()):
-        say_warning(message)
+    faces = opened_faces(images)
     opened = _probed(opened, faces, seed)
     embedder = MirrorEmbedder(opened.network, mirror=False).to(chosen)
     began = time.perf_counter()

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from steadface import api
 from steadface.cli.console import console, stage_bar
-from steadface.cli.options import JsonOption, print_json
-from steadface.data.folders import open_faces
+from steadface.cli.options import JsonOption, opened_faces, print_json
 from steadface.models import ChannelOrder, PixelRange, parse_size
 from steadface.report.text import percent
 
@@ -39,7 +38,7 @@ def calibrate_model(
     Models of ours and exported .onnx files carry their contract inside; other files are left as they are and get a
     FILE.contract.json beside them.
     """
-    faces = open_faces(images)
+    faces = opened_faces(images)
     with stage_bar() as progress:
         found, where = api.calibrate(
             model,

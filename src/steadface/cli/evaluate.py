@@ -11,8 +11,8 @@ from rich.table import Table
 from steadface import api
 from steadface.attacks.balls import radius_from
 from steadface.cli.console import console, say_warning, stage_bar
+from steadface.cli.options import opened_faces
 from steadface.data.bins import read_bin
-from steadface.data.folders import open_faces
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
@@ -100,10 +100,7 @@ def pair_set(images: Path, pairs: Path | None, seed: int) -> PairSet:
     """The pairs that a file lists, or pairs drawn from the folders where there is none."""
     if pairs is not None:
         return read_pairs(pairs, images)
-    faces = open_faces(images)
-    for message in getattr(faces, "messages", ()):
-        say_warning(message)
-    return pairs_from_labels(faces, seed=seed)
+    return pairs_from_labels(opened_faces(images), seed=seed)
 
 
 def _bins(paths: list[Path]) -> dict[str, PairSet]:

@@ -25,7 +25,6 @@ from steadface.cli.options import (
     print_json,
     with_gallery,
 )
-from steadface.data.folders import is_image_name
 from steadface.errors import SteadfaceError
 from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.photograph import read_photograph
@@ -53,7 +52,7 @@ def identify_photograph(
     as_json: JsonOption = False,
 ) -> None:
     """Who of the enrolled people is in a photograph? Exit code **0** if anybody, **1** if nobody, **2** on an error."""
-    if draw is not None and not is_image_name(draw.name):
+    if draw is not None and not cv2.haveImageWriter(draw.name):
         raise SteadfaceError(f"--draw {draw} is no name of an image; end it in .png")
     recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend, guard=guard)
     with with_gallery(recognizer, gallery, key):

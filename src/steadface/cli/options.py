@@ -1,6 +1,7 @@
 """What the commands that use a trained model have in common: options, the pictures they are given, JSON."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from steadface.cli.console import say_warning
-from steadface.data.folders import is_image_name
+from steadface.data.faces import FaceSource
+from steadface.data.folders import open_faces
+from steadface.data.listing import PictureTree, Skips
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import given_key, read_or_write_key
@@ -36,19 +39,37 @@ GuardOption = Annotated[
 
 
 def picture_files(given: Sequence[Path]) -> list[Path]:
-    """The files among `given` as they are, and the images below its folders in sorted order.
+    """The files among `given` as they are, and the pictures below its folders in sorted order, each once.
 
-    Raises SteadfaceError for what does not exist and for folders without images.
+    What is left out is said. Raises SteadfaceError for what does not exist and for folders without pictures.
     """
-    files: list[Path] = []
+    skips = Skips()
+    files: dict[str, Path] = {}
     for path in given:
         if not path.exists():
             raise SteadfaceError(f"{path} does not exist; give photographs or folders of them")
-        found = sorted(one for one in path.rglob("*") if is_image_name(one.name)) if path.is_dir() else [path]
+        found = [path / name for name, _ in PictureTree(path, skips).images()] if path.is_dir() else [path]
         if not found:
-            raise SteadfaceError(f"there are no images in {path}; give photographs or folders of them")
-        files += found
-    return files
+            raise SteadfaceError("; ".join((f"there are no images in {path}", *skips.messages)))
+        for file in found:
+            real = os.path.realpath(file)
+            if real in files:
+                skips.add("pictures that were given already", str(file))
+            files.setdefault(real, file)
+    say_skipped(skips)
+    return list(files.values())
+
+
+def opened_faces(path: Path) -> FaceSource:
+    """The faces at `path`, see `open_faces`; what is left out is said."""
+    faces = open_faces(path)
+    say_skipped(faces)
+    return faces
+
+
+def say_skipped(listed: object) -> None:
+    for message in getattr(listed, "messages", ()):
+        say_warning(message)
 
 
 def opened_recognizer(

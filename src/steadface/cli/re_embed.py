@@ -18,7 +18,9 @@ from steadface.cli.options import (
     opened_recognizer,
     picture_files,
     print_json,
+    say_skipped,
 )
+from steadface.data.listing import PictureTree, Skips, composed, spellings
 from steadface.gallery.gallery import Gallery
 
 
@@ -40,14 +42,16 @@ def re_embed_gallery(
 
     Templates of two models cannot be compared, and none can be made from the other.
     """
+    folders = _person_folders(images)
     recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend)
     with Gallery.open(gallery, key=key) as opened:
         names = [person.name for person in opened.people()]
         with stage_bar() as progress:
             templates = {}
             for place, name in enumerate(names, start=1):
-                if Path(name).name == name and (images / name).is_dir():
-                    templates[name] = recognizer.template(name, picture_files([images / name]), aligned=aligned)[None]
+                if (folder := folders.get(name, folders.get(composed(name)))) is not None:
+                    files = picture_files([images / folder])
+                    templates[name] = recognizer.template(name, files, aligned=aligned)[None]
                 progress("embedding", place, len(names))
         renewed, dropped = opened.re_embed(recognizer.contract.identity, templates, drop_missing=drop_missing)
     if as_json:
@@ -56,3 +60,11 @@ def re_embed_gallery(
     console.print(f"{len(renewed)} people have templates of {recognizer.contract.name} now")
     for person in dropped:
         say_warning(f"{person.name} was removed: there were no photographs")
+
+
+def _person_folders(images: Path) -> dict[str, str]:
+    """The person folders by name, see `spellings`; what is left out is said."""
+    skips = Skips()
+    people = PictureTree(images, skips, by_person=True).people()
+    say_skipped(skips)
+    return spellings(people)

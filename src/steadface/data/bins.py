@@ -28,6 +28,7 @@ class EncodedFaces:
     def __init__(self, encoded: Sequence[bytes], *, origin: str) -> None:
         self.encoded = tuple(encoded)
         self.origin = origin
+        self.sizes = np.fromiter(map(len, self.encoded), dtype=np.int64)
         self.labels = np.arange(len(self.encoded), dtype=np.int64)
         self.people = tuple(f"image {index}" for index in range(len(self.encoded)))
 
@@ -36,6 +37,9 @@ class EncodedFaces:
 
     def read(self, index: int) -> Image:
         return decode_image(self.encoded[index], self.name(index))
+
+    def read_encoded(self, index: int) -> bytes:
+        return self.encoded[index]
 
     def name(self, index: int) -> str:
         return f"image {index} of {self.origin}"

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -45,6 +45,18 @@ class FaceSource(Protocol):
 
     def fingerprint(self) -> str:
         """Hex digest of the listing, so that a run is not resumed on data that has changed."""
+        ...
+
+
+@runtime_checkable
+class EncodedSource(Protocol):
+    """A source whose images are encoded files or parts of one: `sizes` (N,) int64 are their bytes."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]: ...
+
+    def read_encoded(self, index: int) -> bytes:
+        """The image as it is stored. Raises `UnreadableImage`."""
         ...
 
 
@@ -167,9 +179,20 @@ def decode_image(encoded: bytes, name: str) -> Image:
     except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV allows
         raise UnreadableImage(f"{name} cannot be decoded: {error}") from None
     if pixels is None:
-        raise UnreadableImage(f"{name} cannot be decoded: not an image, or damaged")
+        raise UnreadableImage(f"{name} cannot be decoded: {kind_of(encoded) or 'not an image, or damaged'}")
     image: Image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return image
+
+
+def kind_of(head: bytes) -> str:
+    """What a file is that is often taken for an image, by its first bytes, and what to do about it; '' for others."""
+    if head[4:8] == b"ftyp":
+        return "it is HEIC, AVIF or a video; export it as JPEG"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is the pointer of Git LFS to an image; fetch the image with 'git lfs pull'"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, as a failed download leaves; download it again"
+    return ""
 
 
 def fit_size(image: Image, size: tuple[int, int]) -> Image:

@@ -2,18 +2,35 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from steadface.data.faces import FaceSource, Image, UnreadableImage, checked_labels, decode_image
-from steadface.data.listing import Skips, people_with_images
+from steadface.data.listing import (
+    IMAGE_SUFFIXES,
+    PictureTree,
+    Skips,
+    abbreviated,
+    check_distinct,
+    is_hidden,
+    is_image_name,
+    people_with_images,
+)
 from steadface.data.recordio import RecordFile
 from steadface.errors import SteadfaceError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+PARTS = re.compile(
+    r"(train|training|val|valid|validation|test|testing|dev|eval|im(age)?s?|imgs?|photos?|pictures?|faces?|aligned|crops?"
+    r"|cropped|raw|data(set)?|probes?|gallery|query|part|people|persons?|identit(y|ies)|ids?)([-_ ]?(set|images|\d+))?",
+    re.IGNORECASE,
+)
+"""What folders are called that hold people's folders, and people are not."""
 
 
 class FaceFiles:
@@ -38,12 +55,14 @@ class FaceFiles:
         return len(self.names)
 
     def read(self, index: int) -> Image:
+        return decode_image(self.read_encoded(index), self.name(index))
+
+    def read_encoded(self, index: int) -> bytes:
         path = self.root / self.names[index]
         try:
-            encoded = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from None
-        return decode_image(encoded, str(path))
 
     def name(self, index: int) -> str:
         return str(self.root / self.names[index])
@@ -91,12 +110,13 @@ class ListedFiles(FaceFiles):
 
 
 class ImageFolder(ListedFiles):
-    """Every image below each folder of `root`; the folder's name is the person's.
+    """Every picture below each folder of `root`, as `PictureTree` lists them; the folder's name is the person's.
 
     Listed in sorted order, so that indices mean the same on every machine. Left out and counted in `skipped`
-    (reason to number, with `messages` for people to read): empty files, files that are no images, images that
-    lie outside any person's folder, and people with fewer than `min_images` images. Names that start with a
-    dot are passed over. Raises `SteadfaceError` when nothing is left.
+    (reason to number, with `messages` for people to read) are also pictures outside any person's folder, and people
+    with fewer than `min_images`. `deeper` are the folders in which the person folders seem to lie, where that is not
+    `root`.
+    Raises `SteadfaceError` when nothing is left, and for people whose names nobody could tell apart.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, min_images: int = 1) -> None:
@@ -105,12 +125,14 @@ class ImageFolder(ListedFiles):
         names: list[str] = []
         sizes: list[int] = []
         owners: list[int] = []
-        people = _person_folders(root, skips)
+        tree = PictureTree(root, skips, by_person=True)
+        people = tree.people()
         for owner, person in enumerate(people):
-            for name, size in images_below(root, person, skips):
+            for name, size in tree.images(person):
                 names.append(name)
                 sizes.append(size)
                 owners.append(owner)
+        check_distinct([people[owner] for owner in dict.fromkeys(owners)], root)
         super().__init__(
             root,
             names,
@@ -119,8 +141,11 @@ class ImageFolder(ListedFiles):
             people=people,
             min_images=min_images,
             skips=skips,
-            nothing=f"no faces in {root}: {_EXPECTED}",
+            nothing=f"no faces in {root}: {_EXPECTED}{_instead(root)}",
         )
+        self.deeper = tuple(root / folder for folder in _person_folders_below(names))
+        if self.deeper:
+            self.messages += (f"the person folders seem to lie in {_either(self.deeper)}, not in {root}",)
 
 
 class UnlabelledFolder(ListedFiles):
@@ -132,7 +157,7 @@ class UnlabelledFolder(ListedFiles):
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = Path(root)
         skips = Skips()
-        sizes = dict(images_below(root, "", skips))
+        sizes = dict(PictureTree(root, skips).images())
         names = list(sizes)
         super().__init__(
             root,
@@ -152,7 +177,7 @@ _EXPECTED = "one folder per person is expected, with images (" + " ".join(IMAGE_
 def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSource:
     """The faces at `path`: identity folders, an InsightFace `.rec` file, or a folder that holds one.
 
-    Raises `SteadfaceError` for a path that is none of these.
+    Raises `SteadfaceError` for a path that is none of these, and names the folder inside it that is.
     """
     path = Path(path)
     if path.suffix == ".bin":
@@ -160,14 +185,18 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
     if path.suffix in (".rec", ".idx"):
         return RecordFile(path.with_suffix(".rec"), min_images=min_images)
     if not path.is_dir():
-        raise SteadfaceError(f"{path} is not a folder of faces nor a .rec file; check the path")
-    records = sorted(path.glob("*.rec"))
-    if not records:
-        return ImageFolder(path, min_images=min_images)
+        what = "is a file" if path.exists() else "does not exist"
+        raise SteadfaceError(f"{path} {what}: give a folder with one folder per person, or a .rec file")
+    records = _records(path.glob("*.rec"))
     if len(records) > 1:
         found = ", ".join(record.name for record in records)
         raise SteadfaceError(f"{path} holds several .rec files ({found}); name the one to use")
-    return RecordFile(records[0], min_images=min_images)
+    if records:
+        return RecordFile(records[0], min_images=min_images)
+    faces = ImageFolder(path, min_images=min_images)
+    if faces.deeper:
+        raise SteadfaceError(f"the person folders seem to lie in {_either(faces.deeper)}, not in {path}: give that")
+    return faces
 
 
 def is_unlabelled(path: str | os.PathLike[str]) -> bool:
@@ -175,58 +204,39 @@ def is_unlabelled(path: str | os.PathLike[str]) -> bool:
     if not Path(path).is_dir():
         return False
     with os.scandir(path) as scan:
-        entries = [entry for entry in scan if not entry.name.startswith(".")]
+        entries = [entry for entry in scan if not is_hidden(entry.name)]
     labelled = any(entry.is_dir() or entry.name.endswith(".rec") for entry in entries)
     return not labelled and any(is_image_name(entry.name) for entry in entries)
 
 
-def _person_folders(root: Path, skips: Skips) -> list[str]:
-    folders = []
-    try:
-        with os.scandir(root) as entries:
-            for entry in entries:
-                if entry.is_dir() and not entry.name.startswith("."):
-                    folders.append(entry.name)
-                elif is_image_name(entry.name):
-                    skips.add("images outside any person's folder", entry.path)
-    except OSError as error:
-        raise SteadfaceError(f"cannot list {root}: {error.strerror}; {_EXPECTED}") from None
-    return sorted(folders)
+def _person_folders_below(names: Iterable[str]) -> list[str]:
+    """The folders among the parents of `names` that hold the person folders, where they lie deeper than at the top.
 
-
-def images_below(root: Path, folder: str, skips: Skips) -> Iterator[tuple[str, int]]:
-    """(path relative to root, bytes) of each image below `folder` (the root itself where empty), sorted.
-
-    Links to files are followed, links to folders are not: one that points upwards would never end.
+    That is said where everything lies in one folder or in those of the parts of a set (`train`, `val`), and it parts
+    into two folders or more with no picture beside them. Others may be people whose pictures are sorted by occasion.
     """
-    try:
-        with os.scandir(root / folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        skips.add("folders that cannot be opened", f"{root / folder} ({error.strerror})")
-        return
-    for entry in entries:
-        name = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from images_below(root, name, skips)
-        elif not is_image_name(entry.name):
-            skips.add("files that are not images", entry.path)
-        elif size := _size(entry, skips):
-            yield name, size
+    below: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        below[name.split("/", 1)[0]].add(posixpath.dirname(name))
+    if len(below) > 1 and not all(PARTS.fullmatch(top) for top in below):
+        return []
+    common = {top: posixpath.commonpath(folders) for top, folders in below.items()}
+    return [folder for top, folder in common.items() if folder not in below[top]]
 
 
-def _size(entry: os.DirEntry[str], skips: Skips) -> int:
-    try:
-        size = entry.stat().st_size
-    except OSError as error:
-        skips.add("files that cannot be opened", f"{entry.path} ({error.strerror})")
-        return 0
-    if not size:
-        skips.add("empty files", entry.path)
-    return size
+def _either(folders: Sequence[Path]) -> str:
+    return " and ".join(str(folder) for folder in folders[:3])
 
 
-def is_image_name(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _instead(root: Path) -> str:
+    """What to give instead of a folder that holds no person folder."""
+    records = _records(root.glob("*/*.rec"))
+    if records:
+        return f"; there is {abbreviated([str(record) for record in records], len(records))}: give that"
+    if is_unlabelled(root):
+        return f"; if these pictures show one person, give the folder above, {root.absolute().parent}"
+    return ""
+
+
+def _records(found: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in found if not is_hidden(path.name))

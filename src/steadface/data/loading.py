@@ -61,8 +61,7 @@ class FaceLoader:
     ) -> None:
         if len(source.people) < 2:
             raise SteadfaceError(
-                f"the faces show one person ({', '.join(source.people)}); training needs two or more, "
-                "a folder each: is the path one level too deep?"
+                f"the faces show one person ({', '.join(source.people)}); training needs two or more, a folder each"
             )
         if workers < 0 or seed < 0:
             raise SteadfaceError(f"workers is {workers} and seed is {seed}; give 0 or more")

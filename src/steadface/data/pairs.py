@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.data.faces import FaceSource
-from steadface.data.folders import IMAGE_SUFFIXES, FaceFiles
-from steadface.data.listing import abbreviated
+from steadface.data.faces import EncodedSource, FaceSource, UnreadableImage
+from steadface.data.folders import FaceFiles
+from steadface.data.listing import IMAGE_SUFFIXES, abbreviated, composed, is_hidden, nearby, spellings
 from steadface.errors import SteadfaceError
 
 FOLDS = 10
@@ -61,6 +61,40 @@ class PairSet:
         """Without the pairs that use any of `images`, such as ones found to be unreadable."""
         gone = np.fromiter(images, dtype=np.int64)
         return self.select(~(np.isin(self.first, gone) | np.isin(self.second, gone)))
+
+
+def of_one_picture(pairs: PairSet) -> NDArray[np.bool_]:
+    """(P,) mask of the pairs of a picture with itself: the same image, or two that hold the same bytes.
+
+    Bytes are read where two of a pair are as many, and compared where the source has its images encoded.
+    """
+    same: NDArray[np.bool_] = pairs.first == pairs.second
+    faces = pairs.faces
+    if not isinstance(faces, EncodedSource):
+        return same
+    for pair in np.flatnonzero(~same & (faces.sizes[pairs.first] == faces.sizes[pairs.second])):
+        try:
+            same[pair] = faces.read_encoded(pairs.first[pair]) == faces.read_encoded(pairs.second[pair])
+        except UnreadableImage:
+            continue
+    return same
+
+
+def doubled_pictures(name: str, pairs: PairSet) -> list[str]:
+    """Warnings, which begin with `name`, of pairs of a picture with itself."""
+    doubled = of_one_picture(pairs)
+    found = []
+    for kind, mask, effect in (
+        ("genuine", pairs.same, "which any model matches: remove them, they flatter it"),
+        ("impostor", ~pairs.same, "which no model tells apart: one of the two names is wrong"),
+    ):
+        if count := np.count_nonzero(doubled & mask):
+            pair = int(np.flatnonzero(doubled & mask)[0])
+            found.append(
+                f"{name}: {count} of the {np.count_nonzero(mask)} {kind} pairs are a picture with itself, {effect}; "
+                f"the first: {pairs.faces.name(int(pairs.first[pair]))} and {pairs.faces.name(int(pairs.second[pair]))}"
+            )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +185,20 @@ def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -
     if not root.is_dir():
         raise SteadfaceError(f"{root} is not a folder; give the one that holds a folder per person")
     people = sorted({person for person, _ in keys})
-    folders = {person: _stems(root / person) for person in people}
-    found = [_find(folders[person], person, number) for person, number in keys]
+    spelt = spellings(entry.name for entry in root.iterdir())
+    folders = {person: spelt.get(person, spelt.get(composed(person), person)) for person in people}
+    stems = {person: _stems(root / folder) for person, folder in folders.items()}
+    found = [_find(stems[person], composed(person), number) for person, number in keys]
     missing = [f"{person} {number}" for (person, number), file in zip(keys, found, strict=True) if not file]
     if missing:
-        absent = sum(not stems for stems in folders.values())
+        absent = sum(not one for one in stems.values())
+        elsewhere = nearby(root, people) if absent == len(people) else None
         raise SteadfaceError(
             f"{len(missing)} of the {len(keys)} images in {pairs_file} are not below {root} "
             f"({absent} of {len(people)} people have no images there): {abbreviated(missing, len(missing))}"
+            + ("" if elsewhere is None else f"; the person folders seem to lie in {elsewhere}: give that")
         )
-    names = [f"{person}/{file}" for (person, _), file in zip(keys, found, strict=True)]
+    names = [f"{folders[person]}/{file}" for (person, _), file in zip(keys, found, strict=True)]
     sizes = [(root / name).stat().st_size for name in names]
     empty = [name for name, size in zip(names, sizes, strict=True) if not size]
     if empty:
@@ -175,8 +213,10 @@ def _stems(folder: Path) -> dict[str, str]:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
         return {}
-    ranked = [(IMAGE_SUFFIXES.index(suffix), name) for name in names if (suffix := _suffix(name))]
-    return {Path(name).stem: name for _, name in sorted(ranked, reverse=True)}
+    ranked = [
+        (IMAGE_SUFFIXES.index(suffix), name) for name in names if (suffix := _suffix(name)) and not is_hidden(name)
+    ]
+    return {composed(Path(name).stem): name for _, name in sorted(ranked, reverse=True)}
 
 
 def _suffix(name: str) -> str | None:

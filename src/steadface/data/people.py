@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from steadface.data.folders import ListedFiles, images_below
-from steadface.data.listing import Skips, abbreviated
+from steadface.data.folders import ListedFiles
+from steadface.data.listing import PictureTree, Skips, abbreviated, check_distinct, composed, nearby, spellings
 from steadface.errors import SteadfaceError
 from steadface.files import write_atomically
 
@@ -28,16 +28,23 @@ class NamedFolder(ListedFiles):
         root, people = Path(root), Path(people)
         skips = Skips()
         person_of = read_people(people)
-        sizes = dict(images_below(root, "", skips))
+        sizes = dict(PictureTree(root, skips).images())
+        spelt = spellings(sizes)
+        person_of = {spelt.get(image, spelt.get(composed(image), image)): name for image, name in person_of.items()}
         unknown = [image for image in person_of if image not in sizes]
         if unknown:
-            raise SteadfaceError(
-                f"{people} names {len(unknown)} images that are not below {root} or are empty "
-                f"({abbreviated(unknown, len(unknown))}): write them relative to that folder, or remove their lines"
+            elsewhere = nearby(root, unknown) if len(unknown) == len(person_of) else None
+            remedy = "write them relative to that folder, or remove their lines"
+            problem = (
+                f"{people} names {len(unknown)} images that are not below {root} or are left out "
+                f"({abbreviated(unknown, len(unknown))}): "
+                + (remedy if elsewhere is None else f"they lie below {elsewhere}, give that")
             )
+            raise SteadfaceError("; ".join((problem, *skips.messages)))
         skips.extend(f"images that {people.name} does not name", (image for image in sizes if image not in person_of))
         names = [image for image in sizes if image in person_of]
         persons = sorted(set(person_of.values()))
+        check_distinct(persons, people)
         place = {person: label for label, person in enumerate(persons)}
         super().__init__(
             root,

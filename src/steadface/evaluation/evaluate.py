@@ -16,7 +16,7 @@ from torch import nn
 from steadface.backbones.base import Backbone
 from steadface.backbones.frozen import frozen
 from steadface.data.listing import abbreviated
-from steadface.data.pairs import FOLDS, PairSet, contiguous_folds
+from steadface.data.pairs import FOLDS, PairSet, contiguous_folds, doubled_pictures
 from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
@@ -139,6 +139,8 @@ def evaluate(
         embeddings = embed_pairs(embedder, pair_set, batch_size=batch_size, threads=threads, progress=reported)
         return _pair_result(pair_set, embeddings, seed), embeddings
 
+    sets = ({} if pairs is None else {"pairs": main}) | bins
+    doubled = [warning for name, each in sets.items() for warning in doubled_pictures(name, each)]
     judged = {name: judge(name, other)[0] for name, other in bins.items() if other is not main}
     result, embeddings = judge("pairs" if pairs is not None else next(iter(bins)), main)
     robustness = None
@@ -160,7 +162,7 @@ def evaluate(
         robustness=robustness,
         mirror=mirror,
         seed=seed,
-        warnings=_warnings(result if pairs is not None else None, named, robustness),
+        warnings=(*doubled, *_warnings(result if pairs is not None else None, named, robustness)),
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Transpose
 
-from steadface.data.faces import Image, UnreadableImage
+from steadface.data.faces import Image, UnreadableImage, kind_of
 
 MAX_PIXELS = 120_000_000
 """The largest phone sensor in wide use has 108 million; decoded they take 0.9 GB for a moment."""
@@ -115,12 +115,10 @@ def _instead(stream: Path | io.BytesIO) -> str:
     """What to do about a file that no decoder knows."""
     if isinstance(stream, Path):
         with stream.open("rb") as file:
-            head = file.read(12)
+            head = file.read(64)
     else:
-        head = stream.getvalue()[:12]
-    if head[4:8] == b"ftyp":
-        return "it is HEIC, AVIF or a video; export it as JPEG"
-    return "give " + ", ".join(FORMATS)
+        head = stream.getvalue()[:64]
+    return kind_of(head) or "give " + ", ".join(FORMATS)
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
