@@ -110,7 +110,7 @@ def test_a_name_without_pictures_confuses_nobody(face_folders):
 def test_person_folders_that_lie_deeper_are_named(face_folders, people, seen):
     root = face_folders(people)
     (root / "docs").mkdir()
-    where = " and ".join(str(root / folder) for folder in seen)
+    where = ", ".join(str(root / folder) for folder in seen)
     with pytest.raises(SteadfaceError, match="give that") as error:
         open_faces(root)
     assert f"seem to lie in {where}, not in {root}" in str(error.value)
@@ -127,7 +127,17 @@ def test_person_folders_that_lie_deeper_are_named(face_folders, people, seen):
     ],
 )
 def test_people_whose_pictures_lie_deeper_stay_people(face_folders, people):
-    assert ImageFolder(face_folders(people)).deeper == ()
+    faces = ImageFolder(face_folders(people))
+    assert faces.deeper == ()
+    assert len(faces.people) == len({name.split("/")[0] for name in people})
+
+
+def test_what_may_be_a_set_is_said(face_folders):
+    """A folder of sets beside each other, or of people whose pictures are sorted: no names tell."""
+    root = face_folders({"lfw/imgs/ada": 1, "lfw/imgs/bo": 1, "photos/cy": 1, "photos/dee": 1, "extra": 2})
+    (message,) = open_faces(root).messages
+    assert message.startswith("taken as one person each, although pictures lie in folders below only: 2 (")
+    assert f"{root / 'lfw' / 'imgs'}, {root / 'photos'}" in message
 
 
 def test_where_faces_lie_instead_is_said(face_folders, tmp_path):

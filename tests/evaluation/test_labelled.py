@@ -57,7 +57,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_labels_that_give_no_pairs_are_refused() -> None:
-    with pytest.raises(SteadfaceError, match="four people or more, and there are 3"):
+    with pytest.raises(SteadfaceError, match="four people or more, and these faces show 3"):
         pairs_from_labels(noise_faces(3, 5), 10)
     with pytest.raises(SteadfaceError, match="nobody has two images"):
         pairs_from_labels(noise_faces(6, 1), 10)

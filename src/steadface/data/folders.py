@@ -143,9 +143,10 @@ class ImageFolder(ListedFiles):
             skips=skips,
             nothing=f"no faces in {root}: {_EXPECTED}{_instead(root)}",
         )
-        self.deeper = tuple(root / folder for folder in _person_folders_below(names))
-        if self.deeper:
-            self.messages += (f"the person folders seem to lie in {_either(self.deeper)}, not in {root}",)
+        parted, certain = _parted(names)
+        self.deeper = tuple(root / folder for folder in parted if certain)
+        if parted:
+            self.messages += (_doubt(root, parted, certain),)
 
 
 class UnlabelledFolder(ListedFiles):
@@ -195,7 +196,7 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
         return RecordFile(records[0], min_images=min_images)
     faces = ImageFolder(path, min_images=min_images)
     if faces.deeper:
-        raise SteadfaceError(f"the person folders seem to lie in {_either(faces.deeper)}, not in {path}: give that")
+        raise SteadfaceError(f"{_doubt(path, faces.deeper, True)}: give that")
     return faces
 
 
@@ -209,23 +210,26 @@ def is_unlabelled(path: str | os.PathLike[str]) -> bool:
     return not labelled and any(is_image_name(entry.name) for entry in entries)
 
 
-def _person_folders_below(names: Iterable[str]) -> list[str]:
-    """The folders among the parents of `names` that hold the person folders, where they lie deeper than at the top.
+def _parted(names: Iterable[str]) -> tuple[list[str], bool]:
+    """The folders that hold two folders or more and no picture beside them, one below each folder at the top; and
+    whether that is where the person folders are, for certain.
 
-    That is said where everything lies in one folder or in those of the parts of a set (`train`, `val`), and it parts
-    into two folders or more with no picture beside them. Others may be people whose pictures are sorted by occasion.
+    It is where everything lies in one folder or in those of the parts of a set (`train`, `val`). Other names may be
+    people's, whose pictures are sorted by occasion.
     """
     below: defaultdict[str, set[str]] = defaultdict(set)
     for name in names:
-        below[name.split("/", 1)[0]].add(posixpath.dirname(name))
-    if len(below) > 1 and not all(PARTS.fullmatch(top) for top in below):
-        return []
+        below[name.partition("/")[0]].add(name.rpartition("/")[0])
     common = {top: posixpath.commonpath(folders) for top, folders in below.items()}
-    return [folder for top, folder in common.items() if folder not in below[top]]
+    certain = len(below) == 1 or all(PARTS.fullmatch(top) for top in below)
+    return [folder for top, folder in common.items() if folder not in below[top]], certain
 
 
-def _either(folders: Sequence[Path]) -> str:
-    return " and ".join(str(folder) for folder in folders[:3])
+def _doubt(root: Path, parted: Sequence[str | Path], certain: bool) -> str:
+    where = abbreviated([str(root / folder) for folder in parted], len(parted))
+    if certain:
+        return f"the person folders seem to lie in {where}, not in {root}"
+    return f"taken as one person each, although pictures lie in folders below only: {len(parted)} ({where})"
 
 
 def _instead(root: Path) -> str:

@@ -210,7 +210,9 @@ def pairs_from_labels(faces: FaceSource, max_pairs: int = 3000, *, folds: int = 
         raise SteadfaceError(f"max_pairs is {max_pairs}; draw at least one pair")
     people = np.unique(faces.labels)
     if len(people) < 4:
-        raise SteadfaceError(f"pairs need four people or more, and there are {len(people)}")
+        raise SteadfaceError(
+            f"pairs take four people or more, and these faces show {len(people)}: bring more people, or hold out more"
+        )
     counts = np.bincount(faces.labels)
     if counts.max() < 2:
         raise SteadfaceError("nobody has two images, so there are no genuine pairs; bring more images a person")
