@@ -123,7 +123,7 @@ def test_what_was_skipped_is_said(call: Call, model: Path, faces: Path, tmp_path
 
 def test_missing_files_are_named(call: Call, model: Path, faces: Path, pairs: Path, tmp_path: Path) -> None:
     for words, named in (
-        (["--images", tmp_path / "none"], f"{tmp_path / 'none'} does not exist"),
+        (["--images", tmp_path / "none"], f"{tmp_path / 'none'} is not a folder of faces"),
         (["--images", tmp_path / "none", "--pairs", pairs], f"{tmp_path / 'none'} is not a folder"),
         (["--images", faces, "--pairs", tmp_path / "none.txt"], f"cannot read the pairs file {tmp_path / 'none.txt'}"),
         (["--images", tmp_path, "--pairs", pairs], "42 of the 42 images"),

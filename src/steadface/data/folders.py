@@ -186,8 +186,8 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
     if path.suffix in (".rec", ".idx"):
         return RecordFile(path.with_suffix(".rec"), min_images=min_images)
     if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise SteadfaceError(f"{path} {what}: give a folder with one folder per person, or a .rec file")
+        what = "but another file" if path.exists() else "nor anything else; check the path"
+        raise SteadfaceError(f"{path} is not a folder of faces nor a .rec file, {what}")
     records = _records(path.glob("*.rec"))
     if len(records) > 1:
         found = ", ".join(record.name for record in records)
