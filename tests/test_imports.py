@@ -10,32 +10,35 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 
 MATHEMATICS = {"attacks", "margins", "heads"}
 FACES = {"data", "backbones"}
-SHARED = {"errors", "files"}
+SHARED = {"errors", "files", "machine"}
 JOBS = {"training", "evaluation", "report", "models", "audit", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "recipes": set(),
     "files": {"errors"},
+    "machine": {"errors"},
+    "onnx_sessions": set(),  # loads onnxruntime
     "margins": {"errors"},
     "attacks": {"errors"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
     "heads": {"margins", "errors"},
-    "models": FACES | SHARED,  # recognisers of any origin
-    "faces": {"data"} | SHARED,  # a photograph becomes aligned faces
+    "models": {"onnx_sessions"} | FACES | SHARED,  # recognisers of any origin
+    "faces": {"data", "onnx_sessions"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
     "audit": {"evaluation", "models"} | MATHEMATICS | FACES | SHARED,
     "report": MATHEMATICS | FACES | SHARED,
-    "recognition": {"faces", "gallery", "models", "evaluation"} | MATHEMATICS | FACES | SHARED,
+    "recognition": {"faces", "gallery", "models", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "likeness": set(),  # knows vectors, no images
     "hardening": {"likeness", "training", "evaluation", "models", "recipes"} | MATHEMATICS | FACES | SHARED,
     "api": {"hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
     "cli": {"api", "hardening", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
-    "__main__": {"cli"},
-    "__init__": {"api"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "__main__": {"cli", "machine"},
+    "__init__": {"public"},
+    "public": {"api"} | JOBS | MATHEMATICS | FACES | SHARED,
 }
 """Package or module directly below ``steadface`` -> what it may import of the others."""
 

@@ -12,51 +12,40 @@ sf.audit(sf.AuditRequest(model=model, pairs=pairs, preset=sf.preset("standard"),
 
 recognizer = sf.Recognizer.open("runs/gated")
 print(recognizer.verify("a.jpg", "b.jpg", fmr=1e-3).match)
+
+The names are those of ``steadface.public``, loaded when the first of them is asked for: importing this package loads
+nothing else, so that how torch waits can still be chosen (``steadface.machine``).
 """
 
-from steadface.api import audit, calibrate, compare, judge, pgd_plan, report, resume, run_arm, train
-from steadface.audit.presets import preset
-from steadface.audit.request import Request as AuditRequest
-from steadface.backbones import Architecture, load_backbone, save_backbone
-from steadface.data.bins import read_bin
-from steadface.data.folders import open_faces
-from steadface.data.pairs import read_pairs
-from steadface.errors import SteadfaceError
-from steadface.evaluation.evaluate import evaluate
-from steadface.faces.detector_files import open_detector
-from steadface.faces.photograph import read_photograph
-from steadface.gallery.gallery import Gallery
-from steadface.models import open_recogniser
-from steadface.recognition.guard import read_guard
-from steadface.recognition.recognizer import Recognizer
-from steadface.training.recipe import load_recipe, make_recipe
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Architecture",
-    "AuditRequest",
-    "Gallery",
-    "Recognizer",
-    "SteadfaceError",
-    "audit",
-    "calibrate",
-    "compare",
-    "evaluate",
-    "judge",
-    "load_backbone",
-    "load_recipe",
-    "make_recipe",
-    "open_detector",
-    "open_faces",
-    "open_recogniser",
-    "pgd_plan",
-    "preset",
-    "read_bin",
-    "read_guard",
-    "read_pairs",
-    "read_photograph",
-    "report",
-    "resume",
-    "run_arm",
-    "save_backbone",
-    "train",
-]
+if TYPE_CHECKING:
+    from steadface.public import *  # noqa: F403
+
+_FUNCTIONS = ("audit", "report")
+"""Public functions with the names of packages here, whose import would put these in their places."""
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _FUNCTIONS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("__all__", *_FUNCTIONS) or not (name.startswith("__") or find_spec(f"{__name__}.{name}")):
+        public = import_module("steadface.public")
+        if name in ("__all__", *public.__all__):
+            return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *import_module("steadface.public").__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,6 +1,18 @@
-"""``python -m steadface`` is the ``steadface`` command."""
+"""The ``steadface`` command, also as ``python -m steadface``."""
 
-from steadface.cli.main import main
+import sys
+
+from steadface.machine import share_cores
+
+
+def main() -> None:
+    """Runs the command. How its threads wait has to be chosen first: the import loads torch."""
+    if "torch" not in sys.modules:  # otherwise whoever called this from Python has chosen
+        share_cores()
+    from steadface.cli.main import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

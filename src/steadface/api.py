@@ -46,10 +46,8 @@ from steadface.recognition.calibration import Calibrated, calibrated, calibrated
 from steadface.recognition.contract import opened_under_contract, read_contract, store_contract
 from steadface.recognition.guard import Guard, write_guard
 from steadface.report.arm import Arm
-from steadface.report.audit_comparison import write_comparison
-from steadface.report.audit_page import write_audit
+from steadface.report.fonts import load_matplotlib
 from steadface.report.history import read_history
-from steadface.report.page import write_report
 from steadface.training.assemble import Faces, open_named_faces, open_recipe_faces
 from steadface.training.candidates import read_candidates
 from steadface.training.checkpoint import difference
@@ -329,6 +327,9 @@ def audit(
         "command": command,
     }
     page = folder / "report.html"
+    load_matplotlib()
+    from steadface.report.audit_page import write_audit  # loads matplotlib, which is slow
+
     write_audit(page, folder / "audit.json", data, done.examples)
     finish_audit(folder)
     return Audited(folder=folder, page=page, data=data)
@@ -349,6 +350,9 @@ def compare(
         "command": command,
     }
     page = folder / "report.html"
+    load_matplotlib()
+    from steadface.report.audit_comparison import write_comparison  # loads matplotlib
+
     write_comparison(page, folder / "comparison.json", data)
     return page, data
 
@@ -368,6 +372,9 @@ def report(
 ) -> Path:
     """Writes ``report.html`` and ``report.json`` into ``folder``; returns the path of the page."""
     page = folder / "report.html"
+    load_matplotlib()
+    from steadface.report.page import write_report  # loads matplotlib
+
     write_report(
         page,
         folder / "report.json",

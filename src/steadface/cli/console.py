@@ -5,12 +5,14 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from steadface.cli.sharing import Sharing
 from steadface.report.arm import Arm, Goal, attacked, radii, settings
 from steadface.report.candidates import rows as candidate_rows
 from steadface.report.text import decimal, interval, minutes, percent, radius
@@ -42,7 +44,10 @@ def say_warning(message: str) -> None:
 
 @contextmanager
 def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
-    """A bar with loss, gate, duty cycle, images/s and the time left; a plain line now and then off a terminal."""
+    """A bar with loss, gate, duty cycle, images/s and the time left; a plain line now and then off a terminal.
+
+    Either says when other programs take the cores that the training wants.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", style="bold", markup=False),
@@ -53,25 +58,28 @@ def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
     with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
         task = bar.add_task(name, total=1.0, status="starting")
         spoken = 0
+        sharing = Sharing()
 
         def observe(at: Training) -> None:
             nonlocal spoken
-            bar.update(task, completed=at.done, status=status_line(at))
+            line = status_line(at, sharing.note(torch.get_num_threads()))
+            bar.update(task, completed=at.done, status=line)
             tenth = int(10 * at.done)
             if not console.is_terminal and tenth > spoken:
                 spoken = tenth
-                console.print(f"{escape(name)}: {at.done:4.0%}  {status_line(at)}")
+                console.print(f"{escape(name)}: {at.done:4.0%}  {line}")
 
         yield observe
 
 
-def status_line(at: Training) -> str:
-    """Step, loss, gate, duty cycle, speed and time left in one line."""
+def status_line(at: Training, note: str = "") -> str:
+    """Step, loss, gate, duty cycle, speed and time left in one line, and a note on them."""
     left = at.seconds * max(0.0, 1 - at.done) / at.done if at.done > 0 else 0.0
     gate = "[green]open[/green]" if at.record.gate_open else "closed"
     return (
         f"step {at.step}  loss {at.record.loss:.3f}  gate {gate}  duty {at.duty_cycle:.0%}  "
         f"{at.images_per_second:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left"
+        + (f"  [yellow]{note}[/yellow]" if note else "")
     )
 
 

@@ -6,9 +6,9 @@ The font is the one that matplotlib brings along, so that a picture looks the sa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
@@ -112,4 +112,8 @@ def _ink(colour: Colour) -> Colour:
 
 @cache
 def _font(height: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", height)
+    matplotlib = find_spec("matplotlib")  # found, not loaded, which would make folders in the user's home
+    assert matplotlib is not None
+    assert matplotlib.submodule_search_locations
+    fonts = Path(matplotlib.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", height)

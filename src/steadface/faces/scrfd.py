@@ -17,12 +17,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from steadface.data.faces import Image
 from steadface.errors import SteadfaceError
 from steadface.faces.detection import LEAST_SCORE, Face, distinct
+from steadface.onnx_sessions import open_session
 
 SMALLEST = 12.0
 """Pixels of the longer side of the smallest faces that it sees reliably."""
@@ -57,10 +57,8 @@ class Scrfd:
 
 def open_scrfd(path: Path) -> Scrfd:
     """Raises SteadfaceError for a file that is no SCRFD detector with landmarks."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path)
     except Exception as error:  # onnxruntime's own exceptions share no other base
         raise SteadfaceError(f"{path} cannot be opened as a face detector: {_first_line(error)}") from None
     if len(session.get_outputs()) == 6:

@@ -5,11 +5,10 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,6 +21,10 @@ from steadface.models.onnx_layers import Operation, Unsupported
 from steadface.models.onnx_ops import OPERATIONS
 from steadface.models.onnx_quick import without_prelu
 from steadface.models.opened import noise_for
+from steadface.onnx_sessions import open_session
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 PARITY = 1e-4
 """How far, relative to its length, a converted embedding may be from onnxruntime's."""
@@ -75,19 +78,14 @@ class Runtime(nn.Module):
         return found
 
 
-def _session(file: OnnxFile) -> onnxruntime.InferenceSession:
+def _session(file: OnnxFile) -> "onnxruntime.InferenceSession":
     """The file in onnxruntime, rewritten to run sooner where that can be; raises SteadfaceError."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    providers = ["CPUExecutionProvider"]
     if any(node.op == "PRelu" for node in file.nodes):
         # A graph above 2 GB cannot be handed over in memory, and one of an old opset may not take the rewriting.
         with suppress(Exception):
-            quick = without_prelu(onnx.load(file.path)).SerializeToString()
-            return onnxruntime.InferenceSession(quick, options, providers=providers)
+            return open_session(without_prelu(onnx.load(file.path)).SerializeToString())
     try:
-        return onnxruntime.InferenceSession(file.path, options, providers=providers)
+        return open_session(file.path)
     except Exception as error:  # onnxruntime's own, which share no public base class
         raise SteadfaceError(f"onnxruntime cannot load {file.path}: {error}") from error
 

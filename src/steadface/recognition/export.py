@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -28,8 +27,12 @@ from steadface.files import write_atomically
 from steadface.models import OpenedRecogniser, open_recogniser
 from steadface.models.networks import Adapted, BlackBox, under
 from steadface.models.onnx_network import OnnxGraph, Runtime
+from steadface.onnx_sessions import open_session
 from steadface.recognition.contract import Contract, with_contract
 from steadface.recognition.onnx_writing import INPUT, OUTPUT, onnx_model, traced
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 PARITY = 1e-4
 BATCHES = (1, 2, 7, 64)
@@ -182,21 +185,14 @@ def _torch_embeddings(network: nn.Module, faces: Faces) -> Embeddings:
         return _unit(network(images).numpy())
 
 
-def _session(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: onnxruntime.InferenceSession, faces: Faces) -> Embeddings:
+def _run(session: "onnxruntime.InferenceSession", faces: Faces) -> Embeddings:
     pixels = np.ascontiguousarray(faces.transpose(0, 3, 1, 2), dtype=np.float32)
     (found,) = session.run([OUTPUT], {INPUT: pixels})
     return _unit(found)
 
 
 def _parity(opened: OpenedRecogniser, data: bytes, samples: Faces, expected: list[Embeddings]) -> float:
-    session = _session(data)
+    session = open_session(data)
     apart = [np.abs(_run(session, _batch(samples, len(one))) - one).max() for one in expected]
     worst = float(np.max(apart))
     if not worst < PARITY:  # NaN is no parity
@@ -209,7 +205,7 @@ def _parity(opened: OpenedRecogniser, data: bytes, samples: Faces, expected: lis
 
 def _cosines(opened: OpenedRecogniser, halved: bytes, samples: Faces) -> NDArray[np.float64]:
     """(n,) between the embeddings of each sample in float16 and in float32."""
-    session, parts = _session(halved), []
+    session, parts = open_session(halved), []
     for start in range(0, len(samples), max(BATCHES)):
         part = samples[start : start + max(BATCHES)]
         one, other = _run(session, part), _torch_embeddings(opened.network, part)

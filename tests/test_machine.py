@@ -1,0 +1,148 @@
+"""Which cores may be used, and that the choice of how threads wait is the user's first."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steadface.errors import SteadfaceError
+from steadface.machine import allowed_cores, share_cores, usable_cores
+
+OLD = "cpu__cpu_dot_cfs"
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def groups(root: Path, lines: str, **files: str) -> Path:
+    """A file system that says so; ``files`` are named with ``__`` for ``/`` and ``_dot_`` for ``.``."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(lines)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steadface.machine.allowed_cores", lambda: frozenset(range(16)))
+
+
+@pytest.mark.usefixtures("sixteen")
+@pytest.mark.parametrize(
+    ("lines", "files", "cores"),
+    [
+        ("0::/\n", {"cpu_dot_max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu_dot_max": "150000 100000\n"}, 2),
+        ("0::/\n", {"cpu_dot_max": "5000 100000\n"}, 1),
+        ("0::/\n", {"cpu_dot_max": "max 100000\n"}, 16),
+        ("0::/\n", {"cpu_dot_max": "6400000 100000\n"}, 16),
+        ("0::/\n", {"cpu_dot_max": "nonsense\n"}, 16),
+        ("0::/\n", {}, 16),
+        ("0::/pod/job\n", {"pod__job__cpu_dot_max": "max 100000", "pod__cpu_dot_max": "300000 100000"}, 3),
+        ("4:cpu,cpuacct:/docker/x\n", {f"{OLD}_quota_us": "400000\n", f"{OLD}_period_us": "100000\n"}, 4),
+        ("4:cpu,cpuacct:/\n", {f"{OLD}_quota_us": "-1\n", f"{OLD}_period_us": "100000\n"}, 16),
+        ("4:cpuset:/\n3:memory:/\n", {f"{OLD}_quota_us": "100000", f"{OLD}_period_us": "100000"}, 16),
+    ],
+)
+def test_a_containers_quota_counts(tmp_path: Path, lines: str, files: dict[str, str], cores: int) -> None:
+    assert usable_cores(groups(tmp_path, lines, **files)) == cores
+
+
+@pytest.mark.usefixtures("sixteen")
+def test_without_control_groups_all_allowed_cores_are_usable(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path) == 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+def test_affinity_counts() -> None:
+    one = min(os.sched_getaffinity(0))
+    code = "from steadface.machine import allowed_cores, usable_cores; print(sorted(allowed_cores()), usable_cores())"
+    said = python(code, before=lambda: os.sched_setaffinity(0, {one}))
+    assert said == f"[{one}] 1"
+    assert allowed_cores() == os.sched_getaffinity(0)
+
+
+CHOSEN = f"import os; print({{name: os.environ[name] for name in {WAITING} if name in os.environ}})"
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "passive"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"KMP_BLOCKTIME": "9"}, {"KMP_BLOCKTIME": "9"}),
+    ],
+)
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    given: dict[str, str], chosen: dict[str, str]
+) -> None:
+    assert python(f"from steadface.machine import share_cores; share_cores(); {CHOSEN}", **given) == str(chosen)
+
+
+def test_a_quota_bounds_the_threads_unless_the_user_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setattr("steadface.machine.usable_cores", lambda: 3)
+    monkeypatch.setattr("steadface.machine.allowed_cores", lambda: frozenset(range(16)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    share_cores()
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    share_cores()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_once_torch_is_loaded_it_is_too_late_and_said() -> None:
+    assert "torch" in sys.modules
+    with pytest.raises(SteadfaceError, match="before torch is imported"):
+        share_cores()
+
+
+LOOK = """
+import sys
+from steadface import machine
+shared = machine.share_cores
+def noted():
+    print("torch" in sys.modules)
+    shared()
+machine.share_cores = noted
+sys.argv = ["steadface", "--help"]
+from steadface.__main__ import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+def test_the_command_chooses_before_torch_is_loaded() -> None:
+    said = python(LOOK).splitlines()
+    assert (said[0], said[-1]) == ("False", "True")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what libgomp says of itself")
+def test_libgomp_takes_what_was_chosen() -> None:
+    done = run("from steadface.machine import share_cores; share_cores(); import torch", OMP_DISPLAY_ENV="verbose")
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this build of torch brings another OpenMP runtime")
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr
+
+
+def python(code: str, **options: object) -> str:
+    return run(code, **options).stdout.strip()
+
+
+def run(code: str, *, before: object = None, **environment: object) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if name not in (*WAITING, "OMP_NUM_THREADS")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment},
+        preexec_fn=before,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
