@@ -74,7 +74,7 @@ def test_verify_tells_scripts_by_its_exit_code(model: Path, faces: Path, call: C
     assert answer["similarity"] == pytest.approx(1)
     assert (answer["fmr"], answer["match"]) == (0.1, True)
     assert 0 < answer["threshold"] < 1
-    stranger = call("verify", one, pictures(faces, 5)[0], "--model", model, "--aligned", "--threshold", 1.01, "--json")
+    stranger = call("verify", one, pictures(faces, 5)[0], "--model", model, "--aligned", "--threshold", 1.0, "--json")
     assert stranger.code == 1
     assert json.loads(stranger.out)["match"] is False
     assert call("verify", one, faces / "missing.png", *words).code == 2
@@ -105,7 +105,7 @@ def test_enroll_then_identify(model: Path, faces: Path, tmp_path: Path, call: Ca
     assert answer["similarity"] == pytest.approx(1)
     assert (answer["match"], answer["fmr"], answer["enrolled"]) == (True, 0.1, 2)
     assert decode_image(drawn.read_bytes(), "drawn").shape == (16, 16, 3)
-    nobody = call("identify", pictures(faces, 7)[0], *use, "--threshold", 1.01)
+    nobody = call("identify", pictures(faces, 7)[0], *use, "--threshold", 1.0)
     assert nobody.code == 1
     assert "nobody enrolled" in nobody.out
     listed = json.loads(call("gallery", "list", "--gallery", gallery, "--json").out)

@@ -1,5 +1,7 @@
 """Small galleries of random unit vectors, whose keys are nobody's."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from steadface import errors
 from steadface.gallery.gallery import Candidate, Gallery
 from steadface.gallery.identity import ModelIdentity
 
@@ -28,6 +31,21 @@ def files_of(path: Path) -> bytes:
 def names(found: list[list[Candidate]]) -> list[list[str]]:
     """Of the candidates for each probe."""
     return [[candidate.person.name for candidate in one] for one in found]
+
+
+ALONE = f"""
+import sys, types
+steadface = types.ModuleType("steadface")
+steadface.__path__ = [{str(Path(errors.__file__).parent)!r}]
+sys.modules["steadface"] = steadface
+"""
+"""The package without what it imports itself, most of it torch, which would take the better part of these tests."""
+
+
+def start(code: str, *words: object) -> "subprocess.Popen[str]":
+    """A process of its own; to be used in a `with`."""
+    command = [sys.executable, "-c", ALONE + code, *map(str, words)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class Clock:

@@ -3,20 +3,17 @@
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from steadface import errors
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.store import PAGE
 
-from .conftest import MODEL, unit
+from .conftest import MODEL, start, unit
 
 WRITER = """
 import sys
@@ -32,21 +29,6 @@ with Gallery.open(path) as gallery:
         gallery.enroll(f"p{number}", vectors[[number % 16, (number + 1) % 16]])
         print("done", number, flush=True)
 """
-
-
-ALONE = f"""
-import sys, types
-steadface = types.ModuleType("steadface")
-steadface.__path__ = [{str(Path(errors.__file__).parent)!r}]
-sys.modules["steadface"] = steadface
-"""
-"""The package without what it imports itself, most of it torch, which would take the better part of these tests."""
-
-
-def start(code: str, *words: object) -> "subprocess.Popen[str]":
-    """A process of its own; to be used in a `with`."""
-    command = [sys.executable, "-c", ALONE + code, *map(str, words)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.usefixtures("gallery")

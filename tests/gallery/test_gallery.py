@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
-from steadface.gallery.changes import Enrollee, NotEnrolled
+from steadface.gallery.changes import Enrollee, NotAlike, NotEnrolled
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import keys_folder, new_key, write_key
 from steadface.gallery.people import parse_expiry
@@ -86,10 +86,25 @@ def test_names_that_look_alike_are_one(gallery: Gallery) -> None:
     assert gallery.person("Zo\u00e9").templates == 1
 
 
-@pytest.mark.parametrize("name", ["", " a", "a\n", "a\0b", "x" * 201, "\ud800"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " a", "a\n", "a\0b", "x" * 201, "\ud800", "a\u202eb", "a\u2066b", "a\u200bb", "\ufeffa", "a\u00adb"),
+        *("\u200c", "\u200d\u200c", "\u200ca", "a\u200d", 5, None),
+    ],
+)
 def test_names_that_nobody_can_type_are_refused(gallery: Gallery, name: str) -> None:
-    with pytest.raises(SteadfaceError, match="is no name for a person"):
+    with pytest.raises(SteadfaceError, match=r"is no name for a person|a name is text"):
         gallery.enroll(name, unit(1))
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0639\u0644\u06cc\u200c\u0631\u0636\u0627", "\u0915\u094d\u200d\u0937", "Jos\u00e9 O'Neil"]
+)
+def test_names_are_written_as_their_people_write_them(gallery: Gallery, name: str) -> None:
+    """Persian with a zero-width non-joiner, Devanagari with a joiner."""
+    gallery.enroll(name, unit(1))
+    assert names(gallery.search(unit(1))) == [[name]]
 
 
 @pytest.mark.parametrize(
@@ -395,3 +410,137 @@ def test_a_backup_opens_with_the_same_key(gallery: Gallery, tmp_path: Path) -> N
 def test_k_below_one_is_refused(gallery: Gallery) -> None:
     with pytest.raises(SteadfaceError, match="a search for 0 people"):
         gallery.search(unit(1), 0)
+
+
+def test_somebody_else_under_an_enrolled_name_is_refused_where_a_cosine_is_asked_for(gallery: Gallery) -> None:
+    one, other = np.eye(16, dtype=np.float32)[:2]
+    near = (one + 0.5 * other) / np.linalg.norm(one + 0.5 * other)
+    assert gallery.enroll("dan", one[None], alike=0.3).similarity is None
+    entries = gallery.verify_log().entries
+    for wrong in (other[None], np.stack([near, other])):
+        with pytest.raises(NotAlike, match=r"dan is enrolled already .* 1 template.* is 0.000, .* 0.300 or more"):
+            gallery.enroll("dan", wrong, alike=0.3, consent="theirs")
+    with pytest.raises(NotAlike):
+        gallery.enroll("dan", one[None], alike=float("nan"))
+    assert (gallery.person("dan").templates, gallery.person("dan").consent) == (1, None)
+    assert gallery.verify_log().entries == entries
+    added = gallery.enroll("dan", near[None], alike=0.3)
+    assert added.similarity == pytest.approx(2 / 5**0.5, abs=1e-6)
+    assert gallery.enroll("dan", other[None]).person.templates == 3, "nobody asked"
+
+
+def test_one_template_is_removed_and_leaves_no_trace(gallery: Gallery, path: Path) -> None:
+    vectors = np.eye(16, dtype=np.float32)[:3]
+    gallery.enroll("dan", vectors)
+    gallery.enroll("eve", unit(1))
+    with gallery._reader.reading() as connection:
+        (sealed,) = connection.execute("SELECT sealed FROM templates WHERE number = 2").fetchone()
+    with Gallery.open(path) as other:
+        other.search(vectors)
+        assert gallery.remove_template("dan", 2).templates == 2
+        assert [one.number for one in other.templates("dan")] == [1, 3]
+        assert other.search(vectors[1:2])[0][0].similarity < 0.9, "followers learn of it"
+    assert sealed[:12] not in files_of(path)
+    for template in (2, 4):
+        with pytest.raises(SteadfaceError, match=f"template {template} is none of dan's"):
+            gallery.remove_template("dan", template)
+    with pytest.raises(SteadfaceError, match="template 4 is the only one of eve; remove the person"):
+        gallery.remove_template("eve", 4)
+    assert gallery.person("eve").templates == 1
+    assert gallery.verify_log().intact
+
+
+def test_templates_tell_when_they_came_and_which_is_odd(gallery: Gallery, clock: Clock) -> None:
+    one, other = np.eye(16, dtype=np.float32)[:2]
+    gallery.enroll("dan", one[None])
+    assert gallery.templates("dan")[0].similarity is None
+    first = clock.now
+    clock.pass_days(1)
+    gallery.enroll("dan", np.stack([one, other]))
+    found = gallery.templates("dan")
+    assert [(t.number, t.added) for t in found] == [(1, first), (2, clock.now), (3, clock.now)]
+    assert [t.similarity for t in found] == pytest.approx([1, 1, 0])
+
+
+def test_a_new_name_leaves_nothing_of_the_old(gallery: Gallery, path: Path) -> None:
+    before = gallery.enroll("old", unit(1), consent="form").person
+    gallery.enroll("eve", unit(1, seed=1))
+    rows = sealed_rows(gallery)
+    with Gallery.open(path) as other:
+        other.search(unit(1))
+        person = gallery.rename("old", "Zoe\u0301")
+        assert names(other.search(unit(1))) == [["Zo\u00e9"]]
+    assert (person.id, person.consent, person.templates) == (before.id, "form", 1)
+    assert [one.name for one in gallery.people()] == ["Zo\u00e9", "eve"]
+    gone = pieces(rows) - pieces(sealed_rows(gallery))
+    assert gone
+    assert not [piece for piece in gone if piece in files_of(path)]
+    with pytest.raises(NotEnrolled):
+        gallery.rename("old", "x")
+    with pytest.raises(
+        SteadfaceError, match=r"eve is enrolled already, so .* merge them with `steadface gallery merge`"
+    ):
+        gallery.rename("Zo\u00e9", "eve")
+    with pytest.raises(SteadfaceError, match="is no name for a person"):
+        gallery.rename("eve", " ")
+    entries = gallery.verify_log().entries
+    assert gallery.rename("eve", "eve").name == "eve"
+    assert gallery.verify_log() == replace(gallery.verify_log(), entries=entries, findings=())
+
+
+def test_two_names_become_one_person(gallery: Gallery, path: Path, clock: Clock) -> None:
+    vectors = np.eye(16, dtype=np.float32)
+    soon = clock.now + timedelta(days=2)
+    gallery.enroll("dan", vectors[:2], expires=soon, consent="form 1", notes="n")
+    kept = gallery.enroll("Daniel", vectors[2:3], consent="form 2").person
+    rows = sealed_rows(gallery)
+    with Gallery.open(path, clock=clock) as other:
+        assert names(other.search(vectors[:3])) == [["dan"], ["dan"], ["Daniel"]]
+        with pytest.raises(NotAlike, match=r"dan and Daniel look different: .* is 0.000"):
+            gallery.merge("dan", "Daniel", alike=0.3)
+        assert len(gallery) == 2
+        merged = gallery.merge("dan", "Daniel")
+        assert (merged.name, merged.templates, merged.similarity) == ("dan", (4, 5), 0)
+        person = gallery.person("Daniel")
+        assert person == merged.person
+        assert (person.id, person.templates, person.consent, person.notes) == (kept.id, 3, "form 2", "n")
+        assert person.expires == soon, "nobody is found for longer than they agreed to"
+        assert names(other.search(vectors[:3])) == [["Daniel"]] * 3
+        assert len(other) == 1
+    assert not [row for row in rows[:2] if row[:12] in files_of(path)]
+    assert gallery.verify_log().intact
+    with pytest.raises(NotEnrolled, match="'dan' is not enrolled"):
+        gallery.merge("dan", "Daniel")
+    with pytest.raises(SteadfaceError, match="who is the same; name two people"):
+        gallery.merge("Daniel", "Daniel")
+    gallery.enroll("eve", vectors[5:6])
+    clock.pass_days(3)
+    with pytest.raises(SteadfaceError, match="the consent of Daniel expired"):
+        gallery.merge("eve", "Daniel")
+
+
+def test_a_merge_that_fails_changes_nothing(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery.enroll("a", unit(2))
+    gallery.enroll("b", unit(1, seed=1))
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("steadface.gallery.records.put_templates", broken)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.merge("a", "b")
+    assert [(one.name, one.templates) for one in gallery.people()] == [("a", 2), ("b", 1)]
+    assert names(gallery.search(unit(1))) == [["a"]]
+    assert gallery.verify_log().intact
+
+
+def test_who_can_be_found_are_all_but_those_who_expired(gallery: Gallery, clock: Clock) -> None:
+    assert gallery.findable() == 0
+    for number, days in enumerate((1, 3, None)):
+        until = None if days is None else clock.now + timedelta(days=days)
+        gallery.enroll(f"p{number}", unit(1), expires=until)
+    for passing, left in ((0, 3), (1, 2), (2, 1)):
+        clock.pass_days(passing)
+        assert gallery.findable() == len(gallery.search(unit(1), 9)[0]) == left
+    assert len(gallery) == 3

@@ -11,6 +11,7 @@ from steadface.attacks import Attack, Norm
 from steadface.audit.presets import Preset
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
+from steadface.evaluation.thresholds import checked_rate, checked_threshold
 from steadface.models import OpenedRecogniser
 
 
@@ -45,6 +46,9 @@ class Request:
             raise SteadfaceError(
                 f"eps {max(self.eps):g} is more than the whole pixel range: write {max(self.eps):g}/255"
             )
+        checked_rate(self.fmr)
+        if self.threshold is not None:
+            checked_threshold(self.threshold)
 
     def settings(self) -> dict[str, Any]:
         """What is printed in the report."""

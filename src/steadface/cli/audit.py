@@ -16,6 +16,7 @@ from steadface.audit.presets import Name, preset
 from steadface.audit.request import Request
 from steadface.cli.console import console, errors, say_warning
 from steadface.cli.evaluate import pair_set, parsed_radius
+from steadface.cli.options import given_rate, given_threshold
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import trials_for_width
@@ -43,8 +44,10 @@ def audit_model(
     eps: Annotated[
         list[str] | None, typer.Option(help="Radius of the pixel range, e.g. 4/255; may be repeated.")
     ] = None,
-    fmr: Annotated[float, typer.Option(help="FMR whose threshold the verifier uses.")] = 1e-2,
-    threshold: Annotated[float | None, typer.Option(help="The verifier's own threshold, in place of --fmr.")] = None,
+    fmr: Annotated[float, typer.Option(callback=given_rate, help="FMR whose threshold the verifier uses.")] = 1e-2,
+    threshold: Annotated[
+        float | None, typer.Option(callback=given_threshold, help="The verifier's own threshold, in place of --fmr.")
+    ] = None,
     max_pairs: Annotated[int, typer.Option(min=1, help="Genuine, and as many impostor, pairs attacked.")] = 100,
     interval_width: Annotated[
         float | None, typer.Option(help="Attack as many pairs as 95 % intervals of this width take, e.g. 0.1.")

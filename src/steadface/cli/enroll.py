@@ -35,13 +35,20 @@ def enroll_person(
     expires: Annotated[
         str | None, typer.Option(help="Until when they may be found: 2031-12-31, or a time with its zone.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also where a picture does not look like the others.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also where the pictures do not look like one person, or like whoever has the name."
+        ),
+    ] = False,
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add a person to a **gallery**, which is made if there is none: one template of all pictures, or nothing at all.
+
+    Whoever is enrolled already gets one more template, if the pictures look like them.
 
     Enrol people who have agreed to it.
     """
@@ -58,12 +65,15 @@ def enroll_person(
         )
     for note in answer.notes:
         say_warning(note)
-    for other in answer.resembles:
-        say_warning(f"{person} looks like {other.person}, who is enrolled as well (similarity {other.similarity:.3f})")
     if as_json:
         print_json(answer.to_json())
     else:
+        name, pictures_used = escape(answer.person), f"from {len(answer.faces)} picture(s)"
+        done = (
+            f"added to {name}, now {answer.templates} templates," if answer.added else f"enrolled [bold]{name}[/bold]"
+        )
         console.print(
-            f"enrolled [bold]{escape(person)}[/bold] from {len(answer.faces)} picture(s); the least alike has cosine "
-            f"{answer.agreement:.3f} to the template"
+            f"{done} {pictures_used}; the least alike has cosine {answer.agreement:.3f} to the template (template "
+            f"{answer.template})",
+            soft_wrap=True,
         )

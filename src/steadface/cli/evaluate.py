@@ -11,7 +11,7 @@ from rich.table import Table
 from steadface import api
 from steadface.attacks.balls import radius_from
 from steadface.cli.console import console, say_warning, stage_bar
-from steadface.cli.options import opened_faces
+from steadface.cli.options import given_rate, opened_faces
 from steadface.data.bins import read_bin
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.errors import SteadfaceError
@@ -44,7 +44,9 @@ def evaluate_model(
         list[str] | None, typer.Option(help="Radius of the pixel range, e.g. 4/255; may be repeated.")
     ] = None,
     norm: Annotated[Literal["linf", "l2"], typer.Option(help="Norm of the radius.")] = "linf",
-    fmr: Annotated[float, typer.Option(help="FMR whose threshold the attack has to cross.")] = 1e-2,
+    fmr: Annotated[
+        float, typer.Option(callback=given_rate, help="FMR whose threshold the attack has to cross.")
+    ] = 1e-2,
     max_pairs: Annotated[int, typer.Option(min=1, help="Genuine, and as many impostor, pairs attacked.")] = 200,
     mirror: Annotated[
         bool, typer.Option(help="Embed the image and its mirror image, as the LFW protocol does.")

@@ -15,10 +15,11 @@ from steadface.cli.console import console, say_error, say_warning
 from steadface.cli.options import GalleryOption, JsonOption, KeyOption, MirrorOption, ModelOption, print_json
 from steadface.gallery.changes import NotEnrolled
 from steadface.gallery.checking import described
+from steadface.gallery.corrections import Template
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import read_key, read_or_write_key
 from steadface.gallery.people import Person
-from steadface.recognition.recognizer import Recognizer
+from steadface.recognition.recognizer import Recognizer, confusing
 
 gallery_app = typer.Typer(
     no_args_is_help=True,
@@ -98,29 +99,104 @@ def list_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOpti
 def show_person(
     person: PersonArgument, gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show what is kept of a person. Exit code 1 where nobody of that name is enrolled."""
+    """Show what is kept of a person, and their templates. Exit code 1 where nobody of that name is enrolled.
+
+    A template whose cosine to the most similar of the others is low may be somebody else's.
+    """
     with Gallery.open(gallery, key=key) as opened, _or_exit():
-        found = opened.person(person)
+        found, templates = opened.person(person), opened.templates(person)
     if as_json:
-        print_json(_told(found))
+        print_json({**_told(found), "template_list": [_template_told(one) for one in templates]})
         return
     table = Table(show_header=False)
     for name, value in _told(found).items():
         table.add_row(name, escape("" if value is None else str(value)))
     console.print(table)
+    listed = Table("template", "added", "cosine to another")
+    for one in templates:
+        added = "" if one.added is None else f"{one.added:%Y-%m-%d %H:%M}"
+        listed.add_row(str(one.number), added, "-" if one.similarity is None else f"{one.similarity:.3f}")
+    console.print(listed)
 
 
 @gallery_app.command("remove")
 def remove_person(
-    person: PersonArgument, gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False
+    person: PersonArgument,
+    gallery: GalleryOption,
+    template: Annotated[
+        int | None, typer.Option("--template", help="Only this one of their templates; `show` lists them.")
+    ] = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove a person; nothing but a random id in the log is left. Exit code 1 where nobody of that name is enrolled.
 
     Backups and exports made before keep what they hold.
     """
     with Gallery.open(gallery, key=key) as opened, _or_exit():
-        removed = opened.remove(person)
-    _say_removed([removed], as_json)
+        if template is None:
+            _say_removed([opened.remove(person)], as_json)
+            return
+        left = opened.remove_template(person, template)
+    if as_json:
+        print_json({"person": left.name, "removed_template": template, "templates": left.templates})
+        return
+    console.print(
+        f"removed template {template} of [bold]{escape(left.name)}[/bold], now {left.templates} template(s)",
+        soft_wrap=True,
+    )
+
+
+@gallery_app.command("rename")
+def rename_person(
+    person: PersonArgument,
+    new: Annotated[str, typer.Argument(help="The name that they get.")],
+    gallery: GalleryOption,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a person another name. Exit code 1 where nobody of that name is enrolled."""
+    with Gallery.open(gallery, key=key) as opened, _or_exit():
+        renamed = opened.rename(person, new)
+        confusable = opened.confusable(renamed.name)
+    for other in confusable:
+        say_warning(confusing(renamed.name, other))
+    if as_json:
+        print_json({**_told(renamed), "confusable": confusable})
+    else:
+        console.print(f"renamed {escape(person)} to [bold]{escape(renamed.name)}[/bold]", soft_wrap=True)
+
+
+@gallery_app.command("merge")
+def merge_people(
+    person: Annotated[str, typer.Argument(help="Who is enrolled a second time, and goes.")],
+    into: Annotated[str, typer.Argument(help="Who gets their templates, and stays.")],
+    gallery: GalleryOption,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The gallery's model, whose thresholds say whether both look alike.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also where they do not look alike.")] = False,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one person of two names: INTO gets the templates of PERSON. Exit code 1 where one of them is not enrolled.
+
+    INTO keeps consent and notes, or takes over what it has none of; the earlier expiry counts.
+    """
+    alike = None if model is None else Recognizer.open(model).alike
+    with Gallery.open(gallery, key=key) as opened, _or_exit():
+        merged = opened.merge(person, into, alike=None if force else alike)
+    if alike is None:
+        why = "without --model" if model is None else "by a model that is not calibrated"
+        say_warning(f"whether both look like one person was not judged {why}; their highest cosine is below")
+    if as_json:
+        print_json({**_told(merged.person), "merged": merged.name, "similarity": merged.similarity})
+        return
+    console.print(
+        f"merged {escape(merged.name)} into [bold]{escape(merged.person.name)}[/bold], now {merged.person.templates} "
+        f"templates (highest cosine between both {merged.similarity:.3f})",
+        soft_wrap=True,
+    )
 
 
 @gallery_app.command("expire")
@@ -210,6 +286,9 @@ def import_people(
     """Enrol everybody in a file, or nobody where something is wrong with it."""
     with Gallery.open(gallery, key=key) as opened:
         brought = opened.import_(source, key=None if sealed_with is None else read_key(sealed_with))
+        confusable = [(one.name, other) for one in brought.enrollees for other in opened.confusable(one.name)]
+    for name, other in confusable:
+        say_warning(confusing(name, other))
     if as_json:
         names = [one.name for one in brought.enrollees]
         print_json({"imported": names, "expired": list(brought.expired)})
@@ -257,6 +336,11 @@ def _told(person: Person) -> dict[str, Any]:
         "notes": person.notes,
         "id": person.id,
     }
+
+
+def _template_told(template: Template) -> dict[str, Any]:
+    added = None if template.added is None else template.added.isoformat()
+    return {"template": template.number, "added": added, "similarity": template.similarity}
 
 
 def _until(person: Person) -> str:

@@ -21,6 +21,7 @@ from steadface.cli.options import (
     MirrorOption,
     ModelOption,
     ThresholdOption,
+    given_rate,
     opened_recognizer,
     print_json,
     with_gallery,
@@ -40,7 +41,10 @@ def identify_photograph(
     aligned: AlignedOption = False,
     fmr: FmrOption = None,
     fpir: Annotated[
-        float | None, typer.Option(help="Chance that a stranger is taken for anybody enrolled, instead of --fmr.")
+        float | None,
+        typer.Option(
+            callback=given_rate, help="Chance that a stranger is taken for anybody enrolled, instead of --fmr."
+        ),
     ] = None,
     threshold: ThresholdOption = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates shown for each face.")] = 3,

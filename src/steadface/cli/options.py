@@ -14,6 +14,7 @@ from steadface.data.faces import FaceSource
 from steadface.data.folders import open_faces
 from steadface.data.listing import PictureTree, Skips
 from steadface.errors import SteadfaceError
+from steadface.evaluation.thresholds import checked_rate, checked_threshold
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import given_key, read_or_write_key
 from steadface.recognition.embedder import Backend
@@ -27,8 +28,25 @@ MirrorOption = Annotated[
     bool | None, typer.Option("--mirror/--no-mirror", help="Sum the embeddings of image and mirror image.")
 ]
 BackendOption = Annotated[Backend, typer.Option(help="What runs the model; auto: .onnx files in onnxruntime.")]
-FmrOption = Annotated[float | None, typer.Option("--fmr", help="False match rate of one comparison. [default: 1e-3]")]
-ThresholdOption = Annotated[float | None, typer.Option("--threshold", help="A similarity of your own instead.")]
+
+
+def given_threshold(threshold: float | None) -> float | None:
+    """Raises SteadfaceError, before anything is opened, for what is no cosine."""
+    return None if threshold is None else checked_threshold(threshold)
+
+
+def given_rate(option: typer.CallbackParam, rate: float | None) -> float | None:
+    """Raises SteadfaceError, before anything is opened, for what is no rate."""
+    return None if rate is None else checked_rate(rate, f"--{option.name}")
+
+
+FmrOption = Annotated[
+    float | None,
+    typer.Option("--fmr", callback=given_rate, help="False match rate of one comparison. [default: 1e-3]"),
+]
+ThresholdOption = Annotated[
+    float | None, typer.Option("--threshold", callback=given_threshold, help="A similarity of your own instead.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="The gallery, a file.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File with the gallery's key.")]

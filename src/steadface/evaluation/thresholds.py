@@ -33,15 +33,51 @@ TAIL = 2.5
 """How much more of the impostors' tail than the largest FMR needs is kept, since resampling changes who is in it."""
 
 
+ROUNDING = 1e-5
+"""How far beyond 1 the product of two unit vectors may come out in float32."""
+
+
+def checked_threshold(threshold: float) -> float:
+    """A cosine to compare similarities with. Raises `SteadfaceError` unless it is a number from -1 to 1."""
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not abs(value) <= 1 + ROUNDING:  # so that NaN is refused too
+        raise SteadfaceError(
+            f"the threshold {threshold!r:.40} is no similarity: these are cosines, from -1 to 1; give e.g. 0.35, or "
+            "ask for a false match rate instead"
+        )
+    return value
+
+
+def checked_rate(rate: float, name: str = "FMR") -> float:
+    """The `name`d error rate. Raises `SteadfaceError` unless it is a number between 0 and 1."""
+    try:
+        value = float(rate)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 < value < 1:
+        raise SteadfaceError(f"{name} {rate!r:.40} is not a rate between 0 and 1; ask for e.g. 1e-2")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeployedPoint:
-    """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval."""
+    """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval.
+
+    Raises `SteadfaceError` for a threshold that is no cosine and an FMR that is no rate: they may come from a file.
+    """
 
     fmr: float
     threshold: float
     threshold_ci: tuple[float, float]
     fnmr: float
     fnmr_ci: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        checked_threshold(self.threshold)
+        checked_rate(self.fmr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +119,9 @@ class Thresholds:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Thresholds":
-        """Raises KeyError, TypeError or ValueError for what `to_json` did not make."""
+        """Raises KeyError, TypeError or ValueError for what `to_json` did not make, and SteadfaceError for thresholds
+        that are no cosines.
+        """
         points = tuple(
             DeployedPoint(
                 fmr=float(one["fmr"]),

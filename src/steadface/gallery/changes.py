@@ -22,10 +22,14 @@ class NotEnrolled(SteadfaceError):
     """Nobody of that name is in the gallery."""
 
 
+class NotAlike(SteadfaceError):
+    """Templates that look like two people were to become one person's; the message names the person and the cosine."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Enrollee:
     """Somebody to enrol with unit `vectors` (n, D), or to add these to. Of somebody enrolled already, what is None
-    stays as it is.
+    stays as it is, and each of the vectors has to have a cosine of `alike` or more with one of their templates.
     """
 
     name: str
@@ -33,14 +37,19 @@ class Enrollee:
     consent: str | None = None
     expires: datetime | None = None
     notes: str | None = None
+    alike: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Enrolment:
-    """What was added: to whom, and the numbers of the new templates."""
+    """What was added: to whom, and the numbers of the new templates.
+
+    `similarity` is None for somebody new; else each new template has this cosine or more with an earlier one of theirs.
+    """
 
     person: Person
     templates: tuple[int, ...]
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +84,48 @@ def checked(enrollee: Enrollee, model: ModelIdentity, now: datetime) -> Enrollee
 
 
 def enroll(desk: Desk, enrollee: Enrollee) -> Enrolment:
-    """Adds a checked enrollee. Raises `SteadfaceError` where their consent has expired."""
-    before = records.find_person(desk.connection, desk.vault, enrollee.name)
-    if before is not None and before.expired(desk.now):
-        raise SteadfaceError(
-            f"the consent of {before.name} expired on {before.expires:%Y-%m-%d}; remove who expired with `steadface "
-            "gallery expire`, then enrol them anew"
-        )
+    """Adds a checked enrollee. Raises `SteadfaceError` where their consent has expired, and `NotAlike`."""
+    vectors: Vectors = enrollee.vectors  # type: ignore[assignment]  # as `checked` left them
+    before, similarity = records.find_person(desk.connection, desk.vault, enrollee.name), None
+    if before is not None:
+        refuse_expired(desk, before)
+        similarity = _closeness(desk, before, vectors, enrollee.alike)
     person = _with(before, enrollee, desk.now)
     if person != before:
         person = records.put_person(desk.connection, desk.vault, person)
-    vectors: Vectors = enrollee.vectors  # type: ignore[assignment]  # as `checked` left them
     numbers = records.put_templates(desk.connection, desk.vault, person, vectors)
     expires = None if person.expires is None else stamp(person.expires)
     desk.log("enroll", person, added=journal.ranges(numbers), expires=expires)
-    return Enrolment(person=replace(person, templates=person.templates + len(vectors)), templates=tuple(numbers))
+    return Enrolment(
+        person=replace(person, templates=person.templates + len(vectors)),
+        templates=tuple(numbers),
+        similarity=similarity,
+    )
+
+
+def refuse_expired(desk: Desk, person: Person) -> None:
+    """Raises `SteadfaceError` where the person's consent has expired."""
+    if person.expired(desk.now):
+        raise SteadfaceError(
+            f"the consent of {person.name} expired on {person.expires:%Y-%m-%d}; remove who expired with `steadface "
+            "gallery expire`, then enrol them anew"
+        )
+
+
+def _closeness(desk: Desk, person: Person, vectors: Vectors, alike: float | None) -> float:
+    """The lowest of the cosines of each of `vectors` (n, D) to the most similar template that the person has.
+
+    Raises `NotAlike` where it is below `alike`, where that is given.
+    """
+    own = records.templates_of(desk.connection, desk.vault, person).vectors
+    similarity = min(1.0, float((vectors @ own.T).max(1).min()))  # rounding may take it beyond
+    if alike is not None and not similarity >= alike:  # so that NaN takes nobody
+        raise NotAlike(
+            f"{person.name} is enrolled already and looks different: the cosine to the most similar of "
+            f"{person.templates} template(s) is {similarity:.3f}, and one person has {alike:.3f} or more; enrol "
+            "somebody else under another name, or insist (--force; in Python check=False)"
+        )
+    return similarity
 
 
 def delete(desk: Desk, person: Person, event: str) -> list[bytes]:

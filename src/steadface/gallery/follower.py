@@ -65,9 +65,12 @@ class Follower:
 
     def _distinct(self, keys: NDArray[np.int64], similarities: Vectors) -> Found:
         best: dict[int, tuple[int, float, int]] = {}
-        owners = self._owners[keys[keys >= 0]]
-        for key, owner, similarity in zip(keys.tolist(), owners.tolist(), similarities.tolist(), strict=False):
-            best.setdefault(owner, (owner, similarity, key))
+        known = (keys >= 0) & (keys < len(self._owners))  # a server's index may hold what is no longer here, or not yet
+        keys, similarities = keys[known], similarities[known]
+        owners = self._owners[keys]
+        for key, owner, similarity in zip(keys.tolist(), owners.tolist(), similarities.tolist(), strict=True):
+            if owner:
+                best.setdefault(owner, (owner, similarity, key))
         return list(best.values())
 
     def _removed(self, connection: sqlite3.Connection) -> NDArray[np.int64]:

@@ -16,14 +16,15 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from steadface.errors import SteadfaceError
-from steadface.gallery import changes, checking, portable, records
+from steadface.gallery import changes, checking, corrections, portable, records
 from steadface.gallery.changes import Enrollee, Enrolment
+from steadface.gallery.corrections import Merged, Template
 from steadface.gallery.follower import Follower
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.journal import Verification
 from steadface.gallery.keys import Key, keys_folder, new_key, read_key, write_key
 from steadface.gallery.opening import OpenGallery
-from steadface.gallery.people import Person, checked_vectors
+from steadface.gallery.people import Person, checked_name, checked_vectors
 from steadface.gallery.store import read_header
 
 
@@ -65,6 +66,7 @@ class Gallery(OpenGallery):
                 "SELECT (SELECT count(*) FROM people), (SELECT count(*) FROM templates)"
             ).fetchone()
             (head,) = connection.execute("SELECT hash FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
+            pages, page = (connection.execute(f"PRAGMA page_{what}").fetchone()[0] for what in ("count", "size"))
         return Info(
             id=header.id,
             created=header.created,
@@ -72,7 +74,7 @@ class Gallery(OpenGallery):
             key=header.key,
             people=people,
             templates=templates,
-            size=self.path.stat().st_size,
+            size=pages * page,
             head=head.hex(),
         )
 
@@ -94,13 +96,16 @@ class Gallery(OpenGallery):
         consent: str | None = None,
         expires: datetime | None = None,
         notes: str | None = None,
+        alike: float | None = None,
     ) -> Enrolment:
         """Adds unit `vectors` (n, D) to `person`, who is new or enrolled already: all of them or none.
 
-        Raises `SteadfaceError` for what are no templates of the gallery's model, and somebody whose consent expired.
+        Raises `SteadfaceError` for what are no templates of the gallery's model, somebody whose consent expired, and
+        `NotAlike` where `person` is enrolled already and one of the vectors has no cosine of `alike` or more (None:
+        whatever it is) with any of their templates.
         """
         return self.enroll_many(
-            [Enrollee(name=person, vectors=vectors, consent=consent, expires=expires, notes=notes)]
+            [Enrollee(name=person, vectors=vectors, consent=consent, expires=expires, notes=notes, alike=alike)]
         )[0]
 
     def enroll_many(self, enrollees: Iterable[Enrollee]) -> list[Enrolment]:
@@ -120,6 +125,55 @@ class Gallery(OpenGallery):
             sealed = changes.delete(desk, person, "remove")
         self._writer.scrub(sealed)
         return person
+
+    def templates(self, name: str) -> list[Template]:
+        """A person's templates, oldest first. Raises `NotEnrolled`."""
+        with self._looking() as connection:
+            desk = self._desk(connection)
+            return corrections.templates(desk, desk.known(name))
+
+    def remove_template(self, name: str, template: int) -> Person:
+        """Removes one template of a person, of which nothing is left in the file either; the person with the others.
+
+        Raises `NotEnrolled`, and `SteadfaceError` where it is not theirs, or the only one that they have.
+        """
+        with self._changing() as desk:
+            person, sealed = corrections.remove_template(desk, desk.known(name), template)
+        self._writer.scrub([sealed])
+        return person
+
+    def rename(self, name: str, new: str) -> Person:
+        """Gives a person the name `new`; nothing is left of the old one.
+
+        Raises `NotEnrolled`, and `SteadfaceError` where somebody has the new name, or it is none.
+        """
+        with self._changing() as desk:
+            person, sealed = corrections.rename(desk, desk.known(name), new)
+        self._writer.scrub(sealed)
+        return person
+
+    def merge(self, name: str, into: str, *, alike: float | None = None) -> Merged:
+        """Gives the templates of `name` to `into`, and removes `name`: one person who was enrolled under two names.
+
+        `into` keeps consent and notes, or takes over what only `name` has; the earlier expiry counts. Raises
+        `NotEnrolled`, `NotAlike` where no two of their templates have a cosine of `alike` or more (None: whatever it
+        is), and `SteadfaceError` where both are one, or somebody's consent expired.
+        """
+        with self._changing() as desk:
+            merged, sealed = corrections.merge(desk, desk.known(name), desk.known(into), alike)
+        self._writer.scrub(sealed)
+        return merged
+
+    def confusable(self, name: str) -> list[str]:
+        """The names of other people enrolled that look like `name` (`steadface.gallery.names`)."""
+        with self._looking() as connection:
+            self._names.catch_up(connection, self._vault)
+            return self._names.like(checked_name(name), connection, self._vault)
+
+    def findable(self) -> int:
+        """The number of people whom a search may find: all but those whose consent has expired."""
+        with self._looking() as connection:
+            return records.count_people(connection, self._now())
 
     def expire(self) -> list[Person]:
         """Removes everybody whose consent has expired, as `remove` does, and says whom."""
@@ -160,6 +214,7 @@ class Gallery(OpenGallery):
         """Seals everything with another key, of which the old one opens nothing then; a random one, written into the
         user's configuration, where none is given. Until this returns either key may be the gallery's: keep both.
         """
+        self._check_usable()  # before a key is made for it
         new = read_key(key) if isinstance(key, Path) else key or self._new_key()
         if new.id == self.key.id:
             raise SteadfaceError(f"{new.source} holds the gallery's present key; give another")
@@ -211,6 +266,7 @@ class Gallery(OpenGallery):
         Raises `SteadfaceError` for a file that is broken, of another model or sealed with another key, and for people
         who are enrolled already.
         """
+        self._check_usable()
         model = self.model
         brought = portable.read(source, model, key=key, now=self._now())
         with self._changing(model) as desk:

@@ -19,6 +19,7 @@ from steadface.gallery.follower import Follower
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import FlatIndex, VectorIndex
 from steadface.gallery.keys import Key, given_key, keys_folder, read_key, write_key
+from steadface.gallery.names import Names
 from steadface.gallery.store import TIMEOUT, Header, Store, create_file, read_header
 from steadface.gallery.vault import Vault, stamp
 
@@ -58,7 +59,8 @@ class OpenGallery:
                 self._vault = checking.unlocked(header, key, path)
             self.model = header.model
             self._follower = Follower(self._index(self.model.dimension))
-            self._writer = Store(path, timeout=timeout)
+            self._names = Names()
+            self._writer = Store(path, timeout=timeout, place=self._reader.place)
         except BaseException:
             self._reader.close()
             raise
@@ -104,6 +106,8 @@ class OpenGallery:
         return cls(path, key, model, **options)
 
     def __enter__(self) -> Self:
+        """Raises `SteadfaceError` where it was closed, as every use does."""
+        self._reader.check_open()
         return self
 
     def __exit__(
@@ -112,12 +116,18 @@ class OpenGallery:
         self.close()
 
     def close(self) -> None:
+        """Does nothing where it is closed already."""
         self._reader.close()
         self._writer.close()
 
     @property
     def key(self) -> Key:
         return self._vault.key
+
+    def _check_usable(self) -> None:
+        """Before work that a look at the gallery follows. Raises as `_looking` does."""
+        with self._looking():
+            pass
 
     @contextmanager
     def _looking(self, model: ModelIdentity | None = None) -> Iterator[sqlite3.Connection]:

@@ -16,6 +16,9 @@ Vectors = NDArray[np.float32]
 LONGEST = 200
 """Characters of a name."""
 
+JOINERS = "\u200c\u200d"
+"""The zero-width non-joiner and joiner: unseen, but a part of how names are written in Persian and Indic scripts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
@@ -38,11 +41,14 @@ class Person:
 
 def checked_name(name: str) -> str:
     """The name in Unicode's composed form, so that names that look alike are one. Raises `SteadfaceError`."""
+    if not isinstance(name, str):
+        raise SteadfaceError(f"a name is text, and this is {type(name).__name__}; give the person's name as a string")
     name = unicodedata.normalize("NFC", name)
-    if not name or name != name.strip() or len(name) > LONGEST or any(unicodedata.category(c)[0] == "C" for c in name):
+    unwritable = any(unicodedata.category(c)[0] == "C" for c in name if c not in JOINERS)
+    if not name or name != name.strip().strip(JOINERS) or len(name) > LONGEST or unwritable:
         raise SteadfaceError(
-            f"{name!r} is no name for a person: it takes 1 to {LONGEST} characters, none of them a control character, "
-            "and no space around them"
+            f"{name[:LONGEST]!r} is no name for a person: it takes 1 to {LONGEST} characters, none of them a control "
+            "character, no space around them, and joiners (U+200C, U+200D) only between letters"
         )
     return name
 

@@ -41,6 +41,16 @@ def all_people(connection: sqlite3.Connection, vault: Vault) -> Iterator[Person]
     return map(vault.open_person, connection.execute(f"{PERSON} ORDER BY number"))
 
 
+def people_after(connection: sqlite3.Connection, vault: Vault, number: int, sequence: int) -> Iterator[Person]:
+    """Those with higher numbers, and those who were renamed behind that entry of the log."""
+    rows = connection.execute(
+        f"{PERSON} WHERE number > ? OR id IN (SELECT person FROM journal WHERE sequence > ? AND event = 'rename') "
+        "ORDER BY number",
+        (number, sequence),
+    )
+    return map(vault.open_person, rows)
+
+
 def expired_people(connection: sqlite3.Connection, vault: Vault, now: datetime) -> list[Person]:
     rows = connection.execute(f"{PERSON} WHERE expires <= ? ORDER BY number", (stamp(now),))
     return [vault.open_person(row) for row in rows]
@@ -51,6 +61,13 @@ def people_numbered(connection: sqlite3.Connection, vault: Vault, numbers: Colle
         f"{PERSON} WHERE number IN (SELECT value FROM json_each(?))", (json.dumps(list(numbers)),)
     )
     return {row[0]: vault.open_person(row) for row in rows}
+
+
+def count_people(connection: sqlite3.Connection, now: datetime) -> int:
+    """How many have not expired."""
+    expired = "SELECT count(*) FROM people WHERE expires <= ?"  # few, and by their index: not a look at everybody
+    (count,) = connection.execute(f"SELECT (SELECT count(*) FROM people) - ({expired})", (stamp(now),)).fetchone()
+    return int(count)
 
 
 def put_person(connection: sqlite3.Connection, vault: Vault, person: Person) -> Person:
@@ -92,11 +109,33 @@ def delete_templates(connection: sqlite3.Connection, person: Person) -> tuple[li
     return [number for number, _ in gone], [sealed for _, sealed in gone]
 
 
+def delete_template(connection: sqlite3.Connection, person: Person, number: int) -> bytes | None:
+    """The sealed vector of a template that is gone; None where it is not the person's."""
+    found = connection.execute(
+        "DELETE FROM templates WHERE number = ? AND person = ? RETURNING sealed", (number, person.number)
+    ).fetchone()
+    return None if found is None else bytes(found[0])
+
+
 def delete_person(connection: sqlite3.Connection, person: Person) -> bytes:
     """The sealed row of the person, which is gone; templates have to be gone before."""
-    (sealed,) = connection.execute("SELECT sealed FROM people WHERE number = ?", (person.number,)).fetchone()
+    sealed = sealed_person(connection, person)
     connection.execute("DELETE FROM people WHERE number = ?", (person.number,))
+    return sealed
+
+
+def sealed_person(connection: sqlite3.Connection, person: Person) -> bytes:
+    """Their name, consent and notes as they are in the file."""
+    (sealed,) = connection.execute("SELECT sealed FROM people WHERE number = ?", (person.number,)).fetchone()
     return bytes(sealed)
+
+
+def templates_of(connection: sqlite3.Connection, vault: Vault, person: Person) -> Templates:
+    """Those of one person, who has one or more, ascending."""
+    rows = connection.execute(
+        "SELECT number, person, ?, sealed FROM templates WHERE person = ? ORDER BY number", (person.id, person.number)
+    )
+    return _opened(rows.fetchall(), vault)
 
 
 def templates_after(connection: sqlite3.Connection, vault: Vault, number: int) -> Iterator[Templates]:

@@ -23,6 +23,7 @@ from steadface.gallery import journal
 from steadface.gallery.faults import RESTORE, explained
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.keys import NONCE, Unsealable
+from steadface.gallery.place import Place
 
 APPLICATION = 0x53464741
 """Marks the file as a gallery of ours ("SFGA")."""
@@ -33,6 +34,9 @@ TIMEOUT = 10.0
 """Seconds to wait for another process that writes."""
 LOOKED_FOR = 8
 """Deleted rows that are looked for in the file; for more it is rewritten at once, which takes no longer."""
+LOOKED_THROUGH = 2**28
+"""Bytes of a file that is looked through, in memory; a larger one is rewritten at once, which takes three times as
+long."""
 
 SCHEMA = """
 CREATE TABLE gallery (
@@ -102,17 +106,23 @@ def create_file(path: Path, header: Header, log_key: bytes, now: datetime) -> No
 
 
 class Store:
-    """One connection to the gallery at `path`, for one thread at a time: transactions wait for `lock`."""
+    """One connection to the gallery at `path`, for one thread at a time: transactions wait for `lock`.
 
-    def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
+    Every use raises `SteadfaceError` where the files are no longer those of `place`, by default what is there now, and
+    once this was closed.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = TIMEOUT, place: Place | None = None) -> None:
         if not path.is_file():
             raise SteadfaceError(f"no gallery at {path}; check the path, or make one with `steadface gallery create`")
-        self.path = path
+        self.path, self.place = path, place or Place(path)
         self.lock = threading.RLock()
+        self._closed = False
         with explained(path):
             self._connection = _connect(path, timeout)
             try:
                 self._check_kind()
+                self.place.check()
             except BaseException:
                 self._connection.close()
                 raise
@@ -132,14 +142,18 @@ class Store:
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
         with self.lock, explained(self.path):
+            self.check_open()
             self._connection.execute(f"BEGIN {kind}")
             try:
+                self._connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()  # now files are open
+                self.place.check()
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:  # some faults have rolled it back already
                     self._connection.execute("ROLLBACK")
                 raise
+            self.place.check()  # it may have happened meanwhile: then nothing is acknowledged
 
     def scrub(self, sealed: Sequence[bytes] | None = None) -> None:
         """Leaves no trace of the `sealed` rows (None: of any) that were deleted, in the file or its log.
@@ -148,6 +162,8 @@ class Store:
         """
         try:
             with self.lock, explained(self.path):
+                self.check_open()
+                self.place.check()
                 self._cut_log()
                 if sealed is None or len(sealed) > LOOKED_FOR or self._holds(sealed):
                     self._connection.execute("VACUUM")
@@ -162,6 +178,8 @@ class Store:
 
         Raises `SteadfaceError` where there is a file already, or the copy cannot be written.
         """
+        self.check_open()
+        self.place.check()
         if target.exists():
             raise SteadfaceError(f"there is a file at {target} already; name another")
         partial = target.with_name(f".{target.name}.partial")
@@ -173,6 +191,7 @@ class Store:
                 self._connection.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")  # a single file, to be carried anywhere
                 check_pages(copy, self.path)
+                self.place.check()
             partial.replace(target)
         except OSError as error:
             raise SteadfaceError(f"cannot write {target}: {error.strerror}; name another folder") from None
@@ -180,8 +199,15 @@ class Store:
             partial.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Does nothing where it is closed already."""
         with self.lock:
+            self._closed = True
             self._connection.close()
+
+    def check_open(self) -> None:
+        """Raises `SteadfaceError` once this was closed."""
+        if self._closed:
+            raise SteadfaceError(f"the gallery {self.path} was closed; open it again with Gallery.open")
 
     def _check_kind(self) -> None:
         application = self._connection.execute("PRAGMA application_id").fetchone()[0]
@@ -206,15 +232,16 @@ class Store:
             raise SteadfaceError(f"{self.path} is being read by another process, and its log cannot be cut off yet")
 
     def _holds(self, sealed: Sequence[bytes]) -> bool:
-        """Whether the file holds the nonce of any; without its nonce nothing of a row can be opened, by anybody."""
-        nonces = [row[:NONCE] for row in sealed]
-        with self.path.open("rb") as file:
-            tail = b""
-            while chunk := file.read(2**22):
-                if any(nonce in tail + chunk[:NONCE] or nonce in chunk for nonce in nonces):
-                    return True
-                tail = chunk[-NONCE:]
-        return False
+        """Whether the file may hold the nonce of any; without its nonce nothing of a row can be opened, by anybody.
+
+        SQLite reads the file: had this process opened it besides, closing it would drop SQLite's locks (POSIX), and
+        the next process to leave the gallery would take the write-ahead log away from under this one.
+        """
+        pages, page = (self._connection.execute(f"PRAGMA page_{what}").fetchone()[0] for what in ("count", "size"))
+        if pages * page > LOOKED_THROUGH:
+            return True
+        content = self._connection.serialize()
+        return any(row[:NONCE] in content for row in sealed)
 
 
 def read_header(connection: sqlite3.Connection) -> Header:

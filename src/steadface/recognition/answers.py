@@ -151,20 +151,34 @@ class Identified:
 class Enrolled:
     """Who was enrolled from which faces; `resembles` names other people that the new template would match.
 
-    `agreement` is the lowest cosine of an image to the template of all of them, 1 for a single image.
+    `agreement` is the lowest cosine of an image to the template of all of them, 1 for a single image. `template` is the
+    number of the new one, of `templates` that the person has now; `similarity` is its cosine to the most similar of
+    those that were there, None for somebody new.
     """
 
     person: str
     faces: tuple[SeenFace, ...]
     agreement: float
     resembles: tuple[Candidate, ...]
+    template: int
+    templates: int
+    similarity: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def added(self) -> bool:
+        """Whether the person was enrolled already."""
+        return self.similarity is not None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "person": self.person,
             "images": len(self.faces),
             "agreement": self.agreement,
+            "added": self.added,
+            "similarity": self.similarity,
+            "template": self.template,
+            "templates": self.templates,
             "resembles": [{"person": one.person, "similarity": one.similarity} for one in self.resembles],
             "faces": [face.to_json() for face in self.faces],
             "notes": list(self.notes),

@@ -8,7 +8,7 @@
 A recogniser may be used from several threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from math import expm1, log1p
@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from steadface.errors import SteadfaceError
-from steadface.evaluation.thresholds import Thresholds
+from steadface.evaluation.thresholds import Thresholds, checked_rate, checked_threshold
 from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
+from steadface.gallery.changes import NotAlike
 from steadface.gallery.checking import check_model
 from steadface.gallery.gallery import Gallery
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
@@ -33,11 +35,7 @@ from steadface.recognition.seeing import Picture, Seeing
 Vectors = NDArray[np.float32]
 
 FMR = 1e-3
-"""Where no rate is asked for."""
-
-AGREEMENT_FMR = 1e-2
-"""Images of one enrolment are taken for one person's at the threshold of this FMR: lenient, since it guards against
-mistakes, not against attackers."""
+"""Where no rate is asked for; pictures enrolled under one name have to be one person's at its threshold as well."""
 
 
 class Recognizer:
@@ -141,12 +139,12 @@ class Recognizer:
     ) -> Identified:
         """Searches the gallery for every face of a picture, at the threshold of `fmr` (1e-3 if nothing is said).
 
-        `fpir` asks for the chance that a stranger is taken for anybody instead: with N people enrolled,
-        FMR = 1 - (1 - FPIR)^(1/N). Raises SteadfaceError where the picture cannot be read, nobody is enrolled, the
-        model is not calibrated or more than one of the three is given.
+        `fpir` asks for the chance that a stranger is taken for anybody instead: with N people who can be found (those
+        whose consent has expired cannot), FMR = 1 - (1 - FPIR)^(1/N). Raises SteadfaceError where the picture cannot be
+        read, the model is not calibrated, or more than one of the three is given or is none.
         """
         gallery = self._needed_gallery()
-        enrolled = len(gallery)
+        enrolled = gallery.findable()
         if fpir is not None:
             if fmr is not None or threshold is not None:
                 raise SteadfaceError("give one of fmr, fpir and threshold; they are three ways to say one thing")
@@ -161,9 +159,9 @@ class Recognizer:
             faces=self._named(gallery, faces, limit, top),
             threshold=limit,
             fmr=rate,
-            fpir=None if rate is None else -expm1(enrolled * log1p(-rate)),
+            fpir=None if rate is None else abs(expm1(enrolled * log1p(-rate))),
             enrolled=enrolled,
-            notes=self._doubts(rate),
+            notes=(*self._doubts(rate), *(() if enrolled else (f"there is nobody to be found in {gallery.path}",))),
         )
 
     def enroll(
@@ -176,27 +174,45 @@ class Recognizer:
         consent: str | None = None,
         expires: datetime | None = None,
     ) -> Enrolled:
-        """Adds a template of one or more pictures of a person to the gallery: all of them, or nothing.
+        """Adds a template of one or more pictures of a person, new or enrolled already: all of them, or nothing.
 
         Raises SteadfaceError where a picture cannot be read, shows no face or several equally large ones, and, unless
-        `check` is false, where one does not look like the others.
+        `check` is false, where at the threshold of FMR 1e-3 the pictures are not all of one person, or (`NotAlike`)
+        that person is not the one who has the name. A model that is not calibrated has no such threshold: a note says
+        so.
         """
         gallery = self._needed_gallery()
         if not pictures:
             raise SteadfaceError(f"there are no pictures of {person}; give one or more")
+        confusable = gallery.confusable(person)  # first of all: the name, and that the gallery can be used
         faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in pictures)
         vectors = self.embed_faces(faces)
         template, agreement = self._template(person, faces, vectors, check)
-        alike = tuple(one for one in self._candidates(gallery, template[None], 3)[0] if one.person != person)
-        thresholds = self.contract.thresholds
-        limit = None if thresholds is None else thresholds.at(max(FMR, thresholds.lowest_fmr))
-        gallery.enroll(person, template[None], consent=consent, expires=expires)
+        alike = tuple(one for one in self._candidates(gallery, template[None], 3)[0] if self._are_one(one.similarity))
+        try:
+            done = gallery.enroll(
+                person, template[None], consent=consent, expires=expires, alike=self.alike if check else None
+            )
+        except NotAlike as error:
+            raise NotAlike(
+                "; ".join([str(error), *(_resembling("whoever is in the pictures", one) for one in alike)])
+            ) from None
+        name = done.person.name
+        resembles = tuple(one for one in alike if one.person != name)
         return Enrolled(
-            person=person,
+            person=name,
             faces=faces,
             agreement=agreement,
-            resembles=() if limit is None else tuple(one for one in alike if one.similarity >= limit),
-            notes=_notes(faces),
+            resembles=resembles,
+            template=done.templates[0],
+            templates=done.person.templates,
+            similarity=done.similarity,
+            notes=(
+                *_notes(faces),
+                *self._unsure(name, len(faces), done.similarity),
+                *(_resembling(name, one) for one in resembles),
+                *(confusing(name, other) for other in confusable if done.similarity is None),
+            ),
         )
 
     def template(
@@ -231,19 +247,52 @@ class Recognizer:
 
     def _template(self, person: str, faces: Sequence[SeenFace], vectors: Vectors, check: bool) -> tuple[Vectors, float]:
         """The normalised mean of unit vectors (n, D), and the lowest cosine of any of them to it."""
+        if check and self.alike is not None:
+            self._refuse_several(person, faces, vectors @ vectors.T, self.alike)
         total = vectors.sum(0)
         template: Vectors = total / np.linalg.norm(total)
-        if check and len(vectors) > 1 and self.contract.thresholds is not None:
-            others = total - vectors
-            cosines = (vectors * others).sum(1) / np.linalg.norm(others, axis=1)
-            limit = self.contract.thresholds.at(AGREEMENT_FMR)
-            odd = [f"{face.name} ({cosine:.2f})" for face, cosine in zip(faces, cosines, strict=True) if cosine < limit]
-            if odd:
-                raise SteadfaceError(
-                    f"{person} was not enrolled: {', '.join(odd)} does not look like the other pictures (cosine below "
-                    f"{limit:.2f}); leave it out, or say that no check is wanted"
-                )
-        return template, float((vectors @ template).min())
+        return template, min(1.0, float((vectors @ template).min()))
+
+    def _refuse_several(self, person: str, faces: Sequence[SeenFace], cosines: Vectors, limit: float) -> None:
+        """Raises SteadfaceError where pictures with these `cosines` (n, n) are not all joined by those of `limit` or
+        more: of one person any two need not be alike, if others are between them.
+        """
+        count, groups = connected_components(cosines >= limit, directed=False)
+        if count == 1:
+            return
+        main = groups == np.bincount(groups).argmax()
+        closest = cosines[:, main].max(1)
+        odd = [f"{faces[place].name} ({closest[place]:.2f})" for place in np.flatnonzero(~main).tolist()]
+        raise SteadfaceError(
+            f"{person} was not enrolled: {', '.join(odd)} does not look like the other pictures (cosine below "
+            f"{limit:.2f}); leave it out, or say that no check is wanted"
+        )
+
+    @property
+    def alike(self) -> float | None:
+        """From which cosine on what is enrolled under one name is taken for one person's: the threshold of FMR 1e-3, or
+        of the lowest FMR that the model is calibrated for. None where it is not calibrated.
+        """
+        thresholds = self.contract.thresholds
+        return None if thresholds is None else thresholds.at(max(FMR, thresholds.lowest_fmr))
+
+    def _are_one(self, similarity: float) -> bool:
+        return self.alike is not None and similarity >= self.alike
+
+    def _unsure(self, name: str, pictures: int, similarity: float | None) -> Iterator[str]:
+        """What nobody made sure of when somebody was enrolled whose new template has `similarity` with the old ones."""
+        if self.alike is None and pictures > 1:
+            yield f"{self.contract.name} is not calibrated, so nothing says whether the pictures are all of one person"
+        if self.alike is None and similarity is not None:
+            yield (
+                f"{self.contract.name} is not calibrated, so nothing says whether this is {name} as enrolled (cosine "
+                f"{similarity:.3f} to the most similar template)"
+            )
+        if self.alike is not None and similarity is not None and not self._are_one(similarity):
+            yield (
+                f"added to {name} unchecked: it looks different from the templates that were there (cosine "
+                f"{similarity:.3f}; one person has {self.alike:.3f} or more)"
+            )
 
     def _suspicion(self, face: SeenFace, reference: Vectors | None) -> Suspicion | None:
         if self.guard is None:
@@ -262,8 +311,8 @@ class Recognizer:
         if threshold is not None:
             if fmr is not None:
                 raise SteadfaceError(f"give fmr or threshold, not both (fmr {fmr:g}, threshold {threshold:g})")
-            return threshold, None
-        rate = FMR if fmr is None else fmr
+            return checked_threshold(threshold), None
+        rate = checked_rate(FMR if fmr is None else fmr)
         return self._thresholds(rate).at(rate), rate
 
     def _thresholds(self, fmr: float) -> Thresholds:
@@ -289,9 +338,19 @@ class Recognizer:
 
 
 def _per_comparison(fpir: float, enrolled: int) -> float:
-    if not 0 < fpir < 1:
-        raise SteadfaceError(f"FPIR {fpir} is not a rate between 0 and 1; ask for e.g. 1e-2")
-    return -expm1(log1p(-fpir) / max(1, enrolled))
+    return -expm1(log1p(-checked_rate(fpir, "FPIR")) / max(1, enrolled))
+
+
+def _resembling(who: str, other: Candidate) -> str:
+    return f"{who} looks like {other.person}, who is enrolled as well (similarity {other.similarity:.3f})"
+
+
+def confusing(name: str, other: str) -> str:
+    """What somebody should know who gives a person the `name`, which looks like that of `other`."""
+    return (
+        f"the name {name} is easily taken for {other}, who is enrolled too ({name!a} and {other!a}); if they are one "
+        "person, merge them"
+    )
 
 
 def _notes(faces: Sequence[SeenFace]) -> tuple[str, ...]:
