@@ -75,10 +75,47 @@ def test_list_and_show_tell_who_is_enrolled(call: Call, gallery: Path) -> None:
     assert "form [7]" in call("gallery", "show", "Ada", "--gallery", gallery).out
 
 
-@pytest.mark.parametrize("command", ["show", "remove"])
-def test_somebody_unknown_is_exit_code_one(call: Call, gallery: Path, command: str) -> None:
-    said = call("gallery", command, "Eve", "--gallery", gallery)
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("show", "Eve"), ("remove", "Eve"), ("remove", "Eve", "--template", 1), ("rename", "Eve", "x")),
+        *(("merge", "Eve", "Ada"), ("merge", "Ada", "Eve")),
+    ],
+)
+def test_somebody_unknown_is_exit_code_one(call: Call, gallery: Path, words: tuple[object, ...]) -> None:
+    said = call("gallery", *words, "--gallery", gallery)
     assert (said.code, "'Eve' is not enrolled" in said.err) == (1, True)
+
+
+def test_one_template_is_removed(call: Call, gallery: Path) -> None:
+    said = call("gallery", "remove", "Ada", "--template", 1, "--gallery", gallery)
+    assert (said.code, said.out) == (0, "removed template 1 of Ada, now 1 template(s)\n")
+    wrong = call("gallery", "remove", "Ada", "--template", 3, "--gallery", gallery)
+    assert (wrong.code, "template 3 is none of Ada's" in wrong.err) == (2, True)
+    last = call("gallery", "remove", "Ada", "--template", 2, "--gallery", gallery, "--json")
+    assert (last.code, "is the only one of Ada" in last.err) == (2, True)
+    assert call("gallery", "verify-log", "--gallery", gallery).code == 0
+
+
+def test_rename_renames(call: Call, gallery: Path) -> None:
+    said = call("gallery", "rename", "Bob [the builder]", "\u0410da", "--gallery", gallery)
+    assert (said.code, said.out) == (0, "renamed Bob [the builder] to \u0410da\n")
+    assert "the name \u0410da is easily taken for Ada" in said.err
+    taken = call("gallery", "rename", "\u0410da", "Ada", "--gallery", gallery)
+    assert (taken.code, "Ada is enrolled already" in taken.err) == (2, True)
+    told_so = told(call("gallery", "rename", "\u0410da", "Bob", "--gallery", gallery, "--json"))
+    assert (told_so["person"], told_so["confusable"]) == ("Bob", [])  # type: ignore[index]
+
+
+def test_merge_makes_one_of_two(call: Call, gallery: Path) -> None:
+    said = call("gallery", "merge", "Bob [the builder]", "Ada", "--gallery", gallery)
+    assert (said.code, said.out) == (
+        0,
+        "merged Bob [the builder] into Ada, now 3 templates (highest cosine between both 0.000)\n",
+    )
+    assert "was not judged without --model" in said.err
+    (ada,) = told(call("gallery", "list", "--gallery", gallery, "--json"))  # type: ignore[misc]
+    assert (ada["person"], ada["templates"]) == ("Ada", 3)
 
 
 def test_remove_removes(call: Call, gallery: Path) -> None:

@@ -200,3 +200,60 @@ def test_a_huge_header_and_other_hostile_files_end_in_a_sentence(model: Path, tm
         assert said.code == 2, name
         assert name in said.err
         assert "Traceback" not in said.err
+
+
+def test_somebody_else_under_an_enrolled_name_takes_force(model: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+    use = ("--model", model, "--gallery", tmp_path / "g.db", "--aligned")
+    one, other = _told_apart(model, faces, tmp_path, call)
+    assert call("enroll", "dan", one, *use).code == 0
+    refused = call("enroll", "dan", other, *use)
+    assert (refused.code, refused.out) == (2, "")
+    assert "dan is enrolled already and looks different" in refused.err
+    assert "--force" in refused.err
+    again = call("enroll", "dan", one, *use)
+    assert again.out.startswith("added to dan, now 2 templates, from 1 picture(s)")
+    forced = call("enroll", "dan", other, *use, "--force")
+    assert "added to dan, now 3 templates" in forced.out
+    assert "added to dan unchecked: it looks different" in forced.err
+    stranger = call("enroll", "d\u0430n", other, *use)
+    assert "d\u0430n looks like dan, who is enrolled as well (similarity 1.000)" in stranger.err
+    assert "the name d\u0430n is easily taken for dan" in stranger.err
+    answer = json.loads(call("enroll", "dan", one, *use, "--json").out)
+    assert (answer["added"], answer["template"], answer["templates"]) == (True, 5, 4)
+
+
+def test_merging_is_judged_by_the_model_that_is_given(model: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+    gallery = tmp_path / "g.db"
+    for name, picture in zip(("dan", "eve"), _told_apart(model, faces, tmp_path, call), strict=True):
+        assert call("enroll", name, picture, "--model", model, "--gallery", gallery, "--aligned").code == 0
+    refused = call("gallery", "merge", "dan", "eve", "--gallery", gallery, "--model", model)
+    assert (refused.code, "dan and eve look different" in refused.err) == (2, True)
+    merged = call("gallery", "merge", "dan", "eve", "--gallery", gallery, "--model", model, "--force")
+    assert (merged.code, merged.err) == (0, "")
+    assert merged.out.startswith("merged dan into eve, now 2 templates")
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf", "40", "-2"])
+def test_what_is_no_threshold_is_refused_before_anything_is_opened(call: Call, wrong: str) -> None:
+    commands = [
+        ("verify", "a.jpg", "b.jpg", "--model", "missing"),
+        ("identify", "a.jpg", "--gallery", "missing", "--model", "missing"),
+        ("audit", "missing", "--images", "missing"),
+    ]
+    for words in commands:
+        said = call(*words, "--threshold", wrong)
+        assert (said.code, "is no similarity: these are cosines, from -1 to 1" in said.err) == (2, True), words
+        said = call(*words, "--fmr", wrong)
+        assert (said.code, f"--fmr {float(wrong)} is not a rate between 0 and 1" in said.err) == (2, True), words
+    said = call(*commands[1], "--fpir", wrong)
+    assert (said.code, f"--fpir {float(wrong)} is not a rate" in said.err) == (2, True)
+
+
+def _told_apart(model: Path, faces: Path, tmp_path: Path, call: Call) -> tuple[Path, Path]:
+    """The two faces that look least alike."""
+    out = tmp_path / "all.npz"
+    assert call("embed", faces, "--model", model, "--aligned", "--out", out).code == 0
+    with np.load(out) as saved:
+        cosines, files = saved["embeddings"] @ saved["embeddings"].T, saved["files"]
+    one, other = np.unravel_index(cosines.argmin(), cosines.shape)
+    return Path(str(files[one])), Path(str(files[other]))

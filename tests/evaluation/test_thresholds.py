@@ -115,3 +115,20 @@ def test_one_person_under_two_names_is_found():
     assert similarity > 1.1 * others[0][2]
     named = [frozenset((int(renamed[one]), int(renamed[other]))) for one, other, _ in others]
     assert len(set(named)) == len(named)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": float("nan")}, {"threshold": 40.0}, {"fmr": 0.0}, {"fmr": float("nan")}]
+)
+def test_thresholds_in_a_file_are_cosines_of_rates(
+    measured: tuple[Thresholds, object, object], wrong: dict[str, float]
+) -> None:
+    data = measured[0].to_json()
+    with pytest.raises(SteadfaceError, match=r"is no similarity|is not a rate"):
+        Thresholds.from_json({**data, "points": [{**data["points"][0], **wrong}, *data["points"][1:]]})
+
+
+def test_points_in_a_file_are_in_order(measured: tuple[Thresholds, object, object]) -> None:
+    data = measured[0].to_json()
+    with pytest.raises(ValueError, match="order"):
+        Thresholds.from_json({**data, "points": data["points"][::-1]})

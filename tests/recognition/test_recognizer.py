@@ -13,6 +13,7 @@ from steadface.backbones import save_backbone
 from steadface.data.faces import UnreadableImage
 from steadface.data.synthetic import synthetic_faces
 from steadface.errors import SteadfaceError
+from steadface.gallery.changes import NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.recognition.contract import read_contract, store_contract
 from steadface.recognition.recognizer import Recognizer
@@ -233,3 +234,132 @@ def test_few_people_behind_a_threshold_are_said(recognizer, large):
     note = "rests on 24 people"
     assert note in " ".join(recognizer.verify(large.read(0), large.read(1), fmr=1e-3, aligned=True).notes)
     assert note not in " ".join(recognizer.verify(large.read(0), large.read(1), fmr=1e-1, aligned=True).notes)
+
+
+@pytest.fixture
+def strangers(with_gallery, large):
+    """Two faces that this recogniser tells apart at FMR 1e-3."""
+    vectors = with_gallery.embed([large.read(index) for index in range(18)], aligned=True)
+    cosines = vectors @ vectors.T
+    one, other = np.unravel_index(cosines.argmin(), cosines.shape)
+    assert cosines[one, other] < with_gallery.alike
+    return large.read(int(one)), large.read(int(other))
+
+
+def test_somebody_else_under_an_enrolled_name_is_refused_and_nothing_is_added(with_gallery, strangers):
+    one, other = strangers
+    with_gallery.enroll("dan", [one], aligned=True)
+    with_gallery.enroll("eve", [other], aligned=True)
+    entries = with_gallery.gallery.verify_log().entries
+    said = (
+        r"dan is enrolled already and looks different: .*looks like eve, who is enrolled as well \(similarity 1.000\)"
+    )
+    with pytest.raises(NotAlike, match=said):
+        with_gallery.enroll("dan", [other], aligned=True)
+    assert with_gallery.gallery.verify_log().entries == entries
+    forced = with_gallery.enroll("dan", [other], aligned=True, check=False)
+    assert (forced.added, forced.templates, forced.template) == (True, 2, 3)
+    assert forced.similarity < with_gallery.alike
+    assert any("added to dan unchecked: it looks different" in note for note in forced.notes)
+    assert with_gallery.identify(other, threshold=0.99, aligned=True).match
+    with_gallery.gallery.remove_template("dan", forced.template)
+    again = with_gallery.enroll("dan", [np.minimum(one, 254) + np.uint8(1)], aligned=True)
+    assert (again.added, again.templates) == (True, 2)
+    assert again.to_json()["templates"] == 2
+    assert with_gallery.alike <= again.similarity <= 1
+
+
+def test_two_people_in_equal_parts_are_no_one_person(with_gallery, strangers):
+    """Each picture has another that looks like it, so each looks a little like the mean of the others."""
+    one, other = strangers
+    pictures = [one, one, other, other]
+    with pytest.raises(
+        SteadfaceError, match=r"dan was not enrolled: (.*\(.*\)){2} does not look like the other pictur"
+    ):
+        with_gallery.enroll("dan", pictures, aligned=True)
+    assert len(with_gallery.gallery) == 0
+
+
+def test_without_thresholds_nobody_is_judged_and_that_is_said(model, large, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    recognizer = Recognizer.open(model, detector=Planted())
+    with Gallery.create(tmp_path / "g.db", model=recognizer.contract.identity) as gallery:
+        recognizer.gallery = gallery
+        assert recognizer.enroll("dan", [large.read(0)], aligned=True).notes == ()
+        (note,) = recognizer.enroll("dan", [large.read(9)], aligned=True).notes
+        assert "small is not calibrated, so nothing says whether this is dan as enrolled (cosine " in note
+        (note,) = recognizer.enroll("eve", [large.read(0), large.read(9)], aligned=True).notes
+        assert "small is not calibrated, so nothing says whether the pictures are all of one person" in note
+
+
+def test_a_name_that_is_easily_taken_for_another_is_noted(with_gallery, large):
+    with_gallery.enroll("dan", [large.read(0)], aligned=True)
+    answer = with_gallery.enroll("d\u0430n", [large.read(9)], aligned=True)
+    assert any("the name d\u0430n is easily taken for dan" in note and r"'d\u0430n'" in note for note in answer.notes)
+    assert not any("easily taken" in note for note in with_gallery.enroll("eve", [large.read(3)], aligned=True).notes)
+
+
+def test_one_name_however_it_is_composed_is_no_other_person(with_gallery, large):
+    with_gallery.enroll("Zo\u00eb", [large.read(0)], aligned=True)
+    again = with_gallery.enroll("Zoe\u0308", [large.read(0)], aligned=True)
+    assert (again.person, again.resembles, again.templates) == ("Zo\u00eb", (), 2)
+
+
+def test_people_whose_consent_expired_do_not_count(with_gallery, large, monkeypatch):
+    now = datetime.now(UTC)
+    for person in range(4):
+        expires = now + timedelta(days=1) if person else None
+        with_gallery.enroll(f"person {person}", [large.read(3 * person)], aligned=True, expires=expires)
+    before = with_gallery.identify(large.read(0), fpir=0.1, aligned=True)
+    monkeypatch.setattr(with_gallery.gallery, "_now", lambda: now + timedelta(days=2))
+    after = with_gallery.identify(large.read(0), fpir=0.1, aligned=True)
+    assert (before.enrolled, after.enrolled) == (4, 1)
+    assert before.fmr == pytest.approx(-expm1(log1p(-0.1) / 4))
+    assert after.fmr == pytest.approx(after.fpir) == pytest.approx(0.1)
+    assert after.threshold < before.threshold
+    with_gallery.gallery.remove("person 0")
+    nobody = with_gallery.identify(large.read(0), fmr=0.1, aligned=True)
+    assert (nobody.enrolled, nobody.fpir, nobody.match) == (0, 0.0, False)
+    assert "there is nobody to be found" in " ".join(nobody.notes)
+
+
+@pytest.mark.parametrize(
+    "wrong", [float("nan"), float("inf"), -float("inf"), 40, -1.5, 1.01, "high", np.float32("nan")]
+)
+def test_what_is_no_cosine_is_no_threshold(with_gallery, wrong):
+    """Before anything is read: the pictures are not there."""
+    said = r"the threshold .* is no similarity: these are cosines, from -1 to 1"
+    with pytest.raises(SteadfaceError, match=said):
+        with_gallery.verify("missing.jpg", "missing.jpg", threshold=wrong)
+    with pytest.raises(SteadfaceError, match=said):
+        with_gallery.identify("missing.jpg", threshold=wrong)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 0, 1, -0.1, 40, "low"])
+def test_what_is_no_rate_is_no_rate(with_gallery, wrong):
+    for rate in ("fmr", "fpir"):
+        with pytest.raises(SteadfaceError, match=f"{rate.upper()} .* is not a rate between 0 and 1"):
+            with_gallery.identify("missing.jpg", **{rate: wrong})
+    with pytest.raises(SteadfaceError, match="is not a rate between 0 and 1"):
+        with_gallery.verify("missing.jpg", "missing.jpg", fmr=wrong)
+
+
+def test_both_ends_of_the_cosine_are_thresholds(recognizer, large):
+    for threshold, match in ((-1, True), (1, False), (np.float32(-1), True)):
+        answer = recognizer.verify(large.read(0), large.read(9), threshold=threshold, aligned=True)
+        assert answer.match == match
+
+
+def test_a_gallery_that_was_closed_or_replaced_answers_nothing(with_gallery, large, tmp_path):
+    with_gallery.enroll("dan", [large.read(0)], aligned=True)
+    gallery = with_gallery.gallery
+    gallery.backup(tmp_path / "b.db")
+    (tmp_path / "b.db").replace(gallery.path)
+    said = "another file has taken the place of the gallery"
+    with pytest.raises(SteadfaceError, match=said):
+        with_gallery.identify(large.read(0), fmr=0.1, aligned=True)
+    with pytest.raises(SteadfaceError, match=said):
+        with_gallery.enroll("eve", ["missing.jpg"])
+    gallery.close()
+    with pytest.raises(SteadfaceError, match="was closed; open it again"):
+        with_gallery.identify(large.read(0), fmr=0.1, aligned=True)

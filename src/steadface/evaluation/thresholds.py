@@ -8,6 +8,7 @@ person p is drawn w_p times, and a pair of p and q then counts w_p w_q times.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,8 @@ class Thresholds:
         )
         if not points:
             raise ValueError("no points")
+        if any(after.fmr >= before.fmr or after.threshold < before.threshold for before, after in pairwise(points)):
+            raise ValueError("points out of order")
         counts = {name: int(data[name]) for name in ("people", "images", "genuine_pairs", "impostor_pairs", "seed")}
         return cls(points=points, **counts)
 
