@@ -14,7 +14,7 @@ from rich.table import Table
 
 from steadface.cli.sharing import Sharing
 from steadface.report.arm import Arm, Goal, attacked, radii, settings
-from steadface.report.candidates import rows as candidate_rows
+from steadface.report.fonts import load_matplotlib
 from steadface.report.text import decimal, interval, minutes, percent, radius
 from steadface.training.loop import Outcome
 from steadface.training.loop import Progress as Training
@@ -112,6 +112,9 @@ def say_outcome(outcome: Outcome, *, command: str | None = None) -> None:
 def candidates_table(arm: Arm) -> Table:
     """What a run chose its model from, and why."""
     assert arm.candidates is not None
+    load_matplotlib()
+    from steadface.report.candidates import rows as candidate_rows  # loads matplotlib, which nobody needs for --help
+
     table = Table(title="Candidates, on people held out: points against the recogniser as it came (95 % interval)")
     table.add_column("")
     for head in ("clean EER %", "lost", "attacks succeed %", "gained"):

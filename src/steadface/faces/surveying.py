@@ -1,6 +1,5 @@
 """Many photographs, several at a time: what is in each, and which could not be read."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from steadface.faces.alignment import align
 from steadface.faces.detection import Detector, Face
 from steadface.faces.photograph import read_photograph
 from steadface.faces.quality import Quality, assess
+from steadface.machine import usable_cores
 
 AHEAD = 4
 """Photographs begun for each worker, so that results that wait for their turn stay few."""
@@ -92,7 +92,7 @@ def several_at_a_time(work: Callable[[T], R], items: Sequence[T], workers: int |
 
     The first exception ends it, and what has not begun is not done any more.
     """
-    workers = workers or min(MOST_WORKERS, os.cpu_count() or 1)
+    workers = workers or min(MOST_WORKERS, usable_cores())
     with ThreadPoolExecutor(workers) as pool:
         begun = [pool.submit(work, item) for item in items[: AHEAD * workers]]
         begun.reverse()  # next at the end

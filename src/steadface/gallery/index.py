@@ -5,7 +5,6 @@ similar templates of each probe, most similar first. `FlatIndex` looks at every 
 reads of a template is the encoding's affair (`steadface.gallery.encodings`), and with the default the answer is exact.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Protocol
@@ -28,6 +27,7 @@ from steadface.gallery.encodings import Encoding, Exact
 from steadface.gallery.locking import ReadersWriter
 from steadface.gallery.scanning import Best, scan
 from steadface.gallery.table import Table
+from steadface.machine import usable_cores
 
 __all__ = ["FlatIndex", "Matches", "VectorIndex"]
 
@@ -82,7 +82,7 @@ class FlatIndex:
     def __init__(self, dimension: int, *, encoding: Encoding | None = None, threads: int | None = None) -> None:
         self.dimension = checked_dimension(dimension)
         self._encoding = encoding or Exact()
-        self._threads = checked_count(threads or os.cpu_count() or 1, "threads")
+        self._threads = checked_count(threads or usable_cores(), "threads")
         self._table = Table(self._encoding.columns(dimension))
         self._lock = ReadersWriter()
         self._packed: PackedMatrix | None = None
