@@ -7,6 +7,7 @@ import torch
 
 from steadface.backbones import Architecture, Backbone
 from steadface.errors import SteadfaceError
+from steadface.training import network
 from steadface.training.loop import TrainingRun
 from steadface.training.network import FastNetwork, Speed, resolve_device, resolve_speed
 from steadface.training.sections import Run
@@ -62,10 +63,21 @@ def test_auto_is_what_measures_faster_on_the_device(monkeypatch: pytest.MonkeyPa
 
 def test_every_switch_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/compiler")
+    monkeypatch.setattr(network, "_multiplies_bf16", lambda: True)
     on = run(precision="bf16", compile="on", channels_last="on")
     off = run(precision="fp32", compile="off", channels_last="off")
     assert resolve_speed(on, CPU) == Speed(bf16=True, compiled=True, channels_last=True)
     assert resolve_speed(off, CUDA) == Speed(bf16=False, compiled=False, channels_last=False)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_without_bf16_arithmetic_a_run_computes_in_fp32_with_one_warning(
+    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    with caplog.at_level(logging.WARNING):
+        assert resolve_speed(run(precision="bf16"), CPU).bf16 == native
+    assert ("no bf16 arithmetic" in caplog.text) != native
 
 
 def test_without_a_compiler_a_run_is_eager_with_one_warning(

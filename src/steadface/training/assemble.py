@@ -48,6 +48,8 @@ from steadface.training.targets import (
     TargetSampler,
 )
 
+UNKNOWN_RAMP = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Faces:
@@ -210,7 +212,7 @@ def assemble(
         adversarial_batches=recipe.method.adversarial_batches,
         goal=recipe.method.attack.goal,
         weights=Weights(source=recipe.method.source, alpha=recipe.method.alpha, regularizer=recipe.method.weight),
-        ramp=Ramp(steps=recipe.method.attack.ramp),
+        ramp=Ramp(steps=_ramp_steps(recipe)),
         accumulate=recipe.optimiser.accumulate,
         clip_norm=recipe.optimiser.clip_norm,
     )
@@ -298,6 +300,12 @@ def _attack(recipe: Recipe, embedding_size: int, seeds: torch.Generator, device:
     network = network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     return GenerativeAttack(ball=around, network=network, optimizer=optimizer)
+
+
+def _ramp_steps(recipe: Recipe) -> int:
+    """Of a share of a run whose length nobody knows yet: so many that the radius hardly grows until somebody does."""
+    ramp = recipe.method.attack.ramp
+    return UNKNOWN_RAMP if 0 < ramp < 1 else int(ramp)
 
 
 def _targets(recipe: Recipe, faces: FaceSource, device: torch.device) -> TargetSampler | None:

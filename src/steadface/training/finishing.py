@@ -82,26 +82,25 @@ def recover(
     reference: Path | None,
     device: torch.device,
     out: Path,
+    steps: int,
     stop: StopRequest,
 ) -> Path | None:
-    """Writes the start of ``recipe`` into ``out``, rounded and led back by clean training; None where stopped before.
+    """Writes the start of ``recipe`` into ``out``, rounded and led back by so many ``steps`` of clean training.
 
-    Every image is its own class against the recogniser as it came. What is there already is kept.
+    None where stopped before. Every image is its own class against the recogniser as it came. What is there is kept.
     """
-    options = recipe.run.select
-    assert options is not None
     if out.exists():
         return out
     method = recipe.method.model_copy(update={"gate": GateOptions(kind="never"), "source": 1.0})
     clean = recipe.model_copy(update={"method": method, "head": HeadOptions(kind="none")})
     parts = assemble(clean, faces, start, device, fresh=True, reference=reference)
-    logger.info("the start recovers from the rounding of its corners: %d steps of clean training", options.recover)
+    logger.info("the start recovers from the rounding of its corners: %d steps of clean training", steps)
     with closing(make_loader(clean, faces.training, device).batches(0)) as batches:
-        for step in range(options.recover):
+        for step in range(steps):
             if stop:
                 return None
             for group in parts.trainer.optimizer.param_groups:
-                group["lr"] = learning_rate(step / options.recover, clean.optimiser)
+                group["lr"] = learning_rate(step / steps, clean.optimiser)
             parts.trainer.step(next(batches))
             if parts.average is not None:
                 parts.average.update()

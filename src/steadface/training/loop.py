@@ -1,7 +1,9 @@
 """The loop around the step: how long, at which rate, what is written down, and how a run goes on after a stop."""
 
 import logging
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,9 @@ from steadface.training.selection import Candidate
 from steadface.training.signals import StopRequest, stop_on_signal
 from steadface.training.step import NonFiniteLoss, StepRecord
 from steadface.training.validation import validate
+
+TIMED_STEPS = 5
+"""Steps of a process after which it is known how long one takes."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +93,7 @@ class TrainingRun:
         self._parts: Assembly = assemble(recipe, faces, start, device, fresh=fresh, reference=self._reference)
         self.step = 0
         self.seconds = 0.0
+        self._took: deque[float] = deque(maxlen=4 * TIMED_STEPS)
         self._open_steps = 0
         self._unreadable = 0
         self._candidates = None if recipe.run.select is None else Candidates(folder, recipe.run.select, until=0)
@@ -204,6 +210,7 @@ class TrainingRun:
                 record = self._step(batch, rate)
                 took = time.perf_counter() - began
                 self.seconds += took
+                self._took.append(took)
                 progress = Progress(
                     step=self.step,
                     done=min(1.0, self._done()),
@@ -223,6 +230,9 @@ class TrainingRun:
     def _step(self, batch: Batch, rate: float) -> StepRecord:
         for group in self._parts.trainer.optimizer.param_groups:
             group["lr"] = rate
+        share, expected = self.recipe.method.attack.ramp, self._expected_steps()
+        if 0 < share < 1 and expected is not None:
+            self._parts.trainer.ramp.steps = max(1, round(share * expected))
         try:
             record = self._parts.trainer.step(batch)
         except NonFiniteLoss as error:
@@ -259,6 +269,16 @@ class TrainingRun:
             return self.step / (run.epochs * self._loader.sampler.steps_per_epoch)
         assert run.minutes is not None
         return self.seconds / (60 * run.minutes)
+
+    def _expected_steps(self) -> float | None:
+        """How many steps the run will take, as it goes now; None where that cannot be told yet."""
+        run = self.recipe.run
+        if run.minutes is None:
+            return self.step / self._done() if self.step else None
+        # The median: the first steps of a process take long where they are compiled.
+        if len(self._took) < TIMED_STEPS:
+            return None
+        return self.step + max(0.0, 60 * run.minutes - self.seconds) / statistics.median(self._took)
 
     def _exhausted(self) -> bool:
         """Whether looks at the held-out people have brought nothing better for too long."""
@@ -348,7 +368,9 @@ class TrainingRun:
         device, recovered = resolve_device(self.recipe.run.device), None
         if options.recover and self.recipe.model.corner is not None:
             place = self.folder / RECOVERED_FILE
-            recovered = recover(self.recipe, self.faces, start, self._reference, device, place, stop)
+            # Where few steps were trained, on a slow machine, recovering shall not take longer than they did.
+            steps = min(options.recover, self.step)
+            recovered = recover(self.recipe, self.faces, start, self._reference, device, place, steps, stop)
             if recovered is None:
                 return
         with self._parts.averaged():

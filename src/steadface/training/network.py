@@ -47,7 +47,7 @@ def resolve_speed(run: Run, device: torch.device) -> Speed:
 
     On a GPU: bf16, compiled, channels-last. On a CPU: eager fp32, since compiling costs a minute and not every CPU
     computes in bf16; for long runs ask for both (``compile: on``, ``precision: bf16``). Without a C++ compiler a CPU
-    run falls back to eager with one warning.
+    run falls back to eager, and without bf16 arithmetic to fp32, with one warning.
     """
     cuda = device.type == "cuda"
     compiled = run.compile == "on" or (run.compile == "auto" and cuda)
@@ -55,6 +55,12 @@ def resolve_speed(run: Run, device: torch.device) -> Speed:
         logger.warning("run.compile: no C++ compiler (g++ or clang++) found, running eager; install one to compile")
         compiled = False
     bf16 = run.precision == "bf16" or (run.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
+    if bf16 and not cuda and not _multiplies_bf16():
+        logger.warning(
+            "run.precision: this processor has no bf16 arithmetic, in which it would be a hundred times slower: "
+            "computing in fp32"
+        )
+        bf16 = False
     channels_last = run.channels_last == "on" or (run.channels_last == "auto" and cuda)
     return Speed(bf16=bf16, compiled=compiled, channels_last=channels_last)
 
@@ -70,6 +76,11 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise SteadfaceError(f"device {name!r} cannot be used ({reason}); choose cpu, cuda or auto") from error
     return device
+
+
+def _multiplies_bf16() -> bool:
+    """Whether oneDNN has kernels for it here (AVX-512 or AMX); elsewhere it is emulated, number by number."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _has_compiler() -> bool:

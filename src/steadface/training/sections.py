@@ -168,7 +168,10 @@ class ProbeOptions(Section):
 
 
 class AttackOptions(Section):
-    """Adversarial samples: how they are crafted and inside which ball (radius as a fraction of the pixel range)."""
+    """Adversarial samples: how they are crafted and inside which ball (radius as a fraction of the pixel range).
+
+    The radius grows over the first ``ramp`` open steps; below 1 that is a share of the steps that the run will take.
+    """
 
     kind: Literal["nfgsm", "pgd", "generator"] = "nfgsm"
     norm: Literal["linf", "l2"] = "linf"
@@ -177,13 +180,15 @@ class AttackOptions(Section):
     noise: Annotated[float, Field(ge=0)] = 2.0
     project: bool = True
     goal: Literal["dodge", "impersonate", "both"] = "both"
-    ramp: Annotated[int, Field(ge=0)] = 0
+    ramp: Annotated[float, Field(ge=0)] = 0
     probe: ProbeOptions | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
     @model_validator(mode="after")
     def _sensible_radius(self) -> "AttackOptions":
         _checked_radius(self.norm, self.eps)
+        if self.ramp >= 1 and self.ramp != int(self.ramp):
+            raise ValueError(f"attack.ramp {self.ramp:g} is neither a number of steps nor a share of the run below 1")
         if self.probe is not None and self.kind != "pgd":
             raise ValueError(f"attack.probe chooses the steps of kind pgd, and kind is {self.kind}")
         return self

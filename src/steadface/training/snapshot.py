@@ -37,6 +37,7 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
             **state,
             "architecture": parts.backbone.architecture.model_dump(mode="json"),
             "ramp": trainer.ramp.open_steps,
+            "ramp_steps": trainer.ramp.steps,
             "attack_steps": trainer.attack.steps if isinstance(trainer.attack, PGD) else None,
             "gate": trainer.gate.state_dict(),
             "performance": None if measured is None else {"judged": measured.judged, "value": measured.value},
@@ -60,7 +61,7 @@ def restore(parts: Assembly, saved: Checkpoint) -> None:
     trainer.generator.set_state(saved.tensors["random.method"])
     torch.set_rng_state(saved.tensors["random.torch"])
     trainer.gate.load_state_dict(state["gate"])
-    trainer.ramp.open_steps = state["ramp"]
+    trainer.ramp.open_steps, trainer.ramp.steps = state["ramp"], state["ramp_steps"]
     if isinstance(trainer.attack, PGD):
         trainer.attack = replace(trainer.attack, steps=state["attack_steps"])
     if isinstance(trainer.performance, HeldOutVerification):
