@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
+from steadface.gallery.gallery import Gallery
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import FlatIndex
 
@@ -104,3 +105,25 @@ def test_without_pymilvus_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(SteadfaceError, match=r"pip install 'steadface\[milvus\]'"):
         MilvusIndex("http://localhost:1", model=MODEL)
+
+
+def test_a_gallery_in_milvus_follows_templates_that_go_and_people_who_become_one(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    vectors = np.eye(4, 32, dtype=np.float32)
+    path = tmp_path / "g.db"
+
+    def opened(collection):
+        return lambda _: MilvusIndex(address, model=MODEL, collection=collection)
+
+    with Gallery.create(path, model=MODEL, index=opened("people")) as gallery, Gallery.open(path) as other:
+        gallery.enroll("dan", vectors[:2])
+        gallery.enroll("Daniel", vectors[2:3])
+        gallery.search(vectors)
+        other.remove_template("dan", 1)
+        assert gallery.search(vectors[:1])[0][0].similarity == 0
+        other.merge("dan", "Daniel")
+        other.rename("Daniel", "Dan")
+        assert [one[0].person.name for one in gallery.search(vectors[1:3])] == ["Dan", "Dan"]
+        other.remove("Dan")
+    with Gallery.open(path, index=opened("people")) as again:
+        assert again.search(vectors, 2) == [[], [], [], []], "what the server still holds is nobody's"
