@@ -83,7 +83,7 @@ def test_many_and_long_names_are_not_all_repeated(tmp_path: Path) -> None:
 
 def test_a_protocol_that_torch_does_not_read_as_tensors_is_said(tmp_path: Path) -> None:
     message = refusal(bare(trained(SMALL)), tmp_path / "w.pth", protocol=4)
-    assert "is pickled in a way that torch does not read as tensors alone" in message
+    assert "is damaged, or pickled in a way that torch does not read as tensors alone" in message
 
 
 @both_formats
@@ -108,6 +108,17 @@ def test_flipped_bytes_of_a_torch_file_are_no_crash(tmp_path: Path) -> None:
         file.write_bytes(damaged.tobytes())
         with pytest.raises(SteadfaceError):
             load_backbone(file)
+
+
+def test_a_damaged_description_in_an_archive_is_no_crash(tmp_path: Path) -> None:
+    """Its checksum fails where the archive is looked through for the classes that it names."""
+    file = tmp_path / "w.pth"
+    torch.save({"conv1.weight": torch.zeros(2)}, file)
+    whole = file.read_bytes()
+    assert whole.count(b"_rebuild_tensor_v2") == 1
+    file.write_bytes(whole.replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_vX"))
+    with pytest.raises(SteadfaceError, match=r"is damaged, or pickled in a way"):
+        load_backbone(file)
 
 
 def test_tensors_saved_on_a_gpu_are_read_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _refused(file: Path) -> SteadfaceError:
     elif strange:
         what, save = f"needs classes beside its tensors ({_some(strange)})", 'loaded["state_dict"]'
     else:
-        what, save = "is pickled in a way that torch does not read as tensors alone", "model.state_dict()"
+        what, save = "is damaged, or pickled in a way that torch does not read as tensors alone,", "model.state_dict()"
     return SteadfaceError(
         f"{file} {what} and was not read: unpickling can run code. Where you trust it, open it once where these are "
         f"installed and save the weights alone: torch.save({save}, NEW)"
@@ -106,11 +107,11 @@ def _some(names: list[str]) -> str:
 
 def _classes(file: Path) -> Iterator[str]:
     """The classes and functions that a torch file's pickles name, as they are written there; nothing is looked up."""
-    for pickled in _pickles(file):
-        try:
+    try:
+        for pickled in _pickles(file):
             yield from _named_in(pickled)
-        except (ValueError, OverflowError, MemoryError):
-            return  # a damaged pickle, of which what came so far is known
+    except (ValueError, OverflowError, MemoryError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return  # a damaged pickle, of which what came so far is known
 
 
 def _named_in(pickled: io.BytesIO) -> Iterator[str]:
