@@ -2,6 +2,9 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import util
 
 import numpy as np
 import pytest
@@ -143,6 +146,88 @@ def test_ctrl_c_does_not_reach_the_workers(damaged):
     rest = list(itertools.islice(batches, 7))
     batches.close()
     assert_equal([*first, *rest], take(loader(damaged), 0, 9))
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Ctrl-C in the first moment of each worker, to it and to this process, which answers as it is told to.
+
+    A worker that hears it is gone.
+    """
+    this, fork, before = os.getpid(), os.fork, signal.getsignal(signal.SIGINT)
+
+    def fork_and_press():
+        child = fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(this, signal.SIGINT)
+        return child
+
+    def answered_by(answer):
+        signal.signal(signal.SIGINT, lambda *_: answer() if os.getpid() == this else os._exit(1))
+
+    monkeypatch.setattr(os, "fork", fork_and_press)
+    yield answered_by
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_a_workers_first_moment_is_for_the_parent_alone(damaged, ctrl_c):
+    heard, mask = [], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    ctrl_c(lambda: heard.append(1))
+    alone = take(loader(damaged), 0, 3)
+    for times in range(12):
+        assert_equal(alone, take(loader(damaged, workers=2), 0, 3))
+        assert len(heard) > times, "the parent hears it each time"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+def test_ctrl_c_reaches_the_main_thread_when_another_one_starts_the_workers(damaged, ctrl_c):
+    heard = []
+    ctrl_c(lambda: heard.append(threading.current_thread()))
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(take, loader(damaged, workers=2), 0, 3).result()
+    assert set(heard) == {threading.main_thread()}
+    assert_equal(found, take(loader(damaged), 0, 3))
+
+
+def test_ctrl_c_while_workers_start_ends_a_parent_that_lets_it(damaged, ctrl_c):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    before = set(multiprocessing.active_children())
+    ctrl_c(interrupt)
+    batches = loader(damaged, workers=2).batches()
+    with pytest.raises(KeyboardInterrupt):
+        next(batches)
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_workers_that_are_not_forked_are_deaf_from_the_start_too(damaged, monkeypatch):
+    """The signal meets an interpreter that has not read its first line."""
+    heard, spawn = [], util.spawnv_passfds
+
+    def spawn_and_press(path, words, descriptors):
+        child = spawn(path, words, descriptors)
+        if "--multiprocessing-fork" in words:
+            os.kill(child, signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    monkeypatch.setattr(util, "spawnv_passfds", spawn_and_press)
+    method, before = multiprocessing.get_start_method(), signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        found = take(loader(damaged, workers=1), 0, 3)
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+        signal.signal(signal.SIGINT, before)
+    assert heard
+    assert_equal(found, take(loader(damaged), 0, 3))
+
+
+def test_without_signal_masks_batches_come_all_the_same(damaged, monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    assert_equal(take(loader(damaged, workers=1), 0, 3), take(loader(damaged), 0, 3))
 
 
 def test_global_random_state_is_left_alone(damaged):

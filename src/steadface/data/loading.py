@@ -1,9 +1,12 @@
 """Batches for training: drawn here, decoded and augmented in worker processes, the same at any worker count."""
 
 import itertools
+import multiprocessing
 import signal
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import cv2
@@ -86,7 +89,9 @@ class FaceLoader:
             # Its own generator: the loader would otherwise draw from torch's global one.
             generator=torch.Generator(),
         )
-        for images, labels, messages, failure in loader:
+        with _ctrl_c_held_back() if self._workers else nullcontext():
+            results = iter(loader)
+        for images, labels, messages, failure in results:
             if failure:
                 raise SteadfaceError(failure)
             yield Batch(
@@ -181,9 +186,28 @@ def _as_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Whoever is started in here is deaf to Ctrl-C until `_start_worker`; this process hears it when it is over.
+
+    A mask is inherited, an answer to a signal only by a fork. Windows has neither, nor Ctrl-C as a signal.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        # Where it has to be started in between, it unblocks SIGINT when it is done (CPython 3.11 to 3.13).
+        resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     # Ctrl-C reaches the whole process group; the trainer answers it, and ends its workers when it is done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that was held back, too
     # Inherited, the trainer's answer to this one would let a worker outlive its being told to end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
