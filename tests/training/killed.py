@@ -75,36 +75,45 @@ def lie_in_wait(moment: str, after: int) -> None:
         loop.save_backbone = lambda *_: die()
 
 
-def train(recipe_file: Path, moment: str, after: int, steps: int) -> None:
-    """In a child: starts or resumes the run, and trains until death or the end; each step is told to ``steps``."""
+def train(recipe_file: Path, moment: str, after: int, steps: int, leave: int) -> None:
+    """In a child: starts or resumes the run, and trains until death or the end.
+
+    Each step is told to ``steps``, and the next one waits for ``leave``: a byte, or its end.
+    """
     lie_in_wait(moment, after)
     recipe = load_recipe(recipe_file)
     out = recipe.run.out
     run = TrainingRun.resume(out) if checkpoint.paths(out) else TrainingRun.start(recipe)
-    run.train(lambda _: os.write(steps, b".") and None)
+    run.train(lambda _: os.write(steps, b".") and os.read(leave, 1) and None)
 
 
 def through(recipe_file: Path, moment: str, draw: random.Random) -> str:
     """One process, from its beginning to its death or end; returns ``killed`` or ``finished``."""
     after = draw.randrange(1, 3)
-    read, write = os.pipe()
+    told, steps = os.pipe()
+    leave, allow = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read)
+        os.close(told)
+        os.close(allow)
         try:
-            train(recipe_file, moment, after, write)
+            train(recipe_file, moment, after, steps, leave)
         except BaseException as error:
             print(f"{moment}: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    os.close(write)
+    os.close(steps)
+    os.close(leave)
     if moment == "any":
-        for _ in range(draw.randrange(1, 6)):
-            os.read(read, 1)
-        time.sleep(draw.uniform(0, 0.03))  # anywhere in a step, or in the write after it
+        count = draw.randrange(1, 6)
+        os.write(allow, bytes(count))  # and not one step more than the one after these, however late the kill comes
+        for _ in range(count):
+            os.read(told, 1)
+        time.sleep(draw.uniform(0, 0.03))  # anywhere in a step, or in the write before it
         os.kill(child, signal.SIGKILL)
+    os.close(allow)
     _, status = os.waitpid(child, 0)
-    os.close(read)
+    os.close(told)
     if os.WIFSIGNALED(status):
         return "killed"
     assert os.WEXITSTATUS(status) == 0, f"{recipe_file}, {moment}: exit {os.WEXITSTATUS(status)}"
