@@ -46,7 +46,7 @@ def test_it_computes_what_it_did(name, images):
 def test_what_it_has_learnt_is_read_back_by_a_plain_network(name, images, tmp_path):
     folded = network(name)
     fold_norms(folded)
-    optimizer = torch.optim.SGD([p for p in folded.parameters() if p.requires_grad], lr=2e-3)
+    optimizer = torch.optim.SGD([p for p in folded.parameters() if p.requires_grad], lr=1e-4)
     for _ in range(3):
         optimizer.zero_grad()
         folded(images).square().mean().backward()

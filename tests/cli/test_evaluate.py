@@ -153,7 +153,7 @@ def test_an_onnx_file_is_judged_like_the_model_that_it_came_from(call: Call, fac
     for path in (model, exported, half):
         assert call("evaluate", path, "--images", faces, "--json", path.with_suffix(".json")).code == 0
     one, other, less = (json.loads(path.with_suffix(".json").read_text()) for path in (model, exported, half))
-    assert one["eer"] == pytest.approx(other["eer"], abs=1e-3)
+    assert one["eer"] == pytest.approx(other["eer"], abs=1 / 72), "one genuine pair may lie on the other side"
     assert one["genuine_mean"] == pytest.approx(other["genuine_mean"], abs=1e-4)
     assert one["genuine_mean"] == pytest.approx(less["genuine_mean"], abs=1e-2)
     refused = call("evaluate", half, "--images", faces, "--attack", "pgd", "--fmr", 0.2)

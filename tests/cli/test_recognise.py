@@ -11,6 +11,7 @@ import torch
 from steadface.backbones import Architecture, save_backbone
 from steadface.data.faces import decode_image
 
+from ..rounding import rounding
 from .conftest import Call
 
 
@@ -71,7 +72,7 @@ def test_verify_tells_scripts_by_its_exit_code(model: Path, faces: Path, call: C
     same = call("verify", one, one, *words)
     answer = json.loads(same.out)
     assert same.code == 0
-    assert answer["similarity"] == pytest.approx(1)
+    assert answer["similarity"] == pytest.approx(1, abs=rounding(16))
     assert (answer["fmr"], answer["match"]) == (0.1, True)
     assert 0 < answer["threshold"] < 1
     stranger = call("verify", one, pictures(faces, 5)[0], "--model", model, "--aligned", "--threshold", 1.0, "--json")
@@ -102,7 +103,7 @@ def test_enroll_then_identify(model: Path, faces: Path, tmp_path: Path, call: Ca
     answer = json.loads(found.out)
     assert found.code == 0
     assert answer["faces"][0]["person"] == "Ada"
-    assert answer["similarity"] == pytest.approx(1)
+    assert answer["similarity"] == pytest.approx(1, abs=rounding(16))
     assert (answer["match"], answer["fmr"], answer["enrolled"]) == (True, 0.1, 2)
     assert decode_image(drawn.read_bytes(), "drawn").shape == (16, 16, 3)
     nobody = call("identify", pictures(faces, 7)[0], *use, "--threshold", 1.0)

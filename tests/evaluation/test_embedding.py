@@ -7,9 +7,12 @@ from steadface.data.loading import load_images
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 
+from ..rounding import rounding
 from .faces import SIZE, Damaged, LinearBackbone, noise_faces
 
 FACES = noise_faces(5, 3)
+ROUNDING = rounding(3 * SIZE * SIZE)
+"""Of unit embeddings of a `LinearBackbone`."""
 
 
 def random_images(count: int = 4) -> torch.Tensor:
@@ -19,14 +22,15 @@ def random_images(count: int = 4) -> torch.Tensor:
 def test_mirror_embedding_does_not_see_mirroring() -> None:
     images = random_images()
     with_mirror, without = (MirrorEmbedder(LinearBackbone().eval(), mirror) for mirror in (True, False))
-    torch.testing.assert_close(with_mirror(images), with_mirror(images.flip(-1)))
+    torch.testing.assert_close(with_mirror(images), with_mirror(images.flip(-1)), atol=ROUNDING, rtol=0)
     assert (without(images) - without(images.flip(-1))).abs().max() > 0.1
 
 
 def test_embeddings_are_the_normalised_sum_of_raw_ones() -> None:
     images, backbone = random_images(), LinearBackbone().eval()
     total = backbone(images) + backbone(images.flip(-1))
-    torch.testing.assert_close(MirrorEmbedder(backbone)(images), total / total.norm(dim=1, keepdim=True))
+    expected = total / total.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(MirrorEmbedder(backbone)(images), expected, atol=ROUNDING, rtol=0)
 
 
 def test_gradient_reaches_the_pixels_of_both_sides() -> None:
@@ -45,7 +49,7 @@ def test_batches_and_threads_make_no_difference(batch_size: int, threads: int) -
     expected = embedder(load_images(FACES, chosen, (SIZE, SIZE))).detach().numpy()
     found = embed_faces(embedder, FACES, chosen, batch_size=batch_size, threads=threads)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected, atol=ROUNDING)
 
 
 def test_embedding_leaves_modes_and_statistics_and_reports_progress() -> None:
@@ -71,7 +75,7 @@ def test_unreadable_images_are_raised_or_become_nan() -> None:
     assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [0, 1, 2, 3, 9]
     whole = embed_faces(embedder, FACES)
     readable = ~np.isnan(found).any(1)
-    np.testing.assert_allclose(found[readable], whole[readable], atol=1e-6)
+    np.testing.assert_allclose(found[readable], whole[readable], atol=ROUNDING)
 
 
 def test_a_network_that_gives_nan_is_named_as_the_cause() -> None:

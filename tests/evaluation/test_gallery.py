@@ -15,6 +15,8 @@ from steadface.evaluation.gallery import (
     threshold_at_fpir,
 )
 
+from ..rounding import rounding
+
 AXES = Gallery(templates=np.eye(3, dtype=np.float32), people=np.array([2, 5, 9]))
 
 
@@ -30,7 +32,7 @@ def test_a_template_is_the_normalised_mean_of_the_readable_images() -> None:
     assert found.people.tolist() == [1, 4, 8]
     for row, own in enumerate(([1, 4], [0, 2, 6], [5])):
         mean = images[own].mean(0)
-        np.testing.assert_allclose(found.templates[row], mean / np.linalg.norm(mean), atol=1e-6)
+        np.testing.assert_allclose(found.templates[row], mean / np.linalg.norm(mean), atol=rounding(8))
 
 
 def test_somebody_without_a_readable_image_is_not_enrolled() -> None:
@@ -58,10 +60,10 @@ def test_searches_are_those_of_two_loops(block: int, monkeypatch: pytest.MonkeyP
         highest.append(max(cosines))
         ahead.append(sum(cosine > cosines[person] for cosine in cosines))
     standing = search(known, probes, people)
-    np.testing.assert_allclose(highest_similarities(known, probes), highest, atol=1e-6)
+    np.testing.assert_allclose(highest_similarities(known, probes), highest, atol=rounding(8))
     assert standing.ahead.tolist() == ahead
     assert not standing.level.any()
-    np.testing.assert_allclose(standing.similarity, (probes * known.templates[people]).sum(1), atol=1e-6)
+    np.testing.assert_allclose(standing.similarity, (probes * known.templates[people]).sum(1), atol=rounding(8))
 
 
 def test_rank_and_threshold_both_have_to_be_met() -> None:

@@ -5,6 +5,8 @@ from steadface.errors import SteadfaceError
 from steadface.gallery.approximate import ApproximateIndex
 from steadface.gallery.index import FlatIndex
 
+from ..rounding import rounding
+
 
 def unit(vectors):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -26,7 +28,7 @@ def test_it_finds_the_person_in_clusters_as_faces_make_them():
     wanted, found = exact.search(probes, 1), index.search(probes, 1)
     assert (wanted.keys == found.keys).mean() > 0.98
     same = wanted.keys == found.keys
-    np.testing.assert_allclose(found.similarities[same], wanted.similarities[same], atol=1e-6)
+    np.testing.assert_allclose(found.similarities[same], wanted.similarities[same], atol=rounding(64))
 
 
 def test_a_wider_search_misses_less():

@@ -11,6 +11,7 @@ from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import keys_folder, new_key, write_key
 from steadface.gallery.people import parse_expiry
 
+from ..rounding import rounding
 from .conftest import MODEL, OTHER, Clock, files_of, names, unit
 
 
@@ -32,7 +33,7 @@ def test_who_is_enrolled_is_found_first(gallery: Gallery) -> None:
     found = gallery.search(vectors, 1)
     assert names(found) == [["p0"], ["p0"], ["p1"], ["p1"], ["p2"], ["p2"]]
     assert [one[0].template for one in found] == [1, 2, 3, 4, 5, 6]
-    assert all(one[0].similarity == pytest.approx(1, abs=1e-6) for one in found)
+    assert all(one[0].similarity == pytest.approx(1, abs=rounding(MODEL.dimension)) for one in found)
 
 
 def test_candidates_are_distinct_people_by_their_best_template(gallery: Gallery) -> None:
@@ -48,7 +49,9 @@ def test_candidates_are_distinct_people_by_their_best_template(gallery: Gallery)
         best = {name: similar[owners == name].max() for name in set(owners)}
         expected = sorted(best, key=lambda name: -best[name])[:4]
         assert [candidate.person.name for candidate in found] == expected
-        assert [c.similarity for c in found] == pytest.approx([best[name] for name in expected], abs=1e-6)
+        assert [c.similarity for c in found] == pytest.approx(
+            [best[name] for name in expected], abs=rounding(MODEL.dimension)
+        )
         assert all(vectors[c.template - 1] @ probes[0] <= 1.001 for c in found)
 
 
