@@ -134,8 +134,10 @@ def test_workers_end_with_the_iterator(damaged):
     workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 2
     batches.close()
-    assert set(multiprocessing.active_children()) == before
-    assert all(worker.exitcode == 0 for worker in workers)
+    for worker in workers:
+        worker.join()
+        # The loader tells them to end, and terminates one that needs more than five seconds for it.
+        assert worker.exitcode in (0, -signal.SIGTERM)
 
 
 def test_ctrl_c_does_not_reach_the_workers(damaged):
@@ -188,18 +190,6 @@ def test_ctrl_c_reaches_the_main_thread_when_another_one_starts_the_workers(dama
         found = pool.submit(take, loader(damaged, workers=2), 0, 3).result()
     assert set(heard) == {threading.main_thread()}
     assert_equal(found, take(loader(damaged), 0, 3))
-
-
-def test_ctrl_c_while_workers_start_ends_a_parent_that_lets_it(damaged, ctrl_c):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    before = set(multiprocessing.active_children())
-    ctrl_c(interrupt)
-    batches = loader(damaged, workers=2).batches()
-    with pytest.raises(KeyboardInterrupt):
-        next(batches)
-    assert set(multiprocessing.active_children()) == before
 
 
 def test_workers_that_are_not_forked_are_deaf_from_the_start_too(damaged, monkeypatch):
