@@ -76,6 +76,9 @@ def test_a_drop_just_beyond_what_is_allowed_is_no_reason_to_refuse():
     known = candidate("last", clean=0.072, attacked=0.3, spread=0.003)
     seen = verdict(known, AS_IT_CAME)
     assert seen.lost.low < 0.005 < seen.lost.value < seen.lost.high
+    far = candidate("far", clean=0.075, attacked=0.3, spread=0.003)
+    assert verdict(far, AS_IT_CAME).lost.low < 0.005, "its interval holds what is allowed, and it lies far beyond"
+    assert choose([far], AS_IT_CAME, 0.005) is None
     assert choose([known], AS_IT_CAME, 0.005) == known
     exactly = candidate("last", clean=0.072, attacked=0.3, spread=0.0001)
     assert choose([exactly], AS_IT_CAME, 0.005) is None, "shown to have lost more than half a point"
