@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from steadface.faces.alignment import TEMPLATE
-from steadface.faces.detection import Face, distinct, is_clear, largest_first, moved
+from steadface.faces.detection import Face, distinct, is_clear, largest_first, moved, unknown
 
 
 def face(left: float, top: float, side: float, score: float = 0.9) -> Face:
@@ -27,6 +27,24 @@ def test_nothing_is_lost_among_faces_apart() -> None:
     crowd = [face(60 * column, 60 * row, 50, 0.5 + 0.01 * row) for row in range(20) for column in range(20)]
     assert len(distinct(crowd)) == 400
     assert distinct([]) == []
+
+
+def test_what_is_in_the_place_of_a_known_face_is_not_looked_at_again() -> None:
+    known, again, neighbour = face(0, 0, 100, 0.8), face(4, 6, 104, 0.9), face(105, 10, 100)
+    assert unknown([again, neighbour], [known]) == [neighbour]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "turned"), [(0, 0), (44, 0), (46, 90), (90, 90), (170, 180), (-170, 180), (-90, 270)]
+)
+def test_how_a_face_lies_is_told_by_its_landmarks(degrees: float, turned: int) -> None:
+    """Clockwise in the picture, whose y points down."""
+    turn = np.exp(1j * np.radians(degrees))
+    points = (TEMPLATE - [56, 56]) @ [1, 1j] * turn
+    # the template's own eyes and mouth are a hundredth of a degree askew
+    lying = Face(box=(0, 0, 9, 9), landmarks=np.stack([points.real, points.imag], 1).astype(np.float32), score=0.9)
+    assert (lying.roll - degrees + 180) % 360 - 180 == pytest.approx(0, abs=1)
+    assert lying.turned == turned
 
 
 def test_largest_first() -> None:

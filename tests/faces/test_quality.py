@@ -11,7 +11,7 @@ from steadface.data.faces import Image
 from steadface.data.synthetic import synthetic_faces
 from steadface.faces.alignment import TEMPLATE, align
 from steadface.faces.detection import Face
-from steadface.faces.quality import DEPTH, DOWN, EYES, LEVEL, Quality, assess, pose
+from steadface.faces.quality import DEPTH, DOWN, EYES, LEVEL, Quality, assess, pose, way_up
 
 HEAD = np.array(
     [[-0.5, 0, 0], [0.5, 0, 0], [0, LEVEL * DOWN / EYES, -DEPTH], [-0.4, DOWN / EYES, 0], [0.4, DOWN / EYES, 0]]
@@ -93,13 +93,21 @@ def test_every_flaw_is_called_by_its_name(photographs: NDArray[np.uint8]) -> Non
         (head(-60, 0, 0), "turned 60 degrees to the side"),
         (head(0, 40, 0), "looks down by 40"),
         (head(0, -40, 0), "looks up by 40"),
-        (head(0, 0, -70), "tilted by 70 degrees"),
+        (head(0, 0, -70), "lies on its side (70 degrees) and was turned"),
     ],
 )
 def test_poses_are_called_by_their_name(face: Face, words: str, photographs: NDArray[np.uint8]) -> None:
     quality = assess(np.zeros((400, 400, 3), np.uint8), face, rough(photographs[0]))
     assert len(quality.reasons) == 1
     assert words in quality.reasons[0]
+
+
+def test_how_a_face_lies_is_said_and_whether_that_is_certain() -> None:
+    assert way_up(head(0, 0, 40)) == ()
+    (said,) = way_up(head(0, 0, 178))
+    assert said.startswith("the face is upside down (178 degrees) and was turned")
+    _, doubt = way_up(replace(head(0, 0, -90), unsure=True))
+    assert doubt.startswith("it is not certain which way up the face is")
 
 
 def test_a_face_in_profile_is_not_called_small() -> None:

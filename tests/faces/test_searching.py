@@ -3,17 +3,28 @@
 The planted network sees white squares on black: a face is a square, its landmarks the template's in it.
 """
 
-from dataclasses import dataclass, field
+import io
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+from numpy.typing import NDArray
 
 from steadface.data.faces import Image
 from steadface.errors import SteadfaceError
 from steadface.faces.alignment import TEMPLATE
 from steadface.faces.detection import Face
+from steadface.faces.photograph import ORIENTATION, read_photograph
+from steadface.faces.scrfd import Scrfd
 from steadface.faces.searching import CLOSE_SIDE, FIRST_SIDE, Searching, scaled
+from steadface.faces.turning import CELL, COLUMNS, DIRECTIONS
+
+from .planted import Discs, DiscsSession, discs, marks
+
+AROUND = DIRECTIONS // COLUMNS * CELL, COLUMNS * CELL
+"""(Height, width) of the look in all directions at once."""
 
 SEEN = (12.0, 330.0)
 """Sides of the squares that the network sees, as YuNet does about."""
@@ -33,8 +44,10 @@ class Squares:
 
     @property
     def scans(self) -> list[int]:
-        """Longer sides of the looks at whole photographs."""
-        return [max(shape) for shape in self.shapes if shape != (CLOSE_SIDE, CLOSE_SIDE)]
+        """Longer sides of the looks at whole photographs, of each the largest of the four ways."""
+        looks = [max(shape) for shape in self.shapes if shape not in (AROUND, (CLOSE_SIDE, CLOSE_SIDE))]
+        assert len(looks) % 4 == 0
+        return [max(looks[start : start + 4]) for start in range(0, len(looks), 4)]
 
     def __call__(self, image: Image) -> list[Face]:
         self.shapes.append(image.shape[:2])
@@ -59,11 +72,87 @@ def photograph(width: int, height: int, *squares: tuple[int, int, int]) -> Image
     return pixels
 
 
-def test_a_portrait_takes_one_look_and_a_second_at_the_face() -> None:
-    look = Squares()
-    (face,) = Searching(look=look).detect(photograph(1200, 900, (400, 200, 300)))
-    assert look.shapes == [(360, FIRST_SIDE), (CLOSE_SIDE, CLOSE_SIDE)]
+def test_a_portrait_takes_one_look_and_smaller_ones_the_other_ways_and_then_the_face_is_looked_at() -> None:
+    look = Discs()
+    (face,) = Searching(look=look).detect(discs(1200, 900, (550, 350, 150, 0)))
+    whole = [(360, FIRST_SIDE), (240, 180), (180, 240), (240, 180)]
+    assert look.shapes == [*whole, AROUND, (CLOSE_SIDE, CLOSE_SIDE), (CLOSE_SIDE, CLOSE_SIDE)]
     assert np.allclose(face.box, (400, 200, 700, 500), atol=6)
+    assert (face.turned, face.unsure) == (0, False)
+
+
+@pytest.mark.parametrize("roll", [0, 20, 45, 67, 90, 130, 180, 200, 270, 300, 337])
+def test_a_face_is_found_whichever_way_up_it_is(roll: float) -> None:
+    (face,) = Searching(look=Discs()).detect(discs(640, 480, (300, 200, 90, roll)))
+    assert np.abs(face.landmarks - marks(300, 200, 90, roll)).max() < 4
+    assert np.allclose(face.box, (210, 110, 390, 290), atol=4)
+    assert face.turned == round(roll / 90) % 4 * 90
+    assert not face.unsure
+
+
+def test_a_lying_photograph_of_many_is_looked_at_that_way_as_large_as_any() -> None:
+    """Of the nine small ones the first look sees none: half as large they have 10 pixels, and their score is low."""
+    small = [(60 + 100 * column, 300 + 60 * row, 10, 90.0) for column in range(3) for row in range(3)]
+    look = Discs()
+    found = Searching(look=look, min_size=12).detect(discs(480, 480, (200, 120, 70, 90), *small))
+    assert len(found) == 10
+    assert {face.turned for face in found} == {90}
+
+
+def test_people_in_one_photograph_may_lie_each_another_way() -> None:
+    planted = [(100, 100, 60, 0.0), (300, 110, 50, 90.0), (100, 300, 40, 180.0), (300, 300, 30, 225.0)]
+    found = Searching(look=Discs()).detect(discs(480, 400, *planted))
+    assert len(found) == 4
+    for face, disc in zip(found, planted, strict=True):
+        assert np.abs(face.landmarks - marks(*disc)).max() < 0.06 * disc[2]
+
+
+def test_what_is_hardly_a_face_another_way_up_than_the_sure_one_beside_it_is_none() -> None:
+    class Cloth(Discs):
+        """The smaller one has 0.8 at best."""
+
+        def _face(self, blue: Image, row: NDArray[np.int32], centre: NDArray[np.float64]) -> Face:
+            face = super()._face(blue, row, centre)
+            spots = cv2.connectedComponents((blue > 127).astype(np.uint8))[0] - 1
+            return replace(face, score=face.score - 0.13 * (spots > 1))
+
+    def folds(roll: float) -> Image:
+        pixels = discs(480, 400, (100, 200, 60, 0), (300, 200, 60, roll))
+        cv2.circle(pixels, (300, 200), 6, (0, 255, 255), -1)
+        return pixels
+
+    assert len(Searching(look=Cloth()).detect(folds(20))) == 2
+    assert len(Searching(look=Cloth()).detect(folds(120))) == 1
+    (alone,) = Searching(look=Cloth()).detect(folds(120)[:, 200:])
+    assert alone.turned == 90
+
+
+def test_doubt_is_said_where_another_way_up_is_as_good_and_the_pictures_own_is_taken() -> None:
+    tie = Discs(scores=[0.93] * 8)
+    (face,) = Searching(look=tie).detect(discs(480, 400, (200, 200, 90, 0)))
+    assert (face.turned, face.unsure) == (0, True)
+    near = Discs(scores=[0.93, 0.91, 0.87, 0.81, 0.69, 0.81, 0.87, 0.90])
+    (face,) = Searching(look=near).detect(discs(480, 400, (200, 200, 90, 180)))
+    assert (face.turned, face.unsure) == (180, False), "a close look tells them apart"
+
+
+def test_exif_is_obeyed_before_anything_is_looked_at() -> None:
+    """Stored on its side with a tag that says so: upright. With the tag of a picture that is not: turned by it."""
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = 6
+    for roll in (0, 90):
+        stream = io.BytesIO()
+        PIL.Image.fromarray(np.rot90(discs(480, 400, (200, 150, 90, roll)))).save(stream, "PNG", exif=exif)
+        (face,) = Searching(look=Discs()).detect(read_photograph(stream.getvalue()).pixels)
+        assert face.turned == roll
+        assert np.abs(face.landmarks - marks(200, 150, 90, roll)).max() < 4
+
+
+@pytest.mark.parametrize("roll", [0, 90, 150, 180, 270])
+def test_scrfd_of_a_fixed_size_finds_them_whichever_way_up_as_well(roll: float) -> None:
+    look = Scrfd(session=DiscsSession(), fixed=(320, 320))
+    (face,) = Searching(look=look).detect(discs(640, 480, (300, 200, 90, roll)))
+    assert np.abs(face.landmarks - marks(300, 200, 90, roll)).max() < 6
 
 
 def test_landmarks_are_those_of_the_second_look() -> None:

@@ -147,6 +147,8 @@ def _say_made(made: TrainingFolder) -> None:
         say_warning(message)
     _say_left_out("photographs without a face", made.named("no face"))
     _say_left_out("photographs in which two faces are about as large", made.named("ambiguous"))
+    _say_noted("turned faces upright in", [done.name for done in made.photographs if done.turned])
+    _say_noted("it is not certain which way up the face is in", [done.name for done in made.photographs if done.unsure])
     kept = len(made.named("kept"))
     console.print(
         f"{made.faces} faces in [bold]{escape(str(made.root))}[/bold]"
@@ -159,6 +161,11 @@ def _say_made(made: TrainingFolder) -> None:
 def _say_left_out(what: str, names: list[str]) -> None:
     if names:
         say_warning(f"left out {what}: {len(names)} ({abbreviated(names, len(names))}); --json lists them all")
+
+
+def _say_noted(what: str, names: list[str]) -> None:
+    if names:
+        say_warning(f"{what} {len(names)} photographs ({abbreviated(names, len(names))}); --json lists them all")
 
 
 def _drawn_files(photographs: Sequence[Path], folder: Path) -> dict[Path, Path]:

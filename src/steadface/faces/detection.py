@@ -1,7 +1,8 @@
 """What a detector finds, and how findings of several looks become one list."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import atan2, degrees
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +23,14 @@ SAME_INSIDE = 0.8
 class Face:
     """`box` is left, top, right, bottom in pixels of the upright photograph; a face that the picture cuts off may reach
     beyond it. `landmarks` (5, 2) float32: left eye, right eye, nose, left and right corner of the mouth, in image
-    order. `score` in 0..1.
+    order, were the face upright. `score` in 0..1. `unsure` says that it looks nearly as much like a face the other way
+    up, for which other landmarks would be right.
     """
 
     box: tuple[float, float, float, float]
     landmarks: NDArray[np.float32]
     score: float
+    unsure: bool = False
 
     @property
     def size(self) -> float:
@@ -38,6 +41,18 @@ class Face:
     def centre(self) -> tuple[float, float]:
         """x and y of the middle of the box."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def roll(self) -> float:
+        """By how many degrees the face is turned clockwise in the picture, -180..180: from its eyes to its mouth."""
+        left, right, _, mouth_left, mouth_right = self.landmarks.astype(np.float64)
+        x, y = mouth_left + mouth_right - left - right
+        return degrees(atan2(-x, y))
+
+    @property
+    def turned(self) -> int:
+        """The same to the next quarter turn: 0, 90, 180 or 270."""
+        return round(self.roll / 90) % 4 * 90
 
 
 class Detector(Protocol):
@@ -83,14 +98,19 @@ def distinct(faces: Sequence[Face]) -> list[Face]:
     return [ranked[index] for index in kept]
 
 
+def unknown(faces: Sequence[Face], known: Sequence[Face]) -> list[Face]:
+    """Those of `faces` that are in the place of none of the `known`."""
+    return [face for face in faces if not any(_overlap(face, one) > SAME_IOU for one in known)]
+
+
 def moved(face: Face, *, scale: float, shift: tuple[float, float] = (0.0, 0.0)) -> Face:
     """`face` with every coordinate p at (p - shift) / scale: back from a picture scaled, then moved by `shift`."""
     x, y = shift
     left, top, right, bottom = face.box
-    return Face(
+    return replace(
+        face,
         box=((left - x) / scale, (top - y) / scale, (right - x) / scale, (bottom - y) / scale),
         landmarks=((face.landmarks - np.array(shift)) / scale).astype(np.float32),
-        score=face.score,
     )
 
 
@@ -102,6 +122,13 @@ def _same(boxes: Boxes, box: NDArray[np.float32]) -> NDArray[np.bool_]:
     union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + own - shared
     found: NDArray[np.bool_] = (shared > SAME_IOU * union) | (shared > SAME_INSIDE * own)
     return found
+
+
+def _overlap(one: Face, other: Face) -> float:
+    """Intersection over union."""
+    (a, b, c, d), (e, f, g, h) = one.box, other.box
+    shared = max(0.0, min(c, g) - max(a, e)) * max(0.0, min(d, h) - max(b, f))
+    return shared / max(_area(one) + _area(other) - shared, 1e-6)
 
 
 def _area(face: Face) -> float:

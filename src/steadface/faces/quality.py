@@ -33,7 +33,7 @@ TURNED = 45.0
 NODDED = 30.0
 """Degrees of pitch."""
 TILTED = 45.0
-"""Degrees of roll: alignment turns faces upright, but detectors have learnt from few that lie."""
+"""Degrees of roll: beyond it the picture lies, rather than the head."""
 DARK, BRIGHT = 35.0, 215.0
 """Mean grey level of the face; skin of any colour in ordinary light lies between 45 and 190."""
 FLAT = 12.0
@@ -100,7 +100,20 @@ def assess(image: Image, face: Face, aligned: Image) -> Quality:
         clipped=float(np.mean((grey <= ENDS[0]) | (grey >= ENDS[1]))),
         cut_off=_cut_off(face, image.shape[1], image.shape[0]),
     )
-    return replace(judged, reasons=reasons(judged))
+    return replace(judged, reasons=(*way_up(face), *reasons(judged)))
+
+
+def way_up(face: Face) -> tuple[str, ...]:
+    """What to know of a face that did not stand upright, or of which it is not certain how it stands."""
+    lay = "is upside down" if abs(face.roll) > 180 - TILTED else "lies on its side"
+    said = {
+        f"the face {lay} ({abs(face.roll):.0f} degrees) and was turned; store the picture upright": (
+            abs(face.roll) > TILTED
+        ),
+        "it is not certain which way up the face is, and so whether it can be recognised; give a clearer picture, "
+        "upright": face.unsure,
+    }
+    return tuple(words for words, holds in said.items() if holds)
 
 
 def reasons(quality: Quality) -> tuple[str, ...]:
@@ -112,7 +125,6 @@ def reasons(quality: Quality) -> tuple[str, ...]:
         f"the face is turned {abs(q.yaw):.0f} degrees to the side; look at the camera": abs(q.yaw) > TURNED,
         f"the face looks {'down' if q.pitch > 0 else 'up'} by {abs(q.pitch):.0f} degrees; hold the camera at the "
         "height of the eyes": abs(q.pitch) > NODDED,
-        f"the head is tilted by {abs(q.roll):.0f} degrees; hold it or turn the picture upright": abs(q.roll) > TILTED,
         f"the face is dark (mean {q.brightness:.0f} of 255); put more light on it": q.brightness < DARK,
         f"the face is too bright (mean {q.brightness:.0f} of 255); take some light off it": q.brightness > BRIGHT,
         "the face has hardly any contrast; light it from the front and clean the lens": q.contrast < FLAT,

@@ -54,10 +54,13 @@ class Failure:
 
 
 def face_json(face: Face) -> dict[str, Any]:
+    """`turned` is by how many degrees the face lies turned clockwise in the photograph: 0, 90, 180 or 270."""
     return {
         "box": [round(side, 2) for side in face.box],
         "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in face.landmarks],
         "score": round(face.score, 4),
+        "turned": face.turned,
+        "unsure": face.unsure,
     }
 
 

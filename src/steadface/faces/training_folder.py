@@ -34,12 +34,16 @@ State = Literal["aligned", "kept", "no face", "ambiguous", "unreadable"]
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What became of the photograph `name` (relative to its root): `faces` files, `others` left out."""
+    """What became of the photograph `name` (relative to its root): `faces` files, `others` left out; whether any of
+    those faces was `turned` upright, and whether it is `unsure` which way up one is.
+    """
 
     name: str
     state: State
     faces: int = 0
     others: int = 0
+    turned: bool = False
+    unsure: bool = False
     error: str = ""
 
 
@@ -68,6 +72,8 @@ class TrainingFolder:
             "no_face": self.named("no face"),
             "ambiguous": self.named("ambiguous"),
             "several_faces": [done.name for done in self.photographs if done.others],
+            "turned": [done.name for done in self.photographs if done.turned],
+            "unsure": [done.name for done in self.photographs if done.unsure],
             "failures": [{"file": one.name, "error": one.error} for one in self.photographs if one.error],
             "skipped": list(self.skipped),
         }
@@ -148,7 +154,14 @@ def _aligned(
     for number in range(len(taken), 0, -1):  # the one that says it is done comes last
         path = target if number == 1 else target.with_name(f"{target.stem}-face{number}{target.suffix}")
         write_atomically(path, encoded(align(image, taken[number - 1].landmarks, size), path.suffix))
-    return Done(name=name, state="aligned", faces=len(taken), others=len(found) - len(taken))
+    return Done(
+        name=name,
+        state="aligned",
+        faces=len(taken),
+        others=len(found) - len(taken),
+        turned=any(face.turned for face in taken),
+        unsure=any(face.unsure for face in taken),
+    )
 
 
 def encoded(image: Image, suffix: str) -> bytes:

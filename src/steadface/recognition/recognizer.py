@@ -23,6 +23,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import Thresholds, checked_rate, checked_threshold
 from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
+from steadface.faces.quality import way_up
 from steadface.gallery.changes import NotAlike
 from steadface.gallery.checking import check_model
 from steadface.gallery.gallery import Gallery
@@ -161,7 +162,11 @@ class Recognizer:
             fmr=rate,
             fpir=None if rate is None else abs(expm1(enrolled * log1p(-rate))),
             enrolled=enrolled,
-            notes=(*self._doubts(rate), *(() if enrolled else (f"there is nobody to be found in {gallery.path}",))),
+            notes=(
+                *_ways_up(faces),
+                *self._doubts(rate),
+                *(() if enrolled else (f"there is nobody to be found in {gallery.path}",)),
+            ),
         )
 
     def enroll(
@@ -350,6 +355,16 @@ def confusing(name: str, other: str) -> str:
     return (
         f"the name {name} is easily taken for {other}, who is enrolled too ({name!a} and {other!a}); if they are one "
         "person, merge them"
+    )
+
+
+def _ways_up(faces: Sequence[SeenFace]) -> tuple[str, ...]:
+    """Of faces numbered from 1: which lay, or may be another way up than they were taken."""
+    return tuple(
+        f"face {number}: {words}"
+        for number, seen in enumerate(faces, start=1)
+        if seen.face is not None
+        for words in way_up(seen.face)
     )
 
 
