@@ -12,7 +12,9 @@ from steadface.cli import detect
 from steadface.data.faces import Image
 from steadface.faces.alignment import TEMPLATE
 from steadface.faces.detection import Face
+from steadface.faces.searching import Searching
 
+from ..faces.planted import Discs, discs
 from .conftest import Call
 
 
@@ -133,6 +135,32 @@ def test_drawing_over_the_photographs_themselves_is_refused(call: Call, photogra
     said = call("detect", photographs / "ada", "--draw", photographs / "ada")
     assert said.code == 2
     assert "would overwrite" in said.err
+
+
+def test_that_a_face_was_turned_and_doubt_are_said(
+    call: Call, photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(detect, "open_detector", lambda *_, **__: Searching(look=Discs()))
+    (photographs / "ben" / "two.png").unlink()
+    for name, roll in (("lying", 90), ("head", 180), ("upright", 0)):
+        PIL.Image.fromarray(discs(480, 400, (200, 200, 90, roll))).save(photographs / "ben" / f"{name}.png")
+    said = call("detect", photographs / "ben" / "lying.png", photographs / "ben" / "head.png")
+    words = " ".join(said.out.replace("│", " ").split())
+    assert "lies on its side" in words
+    assert "is upside down" in words
+    found = json.loads(call("detect", photographs / "ben", "--json").out)
+    assert {Path(one["file"]).stem: [face["turned"] for face in one["faces"]] for one in found} == {
+        "head": [180],
+        "lying": [90],
+        "upright": [0],
+    }
+    assert not any(face["unsure"] for one in found for face in one["faces"])
+    made = call("align", photographs, tmp_path / "out")
+    assert "turned faces upright in 2 photographs (ben/head.png, ben/lying.png)" in made.err
+    for name in ("lying", "head", "upright"):
+        with PIL.Image.open(tmp_path / "out" / "ben" / f"{name}.png") as picture:
+            blue = np.array(picture)[:, :, 2]
+        assert blue[70:].max() > 200 > 100 > blue[:40].max(), "the chin is below"
 
 
 def test_align_makes_a_training_folder_and_goes_on_where_it_was(call: Call, photographs: Path, tmp_path: Path) -> None:

@@ -96,6 +96,35 @@ def test_what_a_picture_shows_beside_the_face_is_said(recognizer, planted, large
     assert answer.to_json()["faces"][0]["other_faces"] == 1
 
 
+class Lying:
+    """Says of every face that it lies on its side, and is not sure of that."""
+
+    def __init__(self, planted):
+        self.planted = planted
+
+    def detect(self, image):
+        def lies(face):
+            x, y = (face.landmarks - 60).T
+            return replace(face, landmarks=np.stack([60 - y, 60 + x], 1).astype(np.float32), unsure=True)
+
+        return [lies(face) for face in self.planted.detect(image)]
+
+
+def test_every_answer_says_what_was_turned_and_what_is_not_certain(with_gallery, planted, large):
+    picture = planted.photograph(large.read(0))
+    with_gallery.seeing.detector = Lying(planted)
+    lies, doubt = "lies on its side (90 degrees) and was turned", "it is not certain which way up the face is"
+    for notes in (
+        with_gallery.enroll("Ada", [picture]).notes,
+        with_gallery.verify(picture, picture, fmr=1e-1).notes,
+        with_gallery.identify(picture, fmr=1e-1).notes,
+    ):
+        assert lies in " ".join(notes)
+        assert doubt in " ".join(notes)
+    (seen,) = with_gallery.identify(picture, fmr=1e-1).to_json()["faces"]
+    assert (seen["turned"], seen["unsure"]) == (90, True)
+
+
 def test_a_picture_without_a_face_is_no_mismatch(recognizer, planted, large):
     with pytest.raises(NoFace, match=r"no face was found in a picture of 50 x 40"):
         recognizer.verify(np.zeros((40, 50, 3), dtype=np.uint8), planted.photograph(large.read(0)), fmr=0.1)

@@ -24,7 +24,8 @@ class SeenFace:
 
     def to_json(self) -> dict[str, Any]:
         """Without any pixels."""
-        found: dict[str, Any] = {"image": self.name, "box": None, "landmarks": None, "score": None, "quality": None}
+        nothing = dict.fromkeys(("box", "landmarks", "score", "turned", "unsure", "quality"))
+        found: dict[str, Any] = {"image": self.name, **nothing}
         if self.face is not None and self.quality is not None:
             found |= {**face_json(self.face), "quality": self.quality.to_json()}
         return {**found, "other_faces": self.others}
