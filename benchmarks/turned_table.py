@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.data.faces import Image
-from steadface.data.folders import is_image_name
+from steadface.data.listing import is_image_name
 from steadface.faces.photograph import Photograph, read_photograph
 from steadface.recognition.answers import SeenFace
 from steadface.recognition.recognizer import Recognizer

@@ -137,11 +137,10 @@ def test_drawing_over_the_photographs_themselves_is_refused(call: Call, photogra
     assert "would overwrite" in said.err
 
 
-def test_that_a_face_was_turned_and_doubt_are_said(
-    call: Call, photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_that_a_face_was_turned_and_doubt_are_said(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(detect, "open_detector", lambda *_, **__: Searching(look=Discs()))
-    (photographs / "ben" / "two.png").unlink()
+    photographs = tmp_path / "turned"
+    (photographs / "ben").mkdir(parents=True)
     for name, roll in (("lying", 90), ("head", 180), ("upright", 0)):
         PIL.Image.fromarray(discs(480, 400, (200, 200, 90, roll))).save(photographs / "ben" / f"{name}.png")
     said = call("detect", photographs / "ben" / "lying.png", photographs / "ben" / "head.png")
