@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 
 MATHEMATICS = {"attacks", "margins", "heads"}
 FACES = {"data", "backbones"}
-SHARED = {"errors", "files", "machine"}
+SHARED = {"errors", "files", "machine", "arguments", "devices"}
 JOBS = {"training", "evaluation", "report", "models", "audit", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -19,8 +19,10 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "machine": {"errors"},
     "onnx_sessions": set(),  # loads onnxruntime
+    "arguments": {"errors"},
+    "devices": {"errors"},
     "margins": {"errors"},
-    "attacks": {"errors"},  # nothing of faces, nothing of training
+    "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
     "heads": {"margins", "errors"},

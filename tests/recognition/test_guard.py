@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused() -> None:
         Guard().look(embed, faces)
     with pytest.raises(SteadfaceError, match=r"0\.01 takes 300 clean faces, and there are 20"):
         calibrate(Guard(), embed, faces, embed(faces), model=MODEL, rng=np.random.default_rng(0))
-    with pytest.raises(SteadfaceError, match="not between 0 and 1"):
+    with pytest.raises(SteadfaceError, match="not a rate between 0 and 1"):
         calibrate(Guard(), embed, faces, embed(faces), model=MODEL, rate=1.0, rng=np.random.default_rng(0))
     for wrong in ({"count": 0}, {"shift": -1.0}, {"scale": (0.8, 0.4)}, {"scale": (0.5, 1.5)}, {"quality": (0, 50)}):
         with pytest.raises(SteadfaceError, match="views"):

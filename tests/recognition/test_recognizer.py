@@ -1,12 +1,14 @@
 """From photographs to answers: thresholds that mean something, nothing half done, and every doubt said."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from math import expm1, log1p
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 
 from steadface import api
 from steadface.backbones import save_backbone
@@ -87,6 +89,97 @@ def test_a_file_its_bytes_and_its_pixels_are_one_picture(recognizer, planted, la
     answers = [recognizer.embed([picture]) for picture in (pixels, path, str(path), path.read_bytes())]
     for answer in answers[1:]:
         np.testing.assert_allclose(answer, answers[0], atol=1e-6)
+
+
+def test_one_picture_is_a_list_of_one_in_whatever_form(with_gallery, planted, large, tmp_path):
+    pixels = planted.photograph(large.read(4))
+    path = png(tmp_path / "a.png", pixels)
+    expected = with_gallery.embed([pixels])
+    tensor = torch.from_numpy(pixels)
+    single = (str(path), path, path.read_bytes(), bytearray(path.read_bytes()), PIL.Image.open(path), pixels, tensor)
+    for picture in (*single, [path], (path,), iter([path]), tmp_path.glob("*.png"), pixels[None], tensor[None]):
+        np.testing.assert_allclose(with_gallery.embed(picture), expected, atol=1e-6)
+    with path.open("rb") as file:
+        np.testing.assert_allclose(with_gallery.embed(file), expected, atol=1e-6)
+    np.testing.assert_allclose(with_gallery.template("Ada", str(path)), expected[0], atol=1e-6)
+    assert len(with_gallery.enroll("Ada", str(path)).faces) == 1
+    faces = np.stack([large.read(index) for index in range(3)])
+    np.testing.assert_allclose(
+        with_gallery.embed(faces, aligned=True), with_gallery.embed(list(faces), aligned=True), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.empty((0, 112, 112, 3), np.uint8), iter([])], ids=str)
+def test_no_pictures_are_an_error_with_a_remedy(with_gallery, nothing):
+    for ask in (with_gallery.embed, lambda given: with_gallery.template("Ada", given)):
+        with pytest.raises(SteadfaceError, match=r"there are no pictures.*give one or more"):
+            ask(nothing)
+    with pytest.raises(SteadfaceError, match="there are no faces to embed"):
+        with_gallery.embed_faces([])
+
+
+@pytest.mark.parametrize("wrong", [None, 7, {"a.jpg": 1}])
+def test_what_is_neither_a_picture_nor_a_list_is_refused(with_gallery, wrong):
+    with pytest.raises(SteadfaceError, match=r"the pictures of Ada are a .*; give a list of them"):
+        with_gallery.enroll("Ada", wrong)
+    with pytest.raises(SteadfaceError, match="is no picture; give a path"):
+        with_gallery.verify(wrong, wrong, threshold=0.5)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"backend": "onnxrt"}, "backend 'onnxrt' is not known; choose auto, torch or onnxruntime"),
+        ({"precision": "fp16"}, r"precision 'fp16' is not known; choose fp32 or bf16"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used .*choose cpu, cuda or auto"),
+        ({"mirror": "no"}, "mirror is 'no'.*give True or False"),
+        ({"compile": "no"}, "compile is 'no'.*give True or False"),
+        ({"detector": 7}, "the detector is 7; give a YuNet or SCRFD file"),
+        ({"detector": "nowhere.onnx"}, "there is no detector file nowhere.onnx"),
+        ({"gallery": "people.db"}, r"the gallery is 'people.db'; open it first, gallery=Gallery.open"),
+        ({"guard": "nowhere.json"}, "nowhere.json is no guard that can be read"),
+    ],
+    ids=str,
+)
+def test_a_misspelt_option_is_named_with_what_there_is(calibrated, option, words):
+    with pytest.raises(SteadfaceError, match=words):
+        Recognizer.open(str(calibrated), **option)
+
+
+@pytest.mark.parametrize("rate", [0, 1, 2, -1e-3, float("nan"), float("inf"), "1e-3"])
+def test_a_rate_that_is_none_is_refused_before_any_work(with_gallery, rate):
+    for asked in ({"fmr": rate}, {"fpir": rate}):
+        with pytest.raises(SteadfaceError, match=r"FMR|FPIR"):
+            with_gallery.identify("nowhere.jpg", **asked)
+    with pytest.raises(SteadfaceError, match="FMR"):
+        with_gallery.verify("nowhere.jpg", "nowhere.jpg", fmr=rate)
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, "3", None])
+def test_a_number_of_candidates_that_is_none_is_refused_before_any_work(with_gallery, top):
+    with pytest.raises(SteadfaceError, match=r"top is .*give a whole number of 1 or more"):
+        with_gallery.identify("nowhere.jpg", top=top)
+
+
+@pytest.mark.parametrize("side", [1, 2, 8, 15])
+def test_an_aligned_face_of_a_few_pixels_is_refused(recognizer, side):
+    with pytest.raises(NoFace, match=f"{side} x {side} pixels is too small for an aligned face; give one of 16 x 16"):
+        recognizer.embed(np.zeros((side, side, 3), np.uint8), aligned=True)
+
+
+@pytest.mark.parametrize("shape", [(112, 80), (80, 112), (1, 112), (96, 112), (640, 480)])
+def test_an_aligned_face_of_another_shape_is_refused(recognizer, shape):
+    with pytest.raises(NoFace, match=f"of {shape[1]} x {shape[0]} pixels is no aligned face"):
+        recognizer.embed(np.zeros((*shape, 3), np.uint8), aligned=True)
+
+
+def test_an_aligned_face_that_was_enlarged_is_said(network, large, tmp_path):
+    wide = network.architecture.model_copy(update={"image_size": (112, 112)}).build(torch.Generator().manual_seed(0))
+    save_backbone(tmp_path / "wide.safetensors", wide, {})
+    recognizer = Recognizer.open(tmp_path / "wide.safetensors")
+    small = cv2.resize(large.read(0), (40, 40))
+    notes = recognizer.verify(small, large.read(1), threshold=0.5, aligned=True).notes
+    assert notes == ("a picture of 40 x 40: so small that it was enlarged more than twice",)
 
 
 def test_what_a_picture_shows_beside_the_face_is_said(recognizer, planted, large):
@@ -250,6 +343,29 @@ def test_consent_and_expiry_reach_the_gallery(with_gallery, large):
     person = with_gallery.gallery.person("Ada")
     assert person.consent == "form 7"
     assert abs(person.expires - expires) < timedelta(seconds=1)
+
+
+def test_an_expiry_is_a_day_or_a_moment_in_any_form(with_gallery, large):
+    day = datetime.now(UTC).date() + timedelta(days=7)
+    end = datetime.combine(day, time.max, UTC)
+    noon = datetime.combine(day, time(12), UTC)
+    for place, (given, meant) in enumerate(
+        [(day, end), (day.isoformat(), end), (noon, noon), (noon.isoformat(), noon), (f"{day}T12:00Z", noon)]
+    ):
+        with_gallery.enroll(f"Ada {place}", [large.read(0)], aligned=True, expires=given)
+        assert abs(with_gallery.gallery.person(f"Ada {place}").expires - meant) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["soon", "2031-13-01", "2031-12-31T12:00", datetime(2031, 12, 31), 7, date(2001, 1, 1), "x" * 5000],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_expiry_that_is_none_is_refused(with_gallery, large, wrong):
+    with pytest.raises(SteadfaceError, match="expiry") as raised:
+        with_gallery.enroll("Ada", [large.read(0)], aligned=True, expires=wrong)
+    assert len(str(raised.value)) < 300
+    assert len(with_gallery.gallery) == 0
 
 
 def test_a_gallery_of_another_model_is_refused(with_gallery):

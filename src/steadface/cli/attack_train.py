@@ -21,11 +21,11 @@ from steadface.cli.console import console, errors, say_warning
 from steadface.cli.evaluate import parsed_radius
 from steadface.cli.options import opened_faces
 from steadface.data.faces import FaceSource
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.models import OpenedRecogniser, open_recogniser
-from steadface.training.network import resolve_device
 from steadface.training.signals import stop_on_signal
 
 FEW = 0.05

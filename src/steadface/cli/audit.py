@@ -18,11 +18,11 @@ from steadface.cli.console import console, errors, say_warning
 from steadface.cli.evaluate import pair_set, parsed_radius
 from steadface.cli.options import given_rate, given_threshold
 from steadface.data.pairs import PairSet, read_pairs
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import trials_for_width
 from steadface.models import ChannelOrder, OpenedRecogniser, PixelRange, open_recogniser, parse_size
 from steadface.report.text import percent, radius
-from steadface.training.network import resolve_device
 
 MODEL_HELP = (
     "A run folder or checkpoint of ours, an InsightFace state dict, an .onnx file, or module:function (or "

@@ -21,7 +21,6 @@ from steadface.cli.options import (
     print_json,
     with_gallery,
 )
-from steadface.gallery.people import parse_expiry
 
 
 def enroll_person(
@@ -61,7 +60,7 @@ def enroll_person(
             aligned=aligned,
             check=not force,
             consent=consent,
-            expires=None if expires is None else parse_expiry(expires),
+            expires=expires,
         )
     for note in answer.notes:
         say_warning(note)

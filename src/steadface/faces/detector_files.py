@@ -5,6 +5,7 @@ What kind of detector a file holds is told by the names and shapes of its output
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from http.client import HTTPException
@@ -14,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import onnx
 
+from steadface.arguments import as_path, number
 from steadface.errors import SteadfaceError
 from steadface.faces.detection import Detector
 from steadface.faces.scrfd import open_scrfd
@@ -38,16 +40,18 @@ Progress = Callable[[int, int], None]
 
 
 def open_detector(
-    path: Path | None = None, *, min_size: float = MIN_SIZE, progress: Progress | None = None
+    path: str | os.PathLike[str] | None = None, *, min_size: float = MIN_SIZE, progress: Progress | None = None
 ) -> Detector:
     """The YuNet or SCRFD detector in `path`, else where `find_detector` finds it; it leaves out faces whose longer side
     is below `min_size` pixels.
 
     Raises SteadfaceError for a file that is no such detector, and where none is found nor can be downloaded.
     """
-    path = find_detector(path, progress=progress)
-    outputs = _outputs(path)
-    look = open_yunet(path) if outputs.keys() >= OUTPUTS else open_scrfd(path)
+    if not 0 < number("min_size", min_size) < math.inf:
+        raise SteadfaceError(f"a smallest face of {min_size:g} pixels is out of range; give 1 or more")
+    file = find_detector(None if path is None else as_path(path, "the detector"), progress=progress)
+    outputs = _outputs(file)
+    look = open_yunet(file) if outputs.keys() >= OUTPUTS else open_scrfd(file)
     return Searching(look=look, min_size=min_size)
 
 

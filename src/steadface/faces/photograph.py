@@ -1,12 +1,16 @@
-"""Photographs of any kind become upright 8-bit RGB, and what cannot be one is refused before it takes memory.
+"""Pictures in any form become upright 8-bit RGB, and what cannot be one is refused before it takes memory.
 
-The header is read first: a picture of more than `MAX_PIXELS` is refused on what it claims. Only formats that cameras,
+`steadface.faces.pictures` says in which forms, `steadface.faces.arrays` by which rule arrays and tensors are read. The
+header is read first: a picture of more than `MAX_PIXELS` is refused on what it claims. Only formats that cameras,
 scanners and browsers write are tried; others (EPS, FITS, ...) bring interpreters of their own along.
 """
 
+import errno
 import io
+import os
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +18,14 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 from PIL.Image import Transpose
+from torch import Tensor
 
 from steadface.data.faces import Image, UnreadableImage, kind_of
+from steadface.errors import short
+from steadface.faces.arrays import pixels_of
+from steadface.faces.pictures import IN_MEMORY, KINDS, Given, encoded, is_data, name_of
 
 MAX_PIXELS = 120_000_000
 """The largest phone sensor in wide use has 108 million; decoded they take 0.9 GB for a moment."""
@@ -49,54 +58,92 @@ class Photograph:
     name: str
 
 
-def read_photograph(source: Path | str | bytes, *, name: str | None = None) -> Photograph:
-    """The photograph in a file or in its bytes; of an animation the first picture.
+Picture = Given | Photograph
+"""What is taken wherever a picture is."""
+
+
+def read_photograph(source: Picture, *, name: str | None = None) -> Photograph:
+    """The photograph in a file, in its bytes or in memory; of an animation the first picture.
 
     Raises UnreadableImage, which names the file and the remedy, for what is missing, empty, damaged, too large or no
-    photograph.
+    photograph, and SteadfaceError for what is no picture in any form.
     """
-    if isinstance(source, bytes):
-        name = name or "a picture in memory"
-        stream: Path | io.BytesIO = io.BytesIO(source)
-        size = len(source)
-    else:
-        stream = Path(source)
-        name = name or str(source)
-        size = _file_size(stream, name)
-    if not size:
-        raise UnreadableImage(f"{name} is empty (0 bytes); copy or download it again")
+    if isinstance(source, Photograph):
+        return source
+    name = short(name, 200) if name else name_of(source)
+    if isinstance(source, np.ndarray | Tensor):
+        return _from_array(source, name)
     with _silence:
-        return Photograph(pixels=_decoded(stream, name), name=name)
+        return Photograph(pixels=_pixels(source, name), name=name)
 
 
-def _file_size(path: Path, name: str) -> int:
+def _from_array(array: NDArray[Any] | Tensor, name: str) -> Photograph:
+    pixels = pixels_of(array, name)
+    height, width, channels = pixels.shape
+    _check_size((width, height), name)
+    rgb = pixels if channels == 3 else _over_grey(pixels) if channels == 4 else _grey(pixels)
+    return Photograph(pixels=rgb, name=f"a picture of {width} x {height}" if name == IN_MEMORY else name)
+
+
+def _pixels(source: Given, name: str) -> Image:
+    if isinstance(source, PIL.Image.Image):
+        return _decoded(lambda: _rgb(_as_shown(_within(source, name)), name), name)
+    if isinstance(source, str | os.PathLike) and not is_data(source):
+        return _from_file(_existing(source, name), name)
+    return _from_file(io.BytesIO(encoded(source, name)), name)
+
+
+def _existing(source: str | os.PathLike[str], name: str) -> Path:
+    path = Path(source)
     try:
         if not path.is_file():
-            raise UnreadableImage(
-                f"{name} is no file; give the photographs in it" if path.is_dir() else f"there is no file {name}"
-            )
-        return path.stat().st_size
+            raise UnreadableImage(_no_file(path, name))
+        size = path.stat().st_size
     except OSError as error:
-        raise UnreadableImage(f"{name} cannot be read: {error.strerror or error}") from None
+        kinds = f"; give {KINDS}" if error.errno == errno.ENAMETOOLONG else ""
+        raise UnreadableImage(f"{name} cannot be read: {error.strerror or error}{kinds}") from None
+    if not size:
+        raise UnreadableImage(f"{name} is empty (0 bytes); copy or download it again")
+    return path
 
 
-def _decoded(stream: Path | io.BytesIO, name: str) -> Image:
-    try:
+def _no_file(path: Path, name: str) -> str:
+    if path.is_dir() and name:
+        return f"{name} is no file; give the photographs in it"
+    if "://" in name[:12]:
+        return f"{name} is an address, and nothing is downloaded here; fetch it and give its bytes"
+    return f"there is no file {name}" if name else f"the name of the picture is empty; give {KINDS}"
+
+
+def _from_file(stream: Path | io.BytesIO, name: str) -> Image:
+    def opened() -> Image:
         with PIL.Image.open(stream, formats=FORMATS) as picture:
-            _check_size(picture.size, name)
-            upright = _upright(picture)
-            return _rgb(upright, name)
-    except UnreadableImage:
+            _within(picture, name).seek(0)
+            return _rgb(_as_shown(picture), name)
+
+    try:
+        return _decoded(opened, name)
+    except PIL.UnidentifiedImageError:
+        raise UnreadableImage(f"{name} is no photograph that can be read: {_instead(stream)}") from None
+
+
+def _decoded(decode: Callable[[], Image], name: str) -> Image:
+    try:
+        return decode()
+    except (UnreadableImage, PIL.UnidentifiedImageError):
         raise
     except PIL.Image.DecompressionBombError:
         raise UnreadableImage(_too_large(name, "many more than that")) from None
-    except PIL.UnidentifiedImageError:
-        raise UnreadableImage(f"{name} is no photograph that can be read: {_instead(stream)}") from None
     except PermissionError as error:
         raise UnreadableImage(f"{name} cannot be read: {error.strerror}") from None
     # Decoders of damaged files raise whatever their parsing stumbled on: struct.error, IndexError, zlib.error, ...
     except Exception as error:
-        raise UnreadableImage(f"{name} is damaged ({error}); copy it again or save it anew") from None
+        raise UnreadableImage(f"{name} is damaged ({short(str(error))}); copy it again or save it anew") from None
+
+
+def _within(picture: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    _check_size(picture.size, name)
+    return picture
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -121,8 +168,8 @@ def _instead(stream: Path | io.BytesIO) -> str:
     return kind_of(head) or "give " + ", ".join(FORMATS)
 
 
-def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    picture.seek(0)
+def _as_shown(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Upright, as its EXIF orientation says."""
     picture.load()
     try:
         orientation = picture.getexif().get(ORIENTATION, 1)

@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from numpy.typing import ArrayLike
 
-from steadface.errors import SteadfaceError
+from steadface.errors import SteadfaceError, quoted
 from steadface.gallery import journal, records
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.people import Person, Vectors, checked_expiry, checked_name, checked_vectors
@@ -35,7 +35,7 @@ class Enrollee:
     name: str
     vectors: ArrayLike
     consent: str | None = None
-    expires: datetime | None = None
+    expires: date | str | None = None
     notes: str | None = None
     alike: float | None = None
 
@@ -68,7 +68,7 @@ class Desk:
         """Raises `NotEnrolled`."""
         person = records.find_person(self.connection, self.vault, checked_name(name))
         if person is None:
-            raise NotEnrolled(f"{name!r} is not enrolled; `steadface gallery list` says who is")
+            raise NotEnrolled(f"{quoted(name)} is not enrolled; `steadface gallery list` says who is")
         return person
 
     def owe(self) -> None:
@@ -191,7 +191,7 @@ def _with(before: Person | None, enrollee: Enrollee, now: datetime) -> Person:
             id="",
             name=enrollee.name,
             created=now,
-            expires=enrollee.expires,
+            expires=enrollee.expires,  # type: ignore[arg-type]  # as `checked` left it
             consent=enrollee.consent,
             notes=enrollee.notes,
             templates=0,

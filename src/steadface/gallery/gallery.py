@@ -8,13 +8,14 @@ What is returned from `enroll` or `remove` is on the disk. Any number of threads
 once: one writes at a time, nobody waits to search, and a search sees all that was committed before it began.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from datetime import date
 
 from numpy.typing import ArrayLike
 
+from steadface.arguments import as_path
 from steadface.errors import SteadfaceError
 from steadface.gallery import changes, checking, corrections, portable, records
 from steadface.gallery.changes import Enrollee, Enrolment
@@ -22,7 +23,7 @@ from steadface.gallery.corrections import Merged, Template
 from steadface.gallery.follower import Follower
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.journal import Verification
-from steadface.gallery.keys import Key, keys_folder, new_key, read_key, write_key
+from steadface.gallery.keys import Key, given, keys_folder, new_key, write_key
 from steadface.gallery.opening import OpenGallery
 from steadface.gallery.people import Person, checked_name, checked_vectors
 from steadface.gallery.store import read_header
@@ -94,11 +95,13 @@ class Gallery(OpenGallery):
         vectors: ArrayLike,
         *,
         consent: str | None = None,
-        expires: datetime | None = None,
+        expires: date | str | None = None,
         notes: str | None = None,
         alike: float | None = None,
     ) -> Enrolment:
         """Adds unit `vectors` (n, D) to `person`, who is new or enrolled already: all of them or none.
+
+        `expires` is a day, to its end in UTC, or a time with its zone; as a `date`, a `datetime` or in ISO 8601.
 
         Raises `SteadfaceError` for what are no templates of the gallery's model, somebody whose consent expired, and
         `NotAlike` where `person` is enrolled already and one of the vectors has no cosine of `alike` or more (None:
@@ -210,12 +213,12 @@ class Gallery(OpenGallery):
             for one in found
         ]
 
-    def rotate(self, key: Key | Path | None = None) -> Key:
+    def rotate(self, key: Key | str | os.PathLike[str] | None = None) -> Key:
         """Seals everything with another key, of which the old one opens nothing then; a random one, written into the
         user's configuration, where none is given. Until this returns either key may be the gallery's: keep both.
         """
         self._check_usable()  # before a key is made for it
-        new = read_key(key) if isinstance(key, Path) else key or self._new_key()
+        new = given(key) or self._new_key()
         if new.id == self.key.id:
             raise SteadfaceError(f"{new.source} holds the gallery's present key; give another")
         vault = self._vault.rekeyed(new)
@@ -246,28 +249,29 @@ class Gallery(OpenGallery):
         with self._looking() as connection:
             return checking.verify_log(connection, self._vault, self.path, head)
 
-    def backup(self, target: Path) -> None:
+    def backup(self, target: str | os.PathLike[str]) -> None:
         """Copies the gallery, while it is in use, into one file that the same key opens."""
-        self._reader.backup(target)
+        self._reader.backup(as_path(target, "the backup"))
 
-    def export(self, target: Path, *, key: Key | None = None, plain: bool = False) -> int:
+    def export(self, target: str | os.PathLike[str], *, key: Key | None = None, plain: bool = False) -> int:
         """Writes Parquet: who is enrolled, and with `key` also templates sealed with it, or with `plain` as plain
         vectors (see `steadface.gallery.portable`). Returns the number of rows.
         """
+        file = as_path(target, "the export")
         with self._changing() as desk:
             table = portable.exported(desk, self.model, key=key, plain=plain)
             desk.log("export", kind=portable.kind_of(key, plain), rows=table.num_rows)
-        portable.write(target, table)
+        portable.write(file, table)
         return int(table.num_rows)
 
-    def import_(self, source: Path, *, key: Key | None = None) -> portable.Imported:
+    def import_(self, source: str | os.PathLike[str], *, key: Key | None = None) -> portable.Imported:
         """Enrols the people of a Parquet file that `export` wrote: everybody or nobody.
 
         Raises `SteadfaceError` for a file that is broken, of another model or sealed with another key, and for people
         who are enrolled already.
         """
         self._check_usable()
-        model = self.model
+        model, source = self.model, as_path(source, "the import")
         brought = portable.read(source, model, key=key, now=self._now())
         with self._changing(model) as desk:
             portable.refuse_known(desk, brought, source)

@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from steadface.arguments import as_path
 from steadface.errors import SteadfaceError
 
 BYTES = 32
@@ -69,14 +70,24 @@ def new_key(source: str = "a new key") -> Key:
     return Key(secret=secrets.token_bytes(BYTES), source=source)
 
 
-def read_key(path: Path) -> Key:
+def given(key: Key | str | os.PathLike[str] | None) -> Key | None:
+    """A key, or that in the file of that name. Raises `SteadfaceError` as `read_key` does."""
+    return key if key is None or isinstance(key, Key) else read_key(key)
+
+
+def read_key(path: str | os.PathLike[str]) -> Key:
     """The key in a file: 32 bytes, or these as base64.
 
     Raises `SteadfaceError` for a file that holds no key, or that other users of the machine can read or write.
     """
+    path = as_path(path, "the key")
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
+        if len(str(path)) != BYTES and _secret(os.fsencode(path)) is not None:  # not to be repeated
+            raise SteadfaceError(
+                f"a key was given in place of the name of its file; put it into {KEY_VARIABLE}, or into a file"
+            ) from None
         raise SteadfaceError(f"the key file {path} cannot be read: {error.strerror}; check the path") from None
     if os.name == "posix" and mode & 0o077:
         raise SteadfaceError(
@@ -144,14 +155,20 @@ def find_key(gallery: str, key: str, environment: Mapping[str, str] = os.environ
 
 
 def _parsed(content: bytes, source: str) -> Key:
-    secret = content
-    if len(content) != BYTES:
-        try:
-            secret = base64.b64decode(content.strip(), validate=True)
-        except binascii.Error:
-            secret = b""
-    if len(secret) != BYTES:
+    secret = _secret(content)
+    if secret is None:
         raise SteadfaceError(
             f"{source} holds no key: {BYTES} bytes are expected, as they are or as base64 ({len(content)} bytes found)"
         )
     return Key(secret=secret, source=source)
+
+
+def _secret(content: bytes) -> bytes | None:
+    """32 bytes, as they are or as base64; None for anything else."""
+    if len(content) == BYTES:
+        return content
+    try:
+        secret = base64.b64decode(content.strip(), validate=True)
+    except binascii.Error:
+        return None
+    return secret if len(secret) == BYTES else None

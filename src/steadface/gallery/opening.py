@@ -3,6 +3,7 @@
 Every look at the gallery and every change to it begins by asking whether that is still so.
 """
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-from steadface.errors import SteadfaceError
+from steadface.arguments import as_path
+from steadface.errors import SteadfaceError, quoted
 from steadface.gallery import checking
 from steadface.gallery.changes import Desk
 from steadface.gallery.follower import Follower
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import FlatIndex, VectorIndex
-from steadface.gallery.keys import Key, given_key, keys_folder, read_key, write_key
+from steadface.gallery.keys import Key, given, given_key, keys_folder, write_key
 from steadface.gallery.names import Names
 from steadface.gallery.store import TIMEOUT, Header, Store, create_file, read_header
 from steadface.gallery.vault import Vault, stamp
@@ -44,9 +46,14 @@ class OpenGallery:
     """One connection to read with, one to write with, the key, and an index that follows; a context manager."""
 
     def __init__(
-        self, path: Path, key: Key | Path | None, model: ModelIdentity | None, **options: Unpack[Options]
+        self,
+        path: str | os.PathLike[str],
+        key: Key | str | os.PathLike[str] | None,
+        model: ModelIdentity | None,
+        **options: Unpack[Options],
     ) -> None:
-        self.path = path
+        self.path = path = as_path(path, "the gallery")
+        key = given(key)
         self._index = options.get("index", FlatIndex)
         self._log_searches = options.get("log_searches", False)
         self._now = options.get("clock", utc)
@@ -67,24 +74,34 @@ class OpenGallery:
 
     @classmethod
     def create(
-        cls, path: Path, *, model: ModelIdentity, key: Key | Path | None = None, **options: Unpack[Options]
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model: ModelIdentity,
+        key: Key | str | os.PathLike[str] | None = None,
+        **options: Unpack[Options],
     ) -> Self:
         """An empty gallery for templates of `model`. Where neither `key` nor the environment gives a key, a random one
         is written into the user's configuration: `key.source` tells where, and without it the gallery is lost.
 
         Raises `SteadfaceError` where there is a file already.
         """
+        path = as_path(path, "the gallery")
+        if not isinstance(model, ModelIdentity):
+            raise SteadfaceError(
+                f"model is {quoted(model)}; give the identity of a recogniser, recognizer.contract.identity"
+            )
         if path.exists():
             raise SteadfaceError(f"there is a file at {path} already; name another, or remove it first")
         identity, now = secrets.token_hex(16), options.get("clock", utc)()
-        given = read_key(key) if isinstance(key, Path) else key or given_key()
-        chosen = given or write_key(keys_folder() / f"{identity}.key")
+        key = given(key) or given_key()
+        chosen = key or write_key(keys_folder() / f"{identity}.key")
         vault = Vault.new(identity, chosen)
         header = Header(id=identity, created=stamp(now), model=model, key=chosen.id, secret=vault.wrapped(), owed=False)
         try:
             create_file(path, header, vault.log_key, now)
         except BaseException:
-            if given is None:
+            if key is None:
                 Path(chosen.source).unlink()
             raise
         return cls(path, chosen, model, **options)
@@ -92,9 +109,9 @@ class OpenGallery:
     @classmethod
     def open(
         cls,
-        path: Path,
+        path: str | os.PathLike[str],
         *,
-        key: Key | Path | None = None,
+        key: Key | str | os.PathLike[str] | None = None,
         model: ModelIdentity | None = None,
         **options: Unpack[Options],
     ) -> Self:

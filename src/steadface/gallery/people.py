@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import SteadfaceError, quoted, short
 from steadface.gallery.checks import UNIT
 from steadface.gallery.identity import ModelIdentity
 
@@ -47,39 +47,46 @@ def checked_name(name: str) -> str:
     unwritable = any(unicodedata.category(c)[0] == "C" for c in name if c not in JOINERS)
     if not name or name != name.strip().strip(JOINERS) or len(name) > LONGEST or unwritable:
         raise SteadfaceError(
-            f"{name[:LONGEST]!r} is no name for a person: it takes 1 to {LONGEST} characters, none of them a control "
+            f"{quoted(name)} is no name for a person: it takes 1 to {LONGEST} characters, none of them a control "
             "character, no space around them, and joiners (U+200C, U+200D) only between letters"
         )
     return name
 
 
-def checked_expiry(expires: datetime | None, now: datetime, name: str) -> datetime | None:
-    """In UTC. Raises `SteadfaceError` for a time without its zone, or one that has passed."""
+def checked_expiry(expires: date | str | None, now: datetime, name: str) -> datetime | None:
+    """As `parse_expiry` reads it. Raises `SteadfaceError` for what is no such time, and for one that has passed."""
     if expires is None:
         return None
-    if expires.tzinfo is None:
-        raise SteadfaceError(f"the expiry {expires} of {name} names no time zone; give one, e.g. {expires}+00:00")
-    if expires <= now:
+    end = parse_expiry(expires)
+    if end <= now:
         raise SteadfaceError(f"the expiry {expires} of {name} has passed (it is {now:%Y-%m-%d %H:%M} UTC)")
-    return expires.astimezone(UTC)
+    return end
 
 
-def parse_expiry(text: str) -> datetime:
-    """`2031-12-31`, to the end of that day in UTC, or a time with its zone, `2031-12-31T18:00+01:00`.
+def parse_expiry(expires: date | str) -> datetime:
+    """A `date` or `2031-12-31`, to the end of that day in UTC; a `datetime` with its zone or
+    `2031-12-31T18:00+01:00`. In UTC.
 
     Raises `SteadfaceError` for anything else.
     """
-    try:
-        if len(text) == len("2031-12-31"):
-            return datetime.combine(date.fromisoformat(text), time.max, UTC)
-        expires = datetime.fromisoformat(text)
-    except ValueError:
-        expires = None
-    if expires is None or expires.tzinfo is None:
+    moment: object = expires
+    if isinstance(expires, str):
+        try:
+            parse = date.fromisoformat if len(expires) == len("2031-12-31") else datetime.fromisoformat
+            moment = parse(expires)
+        except ValueError:
+            moment = None
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        return datetime.combine(moment, time.max, UTC)
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        why = "names no time zone" if isinstance(expires, datetime) else "is no date"
         raise SteadfaceError(
-            f"expiry {text} is no date; write 2031-12-31, or a time with its zone, 2031-12-31T18:00+01:00"
+            f"the expiry {short(str(expires))} {why}; write 2031-12-31, or a time with its zone, 2031-12-31T18:00+01:00"
         )
-    return expires.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise SteadfaceError(f"the expiry {expires} lies outside of the years 1 to 9999; give another") from None
 
 
 def checked_vectors(vectors: ArrayLike, model: ModelIdentity, whose: str) -> Vectors:

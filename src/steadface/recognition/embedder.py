@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from steadface.arguments import choice, count
 from steadface.backbones.frozen import frozen
 from steadface.data.faces import Image, fit_size
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.models import Convention, OpenedRecogniser
 from steadface.models.networks import Adapted
@@ -63,11 +65,12 @@ class NetworkEmbedder:
         batch: int = BATCH,
         device: torch.device | str = "cpu",
     ) -> None:
+        choice("precision", precision, Precision)
         self.size = cast("tuple[int, int]", network.image_size)
-        self._device = torch.device(device)
+        self._device = resolve_device(device)
         self._network = quickened(network).to(self._device)
         self._run = self._compiled() if compile else self._embeddings
-        self._mirror, self._precision, self._batch = mirror, precision, batch
+        self._mirror, self._precision, self._batch = mirror, precision, count("batch", batch)
 
     def __call__(self, faces: Faces) -> NDArray[np.float32]:
         _check(faces, self.size)
@@ -116,11 +119,14 @@ def open_embedder(
 ) -> Embedder:
     """The embedder of a recogniser: `auto` runs ONNX files in onnxruntime and everything else in torch.
 
-    Raises SteadfaceError where the backend cannot run that model.
+    Raises SteadfaceError where the backend cannot run that model, and for options that do not exist.
     """
+    choice("backend", backend, Backend)
     path = Path(opened.path or "")
     network = opened.network
     if backend != "torch" and path.suffix == ".onnx":
+        if resolve_device(device).type != "cpu":
+            raise SteadfaceError(f"{path} runs in onnxruntime on the CPU, not on {device}; give backend='torch'")
         network = runtime(path, opened.convention)
     elif backend == "onnxruntime":
         raise SteadfaceError(
@@ -137,7 +143,9 @@ def runtime(path: Path, convention: Convention) -> Adapted:
 
 
 def stacked(faces: Sequence[Image], size: tuple[int, int]) -> Faces:
-    """Aligned faces of any size as one array (n, H, W, 3) of that size."""
+    """Aligned faces of any size as one array (n, H, W, 3) of that size. Raises SteadfaceError where there are none."""
+    if not faces:
+        raise SteadfaceError("there are no faces to embed; give one or more")
     return np.stack([fit_size(face, size) for face in faces])
 
 

@@ -16,10 +16,10 @@ a robust model.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -27,6 +27,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from steadface.arguments import as_path
+from steadface.arguments import rate as checked_rate
 from steadface.data.faces import Image, decode_image
 from steadface.errors import SteadfaceError
 from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
@@ -209,8 +211,7 @@ def calibrate(
     `model` is the fingerprint of the recogniser behind `embed`. Raises SteadfaceError for a rate that is none, and for
     fewer faces than it takes (300 for 1e-2, by the rule of three).
     """
-    if not 0 < rate < 1:
-        raise SteadfaceError(f"false-alarm rate {rate} is not between 0 and 1; ask for e.g. 1e-2")
+    rate = checked_rate("the false-alarm rate", rate)
     if not supports(len(faces), rate):
         raise SteadfaceError(
             f"a false-alarm rate of {rate:g} takes {ceil(RULE_OF_THREE / rate - 1e-9)} clean faces, and there are "
@@ -227,13 +228,14 @@ def calibrate(
     return replace(guard, limits=limits)
 
 
-def write_guard(path: Path, guard: Guard) -> None:
+def write_guard(path: str | os.PathLike[str], guard: Guard) -> None:
     """As JSON, atomically."""
-    write_atomically(path, json.dumps(guard.to_json(), indent=1).encode())
+    write_atomically(as_path(path, "the guard's file"), json.dumps(guard.to_json(), indent=1).encode())
 
 
-def read_guard(path: Path, *, model: str) -> Guard:
+def read_guard(path: str | os.PathLike[str], *, model: str) -> Guard:
     """Raises SteadfaceError for a file that holds no guard, and for one whose limits are another model's."""
+    path = as_path(path, "the guard")
     try:
         guard = Guard.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

@@ -8,30 +8,34 @@
 A recogniser may be used from several threads.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date
 from math import expm1, log1p
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from steadface.errors import SteadfaceError
+from steadface.arguments import as_path, choice, count, flag
+from steadface.devices import resolve_device
+from steadface.errors import SteadfaceError, quoted, short
 from steadface.evaluation.thresholds import Thresholds, checked_rate, checked_threshold
 from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
+from steadface.faces.photograph import Picture
 from steadface.faces.quality import way_up
 from steadface.gallery.changes import NotAlike
 from steadface.gallery.checking import check_model
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.people import parse_expiry
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
 from steadface.recognition.contract import Contract, opened_under_contract
 from steadface.recognition.embedder import Backend, Embedder, Precision, open_embedder, stacked
-from steadface.recognition.guard import Guard
-from steadface.recognition.seeing import Picture, Seeing
+from steadface.recognition.guard import Guard, read_guard
+from steadface.recognition.seeing import Pictures, Seeing, listed
 
 Vectors = NDArray[np.float32]
 
@@ -61,11 +65,11 @@ class Recognizer:
     @classmethod
     def open(
         cls,
-        model: Path | str,
+        model: str | os.PathLike[str],
         *,
-        detector: Path | Detector | None = None,
+        detector: str | os.PathLike[str] | Detector | None = None,
         gallery: Gallery | None = None,
-        guard: Guard | None = None,
+        guard: Guard | str | os.PathLike[str] | None = None,
         mirror: bool | None = None,
         backend: Backend = "auto",
         compile: bool = False,
@@ -74,14 +78,21 @@ class Recognizer:
     ) -> "Recognizer":
         """Opens a run folder, a file of weights, an ONNX file or `module:function` under its contract.
 
-        `detector` is a YuNet or SCRFD file; without one it is looked for when a photograph first needs it. `mirror`
+        `detector` is a YuNet or SCRFD file, `guard` a file that `calibrate_guard` wrote, or either opened; without a
+        detector it one it is looked for when a photograph first needs it. `mirror`
         sums the embeddings of image and mirror image; left out, it is as the model was calibrated. Raises
-        SteadfaceError for what cannot be opened, a contract made for other weights, and a gallery of another model.
+        SteadfaceError for what cannot be opened, a contract made for other weights, a gallery of another model, a
+        device that is not there, and options that do not exist.
         """
-        opened, contract = opened_under_contract(model, mirror=bool(mirror))
+        choice("backend", backend, Backend)
+        choice("precision", precision, Precision)
+        flag("compile", compile)
+        mirror = None if mirror is None else flag("mirror", mirror)
+        device = resolve_device(device)
+        opened, contract = opened_under_contract(as_path(model, "the model"), mirror=bool(mirror))
         if mirror is not None and mirror != contract.mirror:
             contract = replace(contract, mirror=mirror, thresholds=None)
-        found = open_detector(detector) if isinstance(detector, Path) else detector
+        found = _opened(detector)
         return cls(
             contract=contract,
             embedder=open_embedder(
@@ -89,7 +100,7 @@ class Recognizer:
             ),
             seeing=Seeing(lambda: open_detector() if found is None else found, contract.convention.size),
             gallery=gallery,
-            guard=guard,
+            guard=guard if guard is None or isinstance(guard, Guard) else read_guard(guard, model=contract.space),
         )
 
     @property
@@ -100,6 +111,8 @@ class Recognizer:
     @gallery.setter
     def gallery(self, gallery: Gallery | None) -> None:
         if gallery is not None:
+            if not isinstance(gallery, Gallery):
+                raise SteadfaceError(f"the gallery is {quoted(gallery)}; open it first, gallery=Gallery.open(path)")
             check_model(gallery.model, self.contract.identity, gallery.path)
         self._gallery = gallery
 
@@ -116,16 +129,16 @@ class Recognizer:
 
         Raises SteadfaceError where a picture cannot be read or shows no face, and where the model is not calibrated.
         """
-        limit, rate = self._threshold(fmr, threshold)  # before any work
+        limit, at = self._threshold(fmr, threshold)  # before any work
         faces = (self.seeing.face(first, aligned=aligned), self.seeing.face(second, aligned=aligned))
         one, other = self.embed_faces(faces)
         return Verified(
             similarity=min(1.0, float(one @ other)),  # rounding may take it beyond
             threshold=limit,
-            fmr=rate,
+            fmr=at,
             faces=faces,
             suspicion=self._suspicion(faces[1], one),
-            notes=(*_notes(faces), *self._doubts(rate)),
+            notes=(*self._notes(faces), *self._doubts(at)),
         )
 
     def identify(
@@ -144,13 +157,11 @@ class Recognizer:
         whose consent has expired cannot), FMR = 1 - (1 - FPIR)^(1/N). Raises SteadfaceError where the picture cannot be
         read, the model is not calibrated, or more than one of the three is given or is none.
         """
-        gallery = self._needed_gallery()
+        gallery, top = self._needed_gallery(), count("top", top)
         enrolled = gallery.findable()
-        if fpir is not None:
-            if fmr is not None or threshold is not None:
-                raise SteadfaceError("give one of fmr, fpir and threshold; they are three ways to say one thing")
-            fmr = _per_comparison(fpir, enrolled)
-        limit, rate = self._threshold(fmr, threshold)
+        if fpir is not None and (fmr is not None or threshold is not None):
+            raise SteadfaceError("give one of fmr, fpir and threshold; they are three ways to say one thing")
+        limit, at = self._threshold(fmr, threshold) if fpir is None else self._threshold_of_fpir(fpir, enrolled)
         photograph, faces = self.seeing.faces(picture, aligned=aligned)
         height, width = photograph.pixels.shape[:2]
         return Identified(
@@ -159,12 +170,12 @@ class Recognizer:
             height=height,
             faces=self._named(gallery, faces, limit, top),
             threshold=limit,
-            fmr=rate,
-            fpir=None if rate is None else abs(expm1(enrolled * log1p(-rate))),
+            fmr=at,
+            fpir=None if at is None else abs(expm1(enrolled * log1p(-at))),
             enrolled=enrolled,
             notes=(
                 *_ways_up(faces),
-                *self._doubts(rate),
+                *self._doubts(at),
                 *(() if enrolled else (f"there is nobody to be found in {gallery.path}",)),
             ),
         )
@@ -172,14 +183,16 @@ class Recognizer:
     def enroll(
         self,
         person: str,
-        pictures: Sequence[Picture],
+        pictures: Pictures,
         *,
         aligned: bool = False,
         check: bool = True,
         consent: str | None = None,
-        expires: datetime | None = None,
+        expires: date | str | None = None,
     ) -> Enrolled:
         """Adds a template of one or more pictures of a person, new or enrolled already: all of them, or nothing.
+
+        `expires` is a day, to its end in UTC, or a time with its zone; as a `date`, a `datetime` or in ISO 8601.
 
         Raises SteadfaceError where a picture cannot be read, shows no face or several equally large ones, and, unless
         `check` is false, where at the threshold of FMR 1e-3 the pictures are not all of one person, or (`NotAlike`)
@@ -187,16 +200,14 @@ class Recognizer:
         so.
         """
         gallery = self._needed_gallery()
-        if not pictures:
-            raise SteadfaceError(f"there are no pictures of {person}; give one or more")
         confusable = gallery.confusable(person)  # first of all: the name, and that the gallery can be used
-        faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in pictures)
-        vectors = self.embed_faces(faces)
+        until = None if expires is None else parse_expiry(expires)
+        faces, vectors = self._clear_faces(person, pictures, aligned)
         template, agreement = self._template(person, faces, vectors, check)
         alike = tuple(one for one in self._candidates(gallery, template[None], 3)[0] if self._are_one(one.similarity))
         try:
             done = gallery.enroll(
-                person, template[None], consent=consent, expires=expires, alike=self.alike if check else None
+                person, template[None], consent=consent, expires=until, alike=self.alike if check else None
             )
         except NotAlike as error:
             raise NotAlike(
@@ -213,27 +224,31 @@ class Recognizer:
             templates=done.person.templates,
             similarity=done.similarity,
             notes=(
-                *_notes(faces),
+                *self._notes(faces),
                 *self._unsure(name, len(faces), done.similarity),
                 *(_resembling(name, one) for one in resembles),
                 *(confusing(name, other) for other in confusable if done.similarity is None),
             ),
         )
 
-    def template(
-        self, person: str, pictures: Sequence[Picture], *, aligned: bool = False, check: bool = True
-    ) -> Vectors:
+    def template(self, person: str, pictures: Pictures, *, aligned: bool = False, check: bool = True) -> Vectors:
         """The unit template (D,) that `enroll` would store; nothing is stored. Raises as it does."""
-        faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in pictures)
-        return self._template(person, faces, self.embed_faces(faces), check)[0]
+        faces, vectors = self._clear_faces(person, pictures, aligned)
+        return self._template(person, faces, vectors, check)[0]
 
-    def embed(self, pictures: Sequence[Picture], *, aligned: bool = False) -> Vectors:
+    def embed(self, pictures: Pictures, *, aligned: bool = False) -> Vectors:
         """Unit embeddings (n, D) of the largest face of each picture. Raises where one cannot be read or shows none."""
-        return self.embed_faces([self.seeing.face(picture, aligned=aligned) for picture in pictures])
+        return self.embed_faces([self.seeing.face(picture, aligned=aligned) for picture in listed(pictures)])
 
     def embed_faces(self, faces: Sequence[SeenFace]) -> Vectors:
         """Unit embeddings (n, D) of faces that were seen already."""
         return self.embedder(stacked([face.aligned for face in faces], self.embedder.size))
+
+    def _clear_faces(self, person: str, pictures: Pictures, aligned: bool) -> tuple[tuple[SeenFace, ...], Vectors]:
+        """The faces of somebody of whom it is clear that the pictures are theirs, and their embeddings."""
+        several = listed(pictures, f" of {short(person)}")
+        faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in several)
+        return faces, self.embed_faces(faces)
 
     def _named(self, gallery: Gallery, faces: Sequence[SeenFace], limit: float, top: int) -> tuple[Named, ...]:
         if not faces:
@@ -317,8 +332,15 @@ class Recognizer:
             if fmr is not None:
                 raise SteadfaceError(f"give fmr or threshold, not both (fmr {fmr:g}, threshold {threshold:g})")
             return checked_threshold(threshold), None
-        rate = checked_rate(FMR if fmr is None else fmr)
-        return self._thresholds(rate).at(rate), rate
+        at = checked_rate(FMR if fmr is None else fmr)
+        return self._thresholds(at).at(at), at
+
+    def _threshold_of_fpir(self, fpir: float, enrolled: int) -> tuple[float, float | None]:
+        fmr = -expm1(log1p(-checked_rate(fpir, "FPIR")) / max(1, enrolled))
+        try:
+            return self._threshold(fmr, None)
+        except SteadfaceError as error:
+            raise SteadfaceError(f"FPIR {fpir:g} among {enrolled} enrolled is FMR {fmr:.3g} each: {error}") from error
 
     def _thresholds(self, fmr: float) -> Thresholds:
         if self.contract.thresholds is None:
@@ -336,14 +358,21 @@ class Recognizer:
             return ()
         return (f"the threshold of FMR {fmr:g} rests on {thresholds.people} people, which are few for it",)
 
+    def _notes(self, faces: Sequence[SeenFace]) -> tuple[str, ...]:
+        """What somebody should know of the faces before trusting the answer."""
+        several = [f"{face.name}: the largest of {face.others + 1} faces was taken" for face in faces if face.others]
+        small = [
+            f"{face.name}: so small that it was enlarged more than twice"
+            for face in faces
+            if face.face is None and 2 * min(face.aligned.shape[:2]) < min(self.embedder.size)
+        ]
+        poor = [f"{face.name}: {why}" for face in faces if face.quality is not None for why in face.quality.reasons]
+        return (*several, *small, *poor)
+
     def _needed_gallery(self) -> Gallery:
         if self.gallery is None:
             raise SteadfaceError("this recogniser has no gallery; open it with gallery=Gallery.open(...)")
         return self.gallery
-
-
-def _per_comparison(fpir: float, enrolled: int) -> float:
-    return -expm1(log1p(-checked_rate(fpir, "FPIR")) / max(1, enrolled))
 
 
 def _resembling(who: str, other: Candidate) -> str:
@@ -368,8 +397,9 @@ def _ways_up(faces: Sequence[SeenFace]) -> tuple[str, ...]:
     )
 
 
-def _notes(faces: Sequence[SeenFace]) -> tuple[str, ...]:
-    """What somebody should know of the faces before trusting the answer."""
-    several = [f"{face.name}: the largest of {face.others + 1} faces was taken" for face in faces if face.others]
-    poor = [f"{face.name}: {reason}" for face in faces if face.quality is not None for reason in face.quality.reasons]
-    return (*several, *poor)
+def _opened(detector: str | os.PathLike[str] | Detector | None) -> Detector | None:
+    if detector is None or isinstance(detector, str | os.PathLike):
+        return None if detector is None else open_detector(detector)
+    if not callable(getattr(detector, "detect", None)):
+        raise SteadfaceError(f"the detector is {quoted(detector)}; give a YuNet or SCRFD file, or leave it out")
+    return detector

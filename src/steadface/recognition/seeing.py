@@ -1,29 +1,35 @@
 """Pictures of any kind become aligned faces: photographs through a detector, aligned faces as they are."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
+import PIL.Image
+from torch import Tensor
 
-from steadface.data.faces import Image
 from steadface.errors import SteadfaceError
 from steadface.faces.alignment import align
 from steadface.faces.detection import Detector, Face, is_clear
-from steadface.faces.photograph import Photograph, read_photograph
+from steadface.faces.photograph import Photograph, Picture, read_photograph
+from steadface.faces.pictures import KINDS
 from steadface.faces.quality import assess
 from steadface.recognition.answers import SeenFace
 
-Picture = Path | str | bytes | NDArray[np.uint8] | Photograph
-"""A file, its bytes, pixels (H, W, 3) RGB, or what `read_photograph` made of any of them."""
+Pictures = Picture | Iterable[Picture]
+"""One or several: a path, bytes or an array (H, W, 3) is one picture, (N, H, W, 3) are N."""
 
 ASPECTS = (1.0, 112 / 96)
 """Height by width of aligned faces: the square template and the older crop."""
 
 
+LEAST_SIDE = 16
+"""Pixels: no recogniser is made for less, and nobody knows a face in less."""
+
+
 class NoFace(SteadfaceError):
-    """A photograph without a face that the detector finds; the message names it."""
+    """A photograph without a face that the detector finds, or no aligned face; the message names it."""
 
 
 class Seeing:
@@ -38,7 +44,7 @@ class Seeing:
 
     def faces(self, picture: Picture, *, aligned: bool = False) -> tuple[Photograph, list[SeenFace]]:
         """The picture and all faces in it, largest first. Raises UnreadableImage."""
-        photograph = opened(picture)
+        photograph = read_photograph(picture)
         if aligned:
             return photograph, [_given(photograph)]
         found = self.detector.detect(photograph.pixels)
@@ -48,7 +54,7 @@ class Seeing:
         """The largest face. Raises UnreadableImage, NoFace where there is none, and SteadfaceError where it has to be
         `clear` whom the photograph is of and two faces are about as large.
         """
-        photograph = opened(picture)
+        photograph = read_photograph(picture)
         if aligned:
             return _given(photograph)
         found = self.detector.detect(photograph.pixels)
@@ -72,24 +78,38 @@ class Seeing:
         )
 
 
-def opened(picture: Picture) -> Photograph:
-    """The pixels of a picture, upright. Raises UnreadableImage, and SteadfaceError for arrays that are no image."""
-    if isinstance(picture, Photograph):
-        return picture
-    if not isinstance(picture, np.ndarray):
-        return read_photograph(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise SteadfaceError(f"pixels are {picture.dtype} of shape {picture.shape}; give uint8 RGB (H, W, 3)")
-    pixels: Image = picture
-    return Photograph(pixels=pixels, name=f"a picture of {pixels.shape[1]} x {pixels.shape[0]}")
+def listed(pictures: Pictures, whose: str = "") -> list[Picture]:
+    """One picture or several as a list. Raises SteadfaceError where there are none."""
+    if isinstance(pictures, np.ndarray | Tensor):
+        found = list(pictures) if pictures.ndim == 4 else [pictures]
+    elif _is_one(pictures):
+        found = [pictures]
+    elif isinstance(pictures, Iterable) and not isinstance(pictures, Mapping):
+        found = list(pictures)
+    else:
+        raise SteadfaceError(f"the pictures{whose} are a {type(pictures).__name__}; give a list of them, each {KINDS}")
+    if not found:
+        raise SteadfaceError(f"there are no pictures{whose}; give one or more")
+    return found
+
+
+def _is_one(pictures: object) -> TypeGuard[Picture]:
+    """Whether they are one picture, though some of these could be gone through: a text, bytes, the lines of a file."""
+    one = (str, os.PathLike, bytes, bytearray, memoryview, PIL.Image.Image, Photograph)
+    return isinstance(pictures, one) or callable(getattr(pictures, "read", None))
 
 
 def _given(photograph: Photograph) -> SeenFace:
     height, width = photograph.pixels.shape[:2]
     if min(abs(height / width - aspect) for aspect in ASPECTS) > 0.01:
-        raise SteadfaceError(
+        raise NoFace(
             f"{photograph.name} of {width} x {height} pixels is no aligned face, which is square or 96 x 112; leave "
             "out `aligned`, so that the face is found first"
+        )
+    if min(height, width) < LEAST_SIDE:
+        raise NoFace(
+            f"{photograph.name} of {width} x {height} pixels is too small for an aligned face; give one of "
+            f"{LEAST_SIDE} x {LEAST_SIDE} or more, best 112 x 112"
         )
     return SeenFace(name=photograph.name, aligned=photograph.pixels)
 

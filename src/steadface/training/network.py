@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadface.errors import SteadfaceError
+from steadface.devices import resolve_device as resolve_device
 from steadface.training.sections import Run
 
 logger = logging.getLogger(__name__)
@@ -63,19 +63,6 @@ def resolve_speed(run: Run, device: torch.device) -> Speed:
         bf16 = False
     channels_last = run.channels_last == "on" or (run.channels_last == "auto" and cuda)
     return Speed(bf16=bf16, compiled=compiled, channels_last=channels_last)
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one; raises SteadfaceError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, no such card, or a build without CUDA
-        reason = str(error).splitlines()[0]
-        raise SteadfaceError(f"device {name!r} cannot be used ({reason}); choose cpu, cuda or auto") from error
-    return device
 
 
 def _multiplies_bf16() -> bool:

@@ -5,13 +5,14 @@ A recipe is YAML; ``extends: other.yaml`` starts from another file beside it, an
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
+from steadface.arguments import AnyPath, as_path
 from steadface.errors import SteadfaceError
 from steadface.training.sections import (
     LENGTHS,
@@ -97,17 +98,17 @@ class Recipe(Section):
         return self
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(path: AnyPath, overrides: Sequence[str] | None = None) -> Recipe:
     """The recipe of a YAML file with ``section.key=value`` overrides.
 
     Raises SteadfaceError naming the key, the value and what is allowed.
     """
-    return make_recipe(_merged(path), overrides, source=str(path))
+    return make_recipe(_merged(as_path(path, "the recipe")), overrides, source=str(path))
 
 
-def make_recipe(values: dict[str, Any], overrides: list[str] | None = None, *, source: str = "recipe") -> Recipe:
+def make_recipe(values: dict[str, Any], overrides: Sequence[str] | None = None, *, source: str = "recipe") -> Recipe:
     """A recipe from plain values; see ``load_recipe``."""
-    for override in overrides or []:
+    for override in [overrides] if isinstance(overrides, str) else overrides or []:
         values = _set(values, override)
     try:
         return Recipe.model_validate(values)
