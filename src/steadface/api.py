@@ -16,16 +16,19 @@ from typing import Any
 
 import torch
 
+from steadface.arguments import AnyPath, as_path, choice, count, flag
+from steadface.arguments import rate as checked_rate
 from steadface.attacks import PGD, ball
 from steadface.attacks.balls import Norm
 from steadface.audit.chunks import Progress as AuditProgress
 from steadface.audit.compare import compare_audits
 from steadface.audit.probing import probing_faces
-from steadface.audit.request import Request
+from steadface.audit.request import Request, checked_radii
 from steadface.audit.run import finish_audit, run_audit
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
 from steadface.data.faces import FaceSource
 from steadface.data.pairs import PairSet
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.compatibility import Compatibility
 from steadface.evaluation.embedding import Progress
@@ -53,7 +56,6 @@ from steadface.training.candidates import read_candidates
 from steadface.training.checkpoint import difference
 from steadface.training.log import METRICS_FILE
 from steadface.training.loop import Observe, Outcome, TrainingRun
-from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe
 from steadface.training.runfolder import comparable, holds_run, read_run_recipe, write_choice
 
@@ -69,12 +71,12 @@ def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None
     return _under_contract(TrainingRun.start(recipe, faces), observe)
 
 
-def resume(folder: Path, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
+def resume(folder: AnyPath, *, faces: Faces | None = None, observe: Observe | None = None) -> Outcome:
     """Goes on with the run in ``folder`` from its newest checkpoint, to the same end as if it had never stopped.
 
     A finished run is left as it is. Raises SteadfaceError where recipe or faces have changed since.
     """
-    return _under_contract(TrainingRun.resume(folder, faces), observe)
+    return _under_contract(TrainingRun.resume(as_path(folder, "the run"), faces), observe)
 
 
 def _under_contract(run: TrainingRun, observe: Observe | None) -> Outcome:
@@ -97,10 +99,10 @@ def _under_contract(run: TrainingRun, observe: Observe | None) -> Outcome:
 
 
 def calibrate(
-    model: Path,
+    model: AnyPath,
     faces: FaceSource,
     *,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     mirror: bool = False,
     image_size: tuple[int, int] | None = None,
     pixel_range: str | None = None,
@@ -114,6 +116,8 @@ def calibrate(
     from an earlier contract, or is probed on the faces. ``out`` is a new file of ours for weights and contract. Raises
     SteadfaceError before any work for a model or a file that cannot be, and where the people are too few.
     """
+    model, out = as_path(model, "the model"), None if out is None else as_path(out, "out")
+    flag("mirror", mirror)
     before = read_contract(model)
     known = None if before is None else before.convention
     opened = open_recogniser(
@@ -132,12 +136,13 @@ def calibrate(
     return found, out
 
 
-def calibrate_guard(model: Path, faces: FaceSource, out: Path, *, rate: float = 1e-2, seed: int = 0) -> Guard:
+def calibrate_guard(model: AnyPath, faces: FaceSource, out: AnyPath, *, rate: float = 1e-2, seed: int = 0) -> Guard:
     """Writes a guard for a calibrated model into ``out``: at most a share ``rate`` of clean ``faces`` are flagged.
 
     Raises SteadfaceError for a model without a contract, and where the faces are too few for the rate.
     """
-    opened, contract = opened_under_contract(model)
+    out, rate = as_path(out, "out"), checked_rate("the false-alarm rate", rate)
+    opened, contract = opened_under_contract(as_path(model, "the model"))
     guard = calibrated_guard(opened, contract, faces, rate=rate, seed=seed)
     write_guard(out, guard)
     return guard
@@ -185,11 +190,11 @@ class Hardened:
 
 
 def harden(
-    weights: Path,
-    images: Path,
-    out: Path,
+    weights: AnyPath,
+    images: AnyPath,
+    out: AnyPath,
     *,
-    extra: Path | None = None,
+    extra: AnyPath | None = None,
     wishes: Wishes = Wishes(),
     overrides: Sequence[str] = (),
     observe: Observe | None = None,
@@ -204,6 +209,8 @@ def harden(
     where there are none (``recipes/harden_labelled.yaml``); NothingGained, which leaves no model, where no candidate
     resists better than the recogniser as it came and still recognises.
     """
+    weights, images, out = as_path(weights, "weights"), as_path(images, "images"), as_path(out, "out")
+    extra = None if extra is None else as_path(extra, "extra")
     given, contract = opened_under_contract(weights)
     recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)
     if wishes.choose is not None and not holds_run(out):
@@ -225,13 +232,15 @@ def harden(
 
 
 def pgd_plan(
-    *, eps: Sequence[float], norm: Norm = "linf", steps: int = 20, restarts: int = 2, examples: int = 3
+    *, eps: float | Sequence[float], norm: Norm = "linf", steps: int = 20, restarts: int = 2, examples: int = 3
 ) -> AttackPlan:
-    """White-box PGD on raw cosines with restarts, inside a ball of each radius."""
-    balls = [ball(norm, radius) for radius in eps]
-    return AttackPlan(
-        attacks={"pgd": PGD(ball=balls[0], steps=steps, restarts=restarts)}, balls=balls, examples=examples
-    )
+    """White-box PGD on raw cosines with restarts, inside a ball of each radius, a fraction of the pixel range.
+
+    Raises SteadfaceError for radii and numbers that are none.
+    """
+    balls = [ball(choice("norm", norm, Norm), radius) for radius in checked_radii(eps, norm)]
+    attack = PGD(ball=balls[0], steps=count("steps", steps), restarts=count("restarts", restarts))
+    return AttackPlan(attacks={"pgd": attack}, balls=balls, examples=count("examples", examples, least=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +251,12 @@ class Judged:
     evaluation: Evaluation
 
 
-def judge(folder: Path, pairs: PairSet | None = None, *, progress: StageProgress | None = None) -> Judged:
+def judge(folder: AnyPath, pairs: PairSet | None = None, *, progress: StageProgress | None = None) -> Judged:
     """Evaluates the model of a run, clean and under attack, as its recipe's ``evaluation`` says.
 
     ``pairs`` are those of the people held out from the run's own faces unless others are given.
     """
+    folder = as_path(folder, "the run")
     recipe = read_run_recipe(folder)
     if pairs is None:
         held_out = open_recipe_faces(recipe).validation
@@ -268,8 +278,9 @@ def judge(folder: Path, pairs: PairSet | None = None, *, progress: StageProgress
     return Judged(arm=run_arm(folder, evaluation), evaluation=evaluation)
 
 
-def run_arm(folder: Path, evaluation: Evaluation | None = None) -> Arm:
+def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
     """A run folder and the evaluation of its model, if it has one, as an arm of a report."""
+    folder = as_path(folder, "the run")
     recipe = read_run_recipe(folder)
     history = read_history(folder / METRICS_FILE)
     state = read_metadata(folder)
@@ -306,7 +317,7 @@ def with_known_convention(opened: OpenedRecogniser, pairs: PairSet, *, seed: int
 
 def audit(
     request: Request,
-    folder: Path | str,
+    folder: AnyPath,
     *,
     files: Mapping[str, str | None] | None = None,
     command: str = "",
@@ -317,7 +328,7 @@ def audit(
     Goes on with an audit of the same request that was stopped there. ``files`` says where images and pairs came from,
     for the report. Raises SteadfaceError where the folder holds another audit, or a finished one.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "the folder of the audit")
     done = run_audit(request, folder, progress=progress)
     data = {
         "title": f"Audit of {request.model.name}",
@@ -336,12 +347,13 @@ def audit(
 
 
 def compare(
-    first: Path, second: Path, folder: Path, *, names: tuple[str, str] | None = None, command: str = ""
+    first: AnyPath, second: AnyPath, folder: AnyPath, *, names: tuple[str, str] | None = None, command: str = ""
 ) -> tuple[Path, dict[str, Any]]:
     """Sets two finished audits of the same pairs and settings side by side in ``folder``: page and figures.
 
     Raises SteadfaceError where they differ in pairs or settings, or a folder holds no audit.
     """
+    first, second, folder = (as_path(one, "the folder of an audit") for one in (first, second, folder))
     labels = names or (first.name, second.name)
     data = {
         "title": f"{labels[0]} beside {labels[1]}",
@@ -357,9 +369,9 @@ def compare(
     return page, data
 
 
-def read_audit(folder: Path) -> dict[str, Any]:
+def read_audit(folder: AnyPath) -> dict[str, Any]:
     """What ``audit.json`` in ``folder`` holds. Raises SteadfaceError where there is none that can be read."""
-    file = folder / "audit.json"
+    file = as_path(folder, "the folder of the audit") / "audit.json"
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -368,9 +380,10 @@ def read_audit(folder: Path) -> dict[str, Any]:
 
 
 def report(
-    arms: Sequence[Arm], folder: Path, *, title: str, seed: int, command: str, notes: Sequence[str] = ()
+    arms: Sequence[Arm], folder: AnyPath, *, title: str, seed: int, command: str, notes: Sequence[str] = ()
 ) -> Path:
     """Writes ``report.html`` and ``report.json`` into ``folder``; returns the path of the page."""
+    folder = as_path(folder, "the folder of the report")
     page = folder / "report.html"
     load_matplotlib()
     from steadface.report.page import write_report  # loads matplotlib

@@ -1,5 +1,7 @@
 """Thresholds to deploy: exact on pairs that can be counted, with intervals that hold what they promise."""
 
+from math import ceil
+
 import numpy as np
 import pytest
 
@@ -67,8 +69,18 @@ def test_between_measured_rates_thresholds_lie_on_a_line_in_the_logarithm(measur
 
 @pytest.mark.parametrize("fmr", [0.5, 1e-6, 0.0, -1.0, float("nan")])
 def test_no_threshold_is_made_up_outside_of_what_was_measured(measured, fmr):
-    with pytest.raises(SteadfaceError, match=r"calibrated for, .* to 0\.1 \(40 people, 28080 impostor pairs\)"):
+    measured_there = r"calibrated for, .* to 0\.1 \(40 people, 28080 impostor pairs\).*; ask for one of 0\.1, 0\.05, "
+    with pytest.raises(SteadfaceError, match=measured_there):
         measured[0].at(fmr)
+
+
+def test_a_rate_without_a_row_says_what_it_would_take(measured):
+    thresholds = measured[0]
+    images = ceil(thresholds.images * (60_000 / 28_080) ** 0.5)  # pairs grow with the square of images
+    with pytest.raises(SteadfaceError, match=f"takes 60,000 impostor pairs, about {images} images of more people"):
+        thresholds.at(5e-5)
+    with pytest.raises(SteadfaceError, match="takes 3,000,000,000 impostor pairs, more than any calibration"):
+        thresholds.at(1e-9)
 
 
 def test_few_people_with_many_images_do_not_pass_for_many_people(measured):

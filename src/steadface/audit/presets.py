@@ -7,6 +7,8 @@ For 100 + 100 pairs of MobileFaceNet at two radii on two cores `quick` takes at 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from steadface.arguments import choice
+
 Name = Literal["quick", "standard", "full"]
 
 
@@ -84,5 +86,6 @@ FULL = Preset(
 
 
 def preset(name: Name) -> Preset:
-    """The preset of that name."""
+    """The preset of that name. Raises SteadfaceError for one that is none."""
+    choice("preset", name, Name)
     return {"quick": QUICK, "standard": STANDARD, "full": FULL}[name]

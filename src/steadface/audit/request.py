@@ -1,17 +1,21 @@
 """What is asked of an audit."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 
+from steadface.arguments import choice, count, flag, number, rate
 from steadface.attacks import Attack, Norm
 from steadface.audit.presets import Preset
 from steadface.data.pairs import PairSet
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
-from steadface.evaluation.thresholds import checked_rate, checked_threshold
+from steadface.evaluation.thresholds import checked_threshold
 from steadface.models import OpenedRecogniser
 
 
@@ -40,13 +44,15 @@ class Request:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if not self.eps or min(self.eps) <= 0:
-            raise SteadfaceError(f"eps {list(self.eps)}: give one or more positive radii, such as 2/255")
-        if self.norm == "linf" and max(self.eps) > 1:
-            raise SteadfaceError(
-                f"eps {max(self.eps):g} is more than the whole pixel range: write {max(self.eps):g}/255"
-            )
-        checked_rate(self.fmr)
+        choice("norm", self.norm, Norm)
+        object.__setattr__(self, "eps", checked_radii(self.eps, self.norm))
+        object.__setattr__(self, "device", resolve_device(self.device))
+        rate("FMR", self.fmr)
+        count("max_pairs", self.max_pairs)
+        count("batch_size", self.batch_size)
+        count("seed", self.seed, least=0)
+        flag("mirror", self.mirror)
+        flag("detail", self.detail)
         if self.threshold is not None:
             checked_threshold(self.threshold)
 
@@ -77,6 +83,16 @@ class Request:
             "extra": [name for name, _ in self.extra],
             "batch_size": self.batch_size,
         }
+
+
+def checked_radii(eps: float | Sequence[float], norm: Norm) -> tuple[float, ...]:
+    """One radius or several. Raises SteadfaceError unless there are some, positive and inside the pixel range."""
+    radii = (eps,) if isinstance(eps, int | float) else tuple(eps)
+    if not radii or not all(0 < number("eps", one) < inf for one in radii):
+        raise SteadfaceError(f"eps {list(radii)}: give one or more positive radii, such as 2/255")
+    if norm == "linf" and max(radii) > 1:
+        raise SteadfaceError(f"eps {max(radii):g} is more than the whole pixel range: write {max(radii):g}/255")
+    return radii
 
 
 def _fingerprint(pairs: PairSet) -> str:

@@ -10,6 +10,8 @@ from rich.table import Table
 from steadface import api
 from steadface.cli.console import console, stage_bar
 from steadface.cli.options import JsonOption, opened_faces, print_json
+from steadface.evaluation.thresholds import GRID
+from steadface.evaluation.verification import why_no_row
 from steadface.models import ChannelOrder, PixelRange, parse_size
 from steadface.report.text import percent
 
@@ -73,6 +75,8 @@ def calibrate_model(
         f"{thresholds.people} people, {thresholds.images} images, {thresholds.impostor_pairs} impostor pairs; "
         "* more than these people can speak of"
     )
+    if why := why_no_row(thresholds.impostor_pairs, GRID):
+        console.print(why, soft_wrap=True)
     for pair in found.alike[:3]:
         console.print(
             f"most alike strangers: {escape(pair.first)} and {escape(pair.second)} ({pair.similarity:.3f}); one person "

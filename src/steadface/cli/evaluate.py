@@ -14,13 +14,14 @@ from steadface.cli.console import console, say_warning, stage_bar
 from steadface.cli.options import given_rate, opened_faces
 from steadface.data.bins import read_bin
 from steadface.data.pairs import PairSet, read_pairs
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.evaluation.verification import why_no_row
 from steadface.recognition.contract import opened_under_contract
 from steadface.report.arm import Arm
 from steadface.report.text import percent, power, radius
-from steadface.training.network import resolve_device
 
 
 def evaluate_model(
@@ -144,6 +145,8 @@ def _print(model: Path, result: Evaluation) -> None:
             f"{percent(low, 2)} to {percent(high, 2)}",
         )
     console.print(points)
+    if why := why_no_row(figures["impostor_pairs"]):
+        console.print(why, soft_wrap=True)
     if figures["attacks"]:
         attacks = Table("attack", "goal", "radius", "clean error %", "error %", "95 % interval", "pairs")
         for found in figures["attacks"]:

@@ -4,15 +4,15 @@ A threshold taken from the people under attack would be tuned to them; one taken
 """
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.arguments import rate
 from steadface.data.pairs import PairSet
 from steadface.errors import SteadfaceError
-from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
+from steadface.evaluation.verification import RULE_OF_THREE, pairs_needed, supports, threshold_at
 
 Indices = NDArray[np.int64]
 
@@ -108,8 +108,7 @@ def split_for_attack(
     Raises `SteadfaceError` where the impostor pairs left over do not support `fmr`, unless the threshold comes from
     elsewhere (`checked` false).
     """
-    if not 0 < fmr < 1:
-        raise SteadfaceError(f"FMR {fmr} is not a rate between 0 and 1; ask for e.g. 1e-2")
+    fmr = rate("FMR", fmr)
     if max_pairs < 1:
         raise SteadfaceError(f"max_pairs is {max_pairs}; attack at least one genuine and one impostor pair")
     names = np.unique(pairs.fold)
@@ -219,7 +218,7 @@ def _touches_most(pairs: PairSet, split: AttackSplit) -> bool:
 
 
 def _shortage(split: AttackSplit, max_pairs: int) -> str:
-    needed, left = ceil(RULE_OF_THREE / split.fmr - 1e-9), split.impostor_pairs
+    needed, left = pairs_needed(split.fmr), split.impostor_pairs
     possible = f"an FMR of {RULE_OF_THREE / left:.2g} or more, or for " if left > RULE_OF_THREE else ""
     return (
         f"a threshold at FMR {split.fmr:g} needs {needed} impostor pairs of people who are not attacked, and "

@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from steadface.arguments import count, flag, rate
 from steadface.backbones.base import Backbone
 from steadface.backbones.frozen import frozen
 from steadface.data.listing import abbreviated
 from steadface.data.pairs import FOLDS, PairSet, contiguous_folds, doubled_pictures
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
@@ -126,6 +128,13 @@ def evaluate(
     Raises `SteadfaceError`, before any embedding, where there is nothing to judge or the pairs do not support `fmr`.
     """
     bins = {name: _folded(other) for name, other in (bins or {}).items()}
+    fmr = rate("FMR", fmr)
+    seed, batch_size, threads = (
+        count(name, value, least=least)
+        for name, value, least in (("seed", seed, 0), ("batch_size", batch_size, 1), ("threads", threads, 0))
+    )
+    flag("mirror", mirror)
+    device = None if device is None else resolve_device(device)
     if pairs is None and not bins:
         raise SteadfaceError("there is nothing to judge; give a pairs file or a .bin")
     main = next(iter(bins.values())) if pairs is None else _folded(pairs)

@@ -9,14 +9,17 @@ person p is drawn w_p times, and a pair of p and q then counts w_p w_q times.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface import arguments
+from steadface.arguments import number
 from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import count_impostors
-from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
+from steadface.evaluation.verification import RULE_OF_THREE, pairs_needed, supports, threshold_at
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -54,13 +57,7 @@ def checked_threshold(threshold: float) -> float:
 
 def checked_rate(rate: float, name: str = "FMR") -> float:
     """The `name`d error rate. Raises `SteadfaceError` unless it is a number between 0 and 1."""
-    try:
-        value = float(rate)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not 0 < value < 1:
-        raise SteadfaceError(f"{name} {rate!r:.40} is not a rate between 0 and 1; ask for e.g. 1e-2")
-    return value
+    return arguments.rate(name, rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +96,27 @@ class Thresholds:
     def at(self, fmr: float) -> float:
         """The threshold of `fmr`, linear in log FMR between the measured points.
 
-        Raises `SteadfaceError` for an FMR outside of what was measured.
+        Raises `SteadfaceError` for an FMR outside of what was measured, and says why it has no row.
         """
         rates = np.array([point.fmr for point in self.points])
-        if not self.lowest_fmr * (1 - 1e-9) <= fmr <= rates[0] * (1 + 1e-9):
+        if not self.lowest_fmr * (1 - 1e-9) <= number("FMR", fmr) <= rates[0] * (1 + 1e-9):
             raise SteadfaceError(
                 f"FMR {fmr:g} lies outside of what this model is calibrated for, {self.lowest_fmr:g} to {rates[0]:g} "
-                f"({self.people} people, {self.impostor_pairs} impostor pairs); ask for one within, or calibrate with "
-                "more people"
+                f"({self.people} people, {self.impostor_pairs} impostor pairs){self._why_no_row(fmr)}; ask for one of "
+                f"{', '.join(f'{one:g}' for one in rates)}, or one between them"
             )
         heights = [point.threshold for point in self.points]
         return float(np.interp(-np.log(fmr), -np.log(rates), heights))
+
+    def _why_no_row(self, fmr: float) -> str:
+        if not 0 < fmr < self.lowest_fmr:
+            return ""
+        needed = pairs_needed(fmr)
+        images = ceil(self.images * (needed / max(1, self.impostor_pairs)) ** 0.5)  # pairs grow with their square
+        enough = (
+            "more than any calibration takes" if images > MOST_IMAGES else f"about {images:,} images of more people"
+        )
+        return f", and {fmr:g} takes {needed:,} impostor pairs, {enough}"
 
     def rests_on_few_people(self, fmr: float) -> bool:
         """Whether there are too few pairs of people, of which each has many pairs of images, for that FMR."""

@@ -6,6 +6,7 @@ accepted, FNMR the share of genuine pairs refused, TAR = 1 - FNMR.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,22 @@ def lowest_fmr(impostor_pairs: int) -> float:
 
 def supports(impostor_pairs: int, fmr: float) -> bool:
     return impostor_pairs * fmr >= RULE_OF_THREE - 1e-9
+
+
+def pairs_needed(fmr: float) -> int:
+    """How many impostor pairs it takes to speak of an FMR."""
+    return ceil(RULE_OF_THREE / fmr - 1e-9)
+
+
+def why_no_row(impostor_pairs: int, fmrs: Iterable[float] = DECADES) -> str:
+    """Why a table of `fmrs` ends where it does; empty where it has them all."""
+    missing = [fmr for fmr in fmrs if not supports(impostor_pairs, fmr)]
+    if not missing:
+        return ""
+    return (
+        f"no row for FMR {missing[0]:g} or less: that takes {pairs_needed(missing[0]):,} impostor pairs, and there are "
+        f"{impostor_pairs:,}"
+    )
 
 
 def threshold_at(impostor: Floats, fmr: float) -> float:
