@@ -19,8 +19,16 @@ from steadface.report.text import decimal, interval, minutes, percent, radius
 from steadface.training.loop import Outcome
 from steadface.training.loop import Progress as Training
 
-console = Console()
-errors = Console(stderr=True)
+
+class Terminal(Console):
+    """A console whose reader may leave: that is for `steadface.cli.ending` to say, not for rich to end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+console = Terminal()
+errors = Terminal(stderr=True)
 GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
 
 

@@ -7,9 +7,10 @@ import typer
 from steadface.cli.attack_train import train_attack
 from steadface.cli.audit import audit_model
 from steadface.cli.calibrate import calibrate_model
-from steadface.cli.console import say_error, show_warnings
+from steadface.cli.console import show_warnings
 from steadface.cli.detect import align_photographs, detect_faces
 from steadface.cli.embed import embed_pictures
+from steadface.cli.ending import ended
 from steadface.cli.enroll import enroll_person
 from steadface.cli.evaluate import evaluate_model
 from steadface.cli.export import export_model
@@ -20,7 +21,6 @@ from steadface.cli.identify import identify_photograph
 from steadface.cli.re_embed import re_embed_gallery
 from steadface.cli.train import demo, resume_run, train_recipe
 from steadface.cli.verify import verify_pair
-from steadface.errors import SteadfaceError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,10 +50,12 @@ app.command("export")(export_model)
 
 
 def main() -> None:
-    """Runs the command; what the user can put right is printed without a traceback, with the error's exit code."""
+    """Runs the command and ends with its exit code; see `steadface.cli.ending`."""
     show_warnings()
-    try:
-        app()
-    except SteadfaceError as error:
-        say_error(str(error))
-        sys.exit(error.exit_code)
+    sys.exit(ended(_command))
+
+
+def _command() -> None:
+    command = typer.main.get_command(app)
+    with command.make_context("steadface", sys.argv[1:]) as context:
+        command.invoke(context)
