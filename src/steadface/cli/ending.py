@@ -1,7 +1,8 @@
 """How the command ends: one exit code, and one line, for each way it can.
 
     0    done, or a match         1    no match, and what else a command says of it in its help
-    2    what the user can put right: an error, wrong usage, output that cannot be written
+    2    what the user can put right: an error, wrong usage, output that cannot be written; some errors have their own
+         (3: hardening gained nothing)
     70   what nobody foresaw (EX_SOFTWARE of BSD's sysexits.h): a fault of the program or of the machine
     130  Ctrl-C                   141  whoever read the output through a pipe has left, as shells say of SIGPIPE
 
