@@ -1,14 +1,29 @@
-"""What the documentation of the method names exists."""
+"""What the documentation names exists, its commands can be typed, and its examples run."""
 
 import ast
 import functools
 import importlib
 import re
+import shlex
+import shutil
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+import typer
+import yaml
 
+import steadface
+from steadface.audit import presets
 from steadface.audit.presets import FULL, QUICK, STANDARD
+from steadface.cli.main import app
+from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
+from steadface.faces.alignment import TEMPLATE
+from steadface.faces.detection import Face
+from steadface.recognition import recognizer
 
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
@@ -55,3 +70,100 @@ def test_the_presets_in_the_documentation_are_those_of_the_code():
             rows[cells[0].lower().replace(" ", "_")] = [cell.replace(",", "") for cell in cells[1:]]
     for name in QUICK.to_json().keys() - {"name"}:
         assert rows[name] == [str(preset.to_json()[name]) for preset in (QUICK, STANDARD, FULL)], name
+
+
+FILES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in FILES}
+EXAMPLES = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name, text in PAGES.items()
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+]
+LINES = sorted(
+    {
+        re.sub(r"\s*\\\n\s*", " ", line)
+        for text in PAGES.values()
+        for line in re.findall(r"^    (?:\.venv/bin/)?(steadface (?:.*\\\n)*.*)$", text, re.MULTILINE)
+    }
+)
+MENTIONED = re.compile(r"`(steadface [^`]+)`")
+MENTIONS = sorted({" ".join(found.split()) for text in PAGES.values() for found in MENTIONED.findall(text)})
+TINY = {
+    "data": {"size": [16, 16], "batch": 4, "validation": 0.5, "workers": 0},
+    "model": {"architecture": {"name": "mobilefacenet", "width": 0.125, "blocks": [1, 0, 0, 0], "embedding_size": 8}},
+    "head": {"kind": "cosface", "s": 8, "m": 0.1},
+    "method": {"gate": {"kind": "always"}},
+    "evaluation": {"fmr": 0.1, "eps": ["4/255"], "steps": 1, "restarts": 1, "max_pairs": 2},
+    "run": {"steps": 2, "log_every": 1, "checkpoint_every": 2, "device": "cpu", "threads": 1, "tensorboard": False},
+}
+"""A recipe like those that ship, for faces of 16 x 16 and two steps."""
+
+
+class WholePicture:
+    """A detector for pictures that are a face from edge to edge."""
+
+    def detect(self, image):
+        height, width = image.shape[:2]
+        landmarks = (TEMPLATE * [width / 112, height / 112]).astype(np.float32)
+        return [Face(box=(0, 0, width, height), landmarks=landmarks, score=0.9)]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder with small stand-ins for everything that the examples name, to run them in."""
+    faces = write_synthetic_faces(tmp_path / "FACES", people=40, images_per_person=4, size=(16, 16))
+    (tmp_path / "LFW").symlink_to(faces)
+    people = sorted(path.name for path in faces.iterdir())
+    shown = [sorted((faces / person).iterdir()) for person in people]
+    for person, images in zip(people, shown, strict=True):
+        for number, image in enumerate(images, start=1):
+            image.rename(faces / person / f"{person}_{number:04d}{image.suffix}")
+    genuine = "".join(f"{person}\t1\t2\n{person}\t3\t4\n" for person in people)
+    impostor = "".join(f"{one}\t1\t{other}\t1\n" for one, other in pairwise(people))
+    (tmp_path / "pairs.txt").write_text(genuine + impostor)
+    pictures = synthetic_faces(people=2, images_per_person=3, size=(112, 112), seed=5)
+    for place, name in enumerate(("a", "ada1", "ada2", "b", "crowd")):
+        PIL.Image.fromarray(pictures.read(place)).save(tmp_path / f"{name}.jpg")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "gated.yaml").write_text(yaml.safe_dump({"name": "gated", **TINY}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(presets, "STANDARD", replace(QUICK, name="standard"))
+    monkeypatch.setattr(recognizer, "open_detector", lambda *_: WholePicture())
+    return tmp_path
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_run(desk, example):
+    if "model.safetensors" in example:
+        outcome = steadface.train(steadface.load_recipe("recipes/gated.yaml", ["data.images=FACES", "run.out=trained"]))
+        shutil.copy(outcome.folder / "model.safetensors", desk)
+    exec(compile(example, "example", "exec"), {"__name__": "__main__"})
+
+
+def test_there_are_examples_and_commands():
+    assert len(EXAMPLES) >= 2
+    assert len(LINES) >= 10
+    assert len(MENTIONS) >= 10
+
+
+def understood(words):
+    """The command of a line, in a context of its own, and the words that are left for it."""
+    command, context = typer.main.get_command(app), None
+    while hasattr(command, "resolve_command"):
+        context = command.context_class(command, parent=context, info_name="steadface", resilient_parsing=True)
+        _, command, words = command.resolve_command(context, words)
+    return command, context, words
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_of_the_documentation_can_be_typed(line):
+    command, context, words = understood(shlex.split(line, comments=True)[1:])
+    command.make_context(command.name, words, parent=context)
+
+
+@pytest.mark.parametrize("mention", MENTIONS)
+def test_a_command_that_is_mentioned_exists_with_its_options(mention):
+    command, _, words = understood(shlex.split(mention, comments=True)[1:])
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("--") and word != "--help"} <= options
