@@ -119,3 +119,10 @@ def test_the_users_configuration_is_looked_through_for_the_right_key(tmp_path: P
         find_key("g", new_key().id, environment)
     with pytest.raises(SteadfaceError, match="none was given"):
         find_key("another", first.id, environment)
+
+
+def test_a_key_in_place_of_its_file_is_not_repeated() -> None:
+    text = base64.b64encode(bytes(range(32))).decode()
+    with pytest.raises(SteadfaceError, match="a key was given in place of the name of its file") as raised:
+        read_key(text)
+    assert text not in str(raised.value)
