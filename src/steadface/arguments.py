@@ -36,7 +36,7 @@ def choice(name: str, value: Any, literal: Any) -> Any:
 
 def rate(name: str, value: Any) -> float:
     """A share strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
         raise SteadfaceError(f"{name} {quoted(value)} is not a rate between 0 and 1; ask for e.g. 1e-2")
     return float(value)
 
