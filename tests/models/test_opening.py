@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from steadface.backbones import save_backbone
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import FaceNetwork, MirrorEmbedder
 from steadface.models import Convention, open_recogniser, parse_size
+from steadface.models.convention import Known
 
 from .recognisers import backbone
 
@@ -30,6 +32,14 @@ class Rounded(Sum):
     def forward(self, pixels):
         return super().forward(pixels.round()).detach()
 
+class Dead(Sum):
+    def forward(self, pixels):
+        return super().forward(pixels) * 0 + 1
+
+class Blind(Sum):
+    def forward(self, pixels):
+        return super().forward(pixels.clamp(0, 1)) if pixels.min() >= 0 else pixels.new_ones(len(pixels), 3)
+
 class Maps(Sum):
     def forward(self, pixels):
         return pixels
@@ -48,6 +58,12 @@ def odd():
 
 def rounded():
     return Rounded()
+
+def dead():
+    return Dead()
+
+def blind():
+    return Blind()
 
 def maps():
     return Maps()
@@ -188,6 +204,7 @@ def test_lists_of_numbers_are_embeddings_too(code) -> None:
         ("nothing", "returned a NoneType; it must return"),
         ("number", "is of type int; it must be"),
         ("sevrice", "there is no sevrice in it; there are service"),
+        ("dead", "same embedding for every image: its weights are all zero or damaged"),
         ("maps", r"returned a Tensor of shape \(2, 3, 112, 112\).*must return embeddings"),
         ("odd", r"ValueError: made for \(50, 50\); state the image_size"),
     ],
@@ -268,6 +285,27 @@ def test_what_is_written_down_names_all_but_the_network(code) -> None:
     }
     assert described["embedding_size"] == 3
     assert described["image_size"] == [112, 112]
+
+
+def test_weights_of_zeros_are_refused(tmp_path) -> None:
+    network, path = backbone(), tmp_path / "zeros.safetensors"
+    save_file({name: torch.zeros_like(value) for name, value in network.state_dict().items()}, path)
+    with pytest.raises(SteadfaceError, match=r"zeros.safetensors gives one and the same embedding for every image"):
+        open_recogniser(path, image_size=(32, 32))
+
+
+def test_who_is_blind_in_an_assumed_range_is_not_damaged_but_in_a_stated_one_of_no_use(code) -> None:
+    assert open_recogniser(f"{code}:blind").embedding_size == 3
+    assert open_recogniser(f"{code}:blind", pixel_range="0..1").embedding_size == 3
+    with pytest.raises(SteadfaceError, match="same embedding for every image"):
+        open_recogniser(f"{code}:blind", pixel_range="-1..1")
+
+
+def test_a_statement_that_the_file_makes_too_is_known_from_the_file(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_backbone(path, backbone(), {})
+    known = open_recogniser(path, pixel_range="-1..1", channel_order="bgr").convention.known
+    assert known == Known(size="file", pixel_range="file", channel_order="stated")
 
 
 @pytest.mark.parametrize(("text", "size"), [("112x96", (112, 96)), ("160", (160, 160)), (" 112 X 112 ", (112, 112))])

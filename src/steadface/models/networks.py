@@ -4,7 +4,7 @@ Both offer what an embedder asks of a network: `image_size` (height, width) and 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from steadface.backbones.base import Backbone
 from steadface.errors import SteadfaceError
 from steadface.models.convention import Convention
+from steadface.models.outputs import dimension
 
 Service = Callable[[NDArray[np.uint8]], Any]
 """Faces (B, H, W, 3) uint8 to embeddings (B, D)."""
@@ -23,8 +24,8 @@ Service = Callable[[NDArray[np.uint8]], Any]
 class Adapted(nn.Module):
     """A module `core` from normalised pixels (B, 3, H, W) to embeddings, under a convention.
 
-    The first of several outputs is taken, and singleton dimensions behind (B, D) are dropped. Raises SteadfaceError for
-    images of another size, and for outputs that are no (B, D).
+    Axes of length one beside (B, D) are dropped. Raises SteadfaceError for images of another size, and for outputs that
+    are no (B, D).
     """
 
     mean: Tensor
@@ -53,6 +54,25 @@ class Adapted(nn.Module):
 
     def __call__(self, images: Tensor) -> Tensor:
         return cast(Tensor, super().__call__(images))
+
+
+class Picked(nn.Module):
+    """One of several outputs of a module: by its key, or its place from 0 on."""
+
+    def __init__(self, module: nn.Module, output: str) -> None:
+        super().__init__()
+        self.module, self.output = module, output
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found: Tensor = outputs_of(self.module(pixels))[self.output]
+        return found
+
+
+def outputs_of(answer: Any) -> dict[str, Any]:
+    """What a module returned, by name: its keys, or places from 0 on."""
+    if isinstance(answer, Mapping):
+        return {str(key): value for key, value in answer.items()}
+    return {str(place): value for place, value in enumerate(answer if isinstance(answer, tuple | list) else [answer])}
 
 
 class ReversedChannels(nn.Module):
@@ -171,15 +191,11 @@ def _check_size(images: Tensor, size: tuple[int, int], name: str) -> None:
 
 
 def _embeddings(output: Any, count: int, name: str) -> Tensor:
-    if isinstance(output, tuple | list) and output:
-        output = output[0]
-    if isinstance(output, Tensor) and output.ndim > 2 and output.shape[2:].numel() == 1:
-        output = output.flatten(1)
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count or not output.is_floating_point():
-        raise SteadfaceError(
-            f"{name} returned {_described(output)} for {count} images; it must return embeddings ({count}, D)"
-        )
-    return output
+    if isinstance(output, Tensor) and output.is_floating_point() and dimension(tuple(output.shape), count) is not None:
+        return output.flatten(1)
+    raise SteadfaceError(
+        f"{name} returned {_described(output)} for {count} images; it must return embeddings ({count}, D)"
+    )
 
 
 def _described(value: Any) -> str:

@@ -1,12 +1,11 @@
-"""An ONNX file of a recogniser: its nodes and constants as plain data, and what it says of the pixels that it takes.
+"""An ONNX file of a recogniser: its nodes and constants as plain data.
 
-Facts of the format: one input of images, NCHW or NHWC, mostly with a dynamic batch. Nothing states the pixel range; a
-graph whose first nodes normalise takes raw pixels, others take (x - 127.5) / 127.5 as InsightFace's do.
+Facts of the format: one input of images, NCHW or NHWC, mostly with a dynamic batch, and one output or several.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,6 @@ from onnx import numpy_helper
 
 from steadface.backbones.filekinds import refuse_other_than_onnx
 from steadface.errors import SteadfaceError
-from steadface.models.convention import SIZE, Convention, Known
-
-FIRST = 8
-"""InsightFace's rule: with Sub and Mul among so many first nodes the graph takes pixels in 0..255."""
-
-WIDEST = 16.0
-"""Normalised pixels span a few units, so what multiplies by more than 16/255 is not made for 0..255."""
 
 Array = NDArray[Any]
 
@@ -40,29 +32,33 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
-    """`batch` and `size` (height, width) are None where the graph leaves them open; `channels_last` is NHWC."""
+    """`batch` and `size` (height, width) are None where the graph leaves them open; `channels_last` is NHWC; `dtype` is
+    that of the images. `output` is the one of `outputs` that is taken, and `nodes` lead to it.
+    """
 
     path: Path
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     input: str
     output: str
+    outputs: tuple[str, ...]
     batch: int | None
     size: tuple[int, int] | None
     channels_last: bool
-    half: bool
+    dtype: np.dtype[Any]
     opset: int
     digest: str
 
-    def convention(self) -> Convention:
-        """What the graph says of the pixels; defaults where it says nothing."""
-        found = pixel_range(self.nodes, self.constants, self.input)
-        known = Known(
-            size="default" if self.size is None else "file",
-            pixel_range="default" if found is None else "file",
-            channel_order="default",
-        )
-        return Convention(size=self.size or SIZE, pixel_range=found or "-1..1", known=known)
+    def taking(self, output: str) -> "OnnxFile":
+        """The file with another of its outputs, and the nodes that lead there."""
+        return replace(self, output=output, nodes=_leading_to(output, self.nodes))
+
+    @property
+    def content(self) -> str:
+        """The digest of what is taken of the file."""
+        if self.output == self.outputs[0]:
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {self.output}".encode()).hexdigest()
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -93,52 +89,23 @@ def read_onnx(path: Path) -> OnnxFile:
         constants=constants,
         input=images[0].name,
         output=graph.output[0].name,
+        outputs=tuple(one.name for one in graph.output),
         batch=batch,
         size=size,
         channels_last=channels_last,
-        half=images[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16,
+        dtype=_dtype(path, images[0]),
         opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1),
         digest=_digest(model, constants),
     )
 
 
-def pixel_range(nodes: tuple[Node, ...], constants: Mapping[str, Array], images: str) -> str | None:
-    """The range that a graph's own normalisation asks for; None where it has none.
-
-    The constants of `scale * x + shift` on the images tell it; where they cannot be followed, InsightFace's rule holds.
-    """
-    scale, shift = _affine(nodes, constants, images)
-    if (scale, shift) == (1.0, 0.0):
-        return "0..255" if {"Sub", "Mul"} <= {node.op for node in nodes[:FIRST]} else None
-    return "0..255" if 255 * abs(scale) <= WIDEST or abs(shift) > WIDEST else "0..1"
-
-
-def _affine(nodes: tuple[Node, ...], constants: Mapping[str, Array], images: str) -> tuple[float, float]:
-    """(scale, shift) that the graph applies to its images first, averaged over the colours."""
-    scale, shift, current = 1.0, 0.0, images
-    for node in nodes[:FIRST]:
-        if current not in node.inputs:
-            continue
-        if node.op in ("Identity", "Cast", "Transpose"):
-            current = node.outputs[0]
-            continue
-        first, *others = node.inputs
-        value = constants.get(others[0] if first == current else first) if len(others) == 1 else None
-        if value is None or value.size not in (1, 3):
-            break
-        number = float(np.mean(value))
-        if node.op == "Mul":
-            scale, shift = scale * number, shift * number
-        elif node.op == "Div" and first == current and number:
-            scale, shift = scale / number, shift / number
-        elif node.op == "Add":
-            shift += number
-        elif node.op == "Sub" and first == current:
-            shift -= number
-        else:
-            break
-        current = node.outputs[0]
-    return scale, shift
+def _leading_to(output: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    needed, kept = {output}, []
+    for node in reversed(nodes):
+        if needed & set(node.outputs):
+            needed |= set(node.inputs) - {""}
+            kept.append(node)
+    return tuple(reversed(kept))
 
 
 def _node(one: onnx.NodeProto) -> Node:
@@ -175,6 +142,14 @@ def _layout(path: Path, images: onnx.ValueInfoProto) -> tuple[int | None, tuple[
         return shape[0], None, False
     given = "x".join("?" if one is None else str(one) for one in shape) or "nothing"
     raise SteadfaceError(f"{path} takes {given}; a recogniser takes images of 3 colours, (B, 3, H, W) or (B, H, W, 3)")
+
+
+def _dtype(path: Path, images: onnx.ValueInfoProto) -> np.dtype[Any]:
+    kind = images.type.tensor_type.elem_type
+    found = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)) if kind else np.dtype(np.float32)
+    if found not in (np.float16, np.float32, np.float64, np.uint8):
+        raise SteadfaceError(f"{path} takes images of {found}; a recogniser takes float or uint8 pixels")
+    return found
 
 
 def _digest(model: onnx.ModelProto, constants: Mapping[str, Array]) -> str:

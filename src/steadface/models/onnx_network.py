@@ -21,6 +21,7 @@ from steadface.models.onnx_layers import Operation, Unsupported
 from steadface.models.onnx_ops import OPERATIONS
 from steadface.models.onnx_quick import without_prelu
 from steadface.models.opened import noise_for
+from steadface.models.outputs import embedding_output
 from steadface.onnx_sessions import open_session
 
 if TYPE_CHECKING:
@@ -28,6 +29,27 @@ if TYPE_CHECKING:
 
 PARITY = 1e-4
 """How far, relative to its length, a converted embedding may be from onnxruntime's."""
+
+
+def taking_embedding(file: OnnxFile, convention: Convention, wanted: str | None) -> OnnxFile:
+    """The file with the output that is `wanted`, or else the only one that is an embedding when it is run on noise.
+
+    Raises SteadfaceError where there is none, or several, and where onnxruntime cannot run the file.
+    """
+    if wanted is None and len(file.outputs) == 1:
+        return file.taking(file.output)
+    core = Runtime(file)
+    pixels = torch.rand((2, 3, *convention.size), generator=torch.Generator().manual_seed(0))
+    try:
+        found = core.every(pixels)
+    except Exception as error:  # onnxruntime's own: perhaps the graph takes one image at a time, and does not say so
+        try:
+            found = core.every(pixels[:1])
+        except Exception:
+            raise _unrunnable(str(file.path), 2, convention.size, error) from error
+    count = len(found[0]) if found[0].ndim else 0
+    shapes = {name: one.shape for name, one in zip(file.outputs, found, strict=True)}
+    return file.taking(embedding_output(str(file.path), shapes, count, wanted))
 
 
 def network_of(file: OnnxFile, convention: Convention) -> tuple[Adapted, tuple[str, ...]]:
@@ -64,12 +86,23 @@ class Runtime(nn.Module):
         self.batch, self._file = file.batch, file
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if self._file.channels_last:
-            pixels = pixels.permute(0, 2, 3, 1)
-        given = pixels.detach().cpu().numpy().astype(np.float16 if self._file.half else np.float32)
+        given = self._given(pixels)
         size = self.batch or len(given)
         parts = [self._run(given[start : start + size], size) for start in range(0, len(given), size)]
         return torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(pixels.device)
+
+    def every(self, pixels: Tensor) -> list[NDArray[Any]]:
+        """All outputs of the file, for as many of the images as it takes at a time."""
+        answers: list[NDArray[Any]] = self.session.run(
+            list(self._file.outputs), {self._file.input: self._given(pixels)[: self.batch]}
+        )
+        return answers
+
+    def _given(self, pixels: Tensor) -> NDArray[Any]:
+        if self._file.channels_last:
+            pixels = pixels.permute(0, 2, 3, 1)
+        given = pixels.detach().cpu().numpy()
+        return (given.round() if self._file.dtype == np.uint8 else given).astype(self._file.dtype)
 
     def _run(self, pixels: NDArray[Any], size: int) -> NDArray[Any]:
         filled = pixels if len(pixels) == size else np.concatenate([pixels, pixels[-1:].repeat(size - len(pixels), 0)])
@@ -106,9 +139,12 @@ class OnnxGraph(nn.Module):
         self._layers = nn.ModuleDict({str(place): part for place, part in self._rectifiers()})
         self._last = _last_uses(self.nodes, file.output)
         self._input, self._output, self._channels_last = file.input, file.output, file.channels_last
+        self._rounds = file.dtype == np.uint8
 
     def forward(self, pixels: Tensor) -> Tensor:
         values: dict[str, Tensor] = {"": pixels}  # never read by that name
+        if self._rounds:
+            pixels = pixels + (pixels.round() - pixels).detach()  # as whole numbers, whose gradient passes by
         values[self._input] = pixels.permute(0, 2, 3, 1) if self._channels_last else pixels
         for place, node in enumerate(self.nodes):
             outputs = self._compute(place, node, [self._value(name, values) for name in node.inputs])
@@ -186,11 +222,15 @@ def _runtime_embeddings(network: Adapted, core: Runtime, count: int) -> Tensor:
             return network(noise)
         if isinstance(error, SteadfaceError):
             raise
-        height, width = network.image_size
-        raise SteadfaceError(
-            f"onnxruntime cannot run {network.name} on {count} images of {height} x {width} ({error}); state the "
-            "image_size that it takes"
-        ) from error
+        raise _unrunnable(network.name, count, network.image_size, error) from error
+
+
+def _unrunnable(name: str, count: int, size: tuple[int, int], error: Exception) -> SteadfaceError:
+    height, width = size
+    return SteadfaceError(
+        f"onnxruntime cannot run {name} on {count} images of {height} x {width} ({error}); state the image_size that "
+        "it takes"
+    )
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from steadface.errors import SteadfaceError
 from steadface.models.convention import Convention
 
+CONSTANT = 1e-6
+"""Of an embedding's length: less than this, single precision's rounding, sets nobody apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedRecogniser:
@@ -19,7 +22,8 @@ class OpenedRecogniser:
 
     `fingerprint` is the SHA-256 (hex) of the weights, the file or the source code and of the convention: where it is
     the same so is every figure, as far as `notes` do not say that something could not be seen. `path` is what was asked
-    for; `content` the digest of the weights, the file or the source code alone.
+    for; `content` the digest of the weights, the file or the source code alone; `output` which of several outputs is
+    taken, None where there is one.
     """
 
     network: nn.Module
@@ -30,6 +34,7 @@ class OpenedRecogniser:
     path: str | None = None
     embedding_size: int | None = None
     content: str | None = None
+    output: str | None = None
 
     @property
     def differentiable(self) -> bool:
@@ -41,6 +46,7 @@ class OpenedRecogniser:
             "name": self.name,
             "path": self.path,
             "fingerprint": self.fingerprint,
+            "output": self.output,
             "embedding_size": self.embedding_size,
             "image_size": list(self.convention.size),
             "differentiable": self.differentiable,
@@ -85,7 +91,9 @@ def noise_for(network: nn.Module, count: int = 2) -> Tensor:
 
 
 def embedding_size_of(network: nn.Module, name: str) -> int:
-    """D, found by embedding two images of noise. Raises SteadfaceError where the network fails on them, says why."""
+    """D, found by embedding two images of noise. Raises SteadfaceError where the network fails on them, says why, and
+    where D is 1.
+    """
     noise = noise_for(network)
     height, width = noise.shape[2:]
     try:
@@ -103,7 +111,23 @@ def embedding_size_of(network: nn.Module, name: str) -> int:
             f"{name} gives NaN or infinity for images of noise; its weights are damaged, or its pixel range is not the "
             "one that it was opened with"
         )
+    if embeddings.shape[1] < 2:
+        raise SteadfaceError(
+            f"{name} gives one number for an image, which is no embedding; where it has other outputs, say which is "
+            "one with --output NAME (output= in Python)"
+        )
     return int(embeddings.shape[1])
+
+
+def is_constant(network: nn.Module) -> bool:
+    """Whether noise, black and white have one and the same embedding, or none but zeros."""
+    noise = noise_for(network)
+    with torch.no_grad():
+        embeddings: Tensor = network(
+            torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
+        ).float()
+    length = embeddings.norm(dim=1).max()
+    return bool((embeddings - embeddings[0]).norm(dim=1).max() <= CONSTANT * length)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Recognisers of any origin as one kind of network: `open_recogniser`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,20 +10,20 @@ from torch import Tensor, nn
 
 from steadface.backbones import load_backbone, read_metadata
 from steadface.errors import SteadfaceError
-from steadface.models.convention import SIZE, ChannelOrder, Convention, Known, Origin, range_named
-from steadface.models.networks import Adapted, BlackBox, under
+from steadface.models.convention import ChannelOrder, Convention, Known, Origin, range_named
+from steadface.models.networks import Adapted, BlackBox, Picked, outputs_of, under
 from steadface.models.opened import (
     OpenedRecogniser,
     digest,
     embedding_size_of,
     fingerprint,
+    is_constant,
     noise_for,
     weights_digest,
 )
+from steadface.models.outputs import embedding_output
+from steadface.models.probing import PROBED, SIZES
 from steadface.models.source import load_named
-
-SIZES: tuple[tuple[int, int], ...] = (SIZE, (112, 96), (160, 160), (128, 128), (224, 224))
-"""(height, width) that face recognisers are made for, the most common first."""
 
 WAYS = "a run folder, a file of weights, an .onnx file, module:function or path/to/file.py:function"
 
@@ -36,8 +37,22 @@ class _Stated:
     channel_order: ChannelOrder | None
 
     def over(self, convention: Convention) -> Convention:
-        return convention.changed(
+        """What is stated in place of what was known; what the file says as well is known from it."""
+        stated = convention.changed(
             size=self.image_size, pixel_range=self.pixel_range, channel_order=self.channel_order, origin="stated"
+        )
+        before, differing = convention.known, stated.differing(convention)
+        return replace(
+            stated,
+            known=Known(
+                size="file" if before.size == "file" and "size" not in differing else stated.known.size,
+                pixel_range="file"
+                if before.pixel_range == "file" and "pixel range" not in differing
+                else stated.known.pixel_range,
+                channel_order="file"
+                if before.channel_order == "file" and "colour order" not in differing
+                else stated.known.channel_order,
+            ),
         )
 
 
@@ -47,6 +62,7 @@ def open_recogniser(
     image_size: tuple[int, int] | None = None,
     pixel_range: str | None = None,
     channel_order: ChannelOrder | None = None,
+    output: str | None = None,
 ) -> OpenedRecogniser:
     """The recogniser that `spec` stands for, on the device it was made on, ready to embed.
 
@@ -58,7 +74,9 @@ def open_recogniser(
 
     `image_size` (height, width), `pixel_range` (a `PixelRange`, or a formula such as "(x-127.5)/128") and
     `channel_order` state what the recogniser expects; else the file says, or a default holds that probing can judge.
-    Raises SteadfaceError for a spec that names nothing of these, and for what fails on two images of noise.
+    `output` names one of several outputs of an ONNX file or module (a key, or its place from 0 on), of which else the
+    only embedding is taken. Raises SteadfaceError for a spec that names nothing of these, for what fails on two images
+    of noise or embeds every image alike, and where nothing tells which output is the embedding.
     """
     stated = _Stated(image_size=image_size, pixel_range=pixel_range, channel_order=channel_order)
     stated.over(Convention())  # refuses what cannot be, before anything is loaded
@@ -66,15 +84,16 @@ def open_recogniser(
     if path.suffix == ".py" and path.is_file():
         raise SteadfaceError(f"{path} is a file of code; name a function in it, as in {path}:function")
     if path.is_file() and path.suffix == ".onnx":
-        return _open_onnx(path, stated)
+        return _no_constant(_open_onnx(path, stated, output))
     if path.exists():
-        return _open_weights(path, stated)
+        return _no_constant(_open_weights(path, stated, output))
     if ":" in str(spec):
-        return _open_named(str(spec), stated)
+        return _open_named(str(spec), stated, output)
     raise SteadfaceError(f"{spec} does not exist; give {WAYS}")
 
 
-def _open_weights(path: Path, stated: _Stated) -> OpenedRecogniser:
+def _open_weights(path: Path, stated: _Stated, output: str | None) -> OpenedRecogniser:
+    _no_output(str(path), output)
     backbone = load_backbone(path, image_size=stated.image_size)
     ours = "architecture" in read_metadata(path)
     told: Origin = "file" if ours else "default"  # a bare state dict does not say how its pixels were prepared
@@ -99,23 +118,28 @@ def _open_weights(path: Path, stated: _Stated) -> OpenedRecogniser:
     )
 
 
-def _open_named(spec: str, stated: _Stated) -> OpenedRecogniser:
+def _open_named(spec: str, stated: _Stated, output: str | None) -> OpenedRecogniser:
     named = load_named(spec)
     if isinstance(named.found, nn.Module):
-        return _open_module(spec, named.found, named.source, stated)
+        return _no_constant(_open_module(spec, named.found, named.source, stated, output))
+    _no_output(spec, output)
     return _open_service(spec, named.found, named.source, stated)
 
 
-def _open_module(spec: str, module: nn.Module, source: bytes | None, stated: _Stated) -> OpenedRecogniser:
+def _open_module(
+    spec: str, module: nn.Module, source: bytes | None, stated: _Stated, output: str | None
+) -> OpenedRecogniser:
     module.eval()
     default: Origin = "default"
     convention = stated.over(Convention(known=Known(size=default, pixel_range=default, channel_order=default)))
-    network, size = _at_a_size_that_runs(module, convention, spec, SIZES if stated.image_size is None else ())
+    sizes = SIZES if stated.image_size is None else ()
+    network, size, taken = _at_a_size_that_runs(module, convention, spec, sizes, output)
     notes = [f"{spec}: the fingerprint covers its weights and {_seen(source)}; code imported from elsewhere is unknown"]
     if not _gradients_reach(network):
         network.differentiable = False
         notes.append(f"{spec}: no gradient reaches the images, so that only attacks without gradients are run")
-    content = digest([_function(spec), weights_digest(module).encode(), source or b""])
+    which = [] if taken in (None, "0") else [taken.encode()]
+    content = digest([_function(spec), weights_digest(module).encode(), source or b"", *which])
     return OpenedRecogniser(
         network=network,
         name=_short(spec),
@@ -125,6 +149,7 @@ def _open_module(spec: str, module: nn.Module, source: bytes | None, stated: _St
         notes=tuple(notes),
         path=spec,
         embedding_size=size,
+        output=taken,
     )
 
 
@@ -152,45 +177,99 @@ def _open_service(spec: str, service: Callable[..., object], source: bytes | Non
     )
 
 
-def _open_onnx(path: Path, stated: _Stated) -> OpenedRecogniser:
-    # Importing these two takes as long as all the rest, and most recognisers are no ONNX files.
+def _open_onnx(path: Path, stated: _Stated, output: str | None) -> OpenedRecogniser:
+    # Importing these takes as long as all the rest, and most recognisers are no ONNX files.
     from steadface.models.onnx_file import read_onnx
-    from steadface.models.onnx_network import network_of
+    from steadface.models.onnx_network import network_of, taking_embedding
+    from steadface.models.onnx_pixels import convention_of
 
     file = read_onnx(path)
-    convention = stated.over(file.convention())
+    convention = stated.over(convention_of(file))
     if file.size is not None and convention.size != file.size:
         height, width = file.size
         raise SteadfaceError(
             f"image_size {convention.size} does not fit {path}, whose input is {height} x {width}; leave it out"
         )
+    if file.dtype == "uint8" and convention.pixel_range != "0..255":
+        raise SteadfaceError(
+            f"pixel_range {convention.pixel_range} does not fit {path}, which takes uint8; leave it out"
+        )
+    file = taking_embedding(file, convention, output)
     network, notes = network_of(file, convention)
     return OpenedRecogniser(
         network=network,
         name=path.stem,
-        fingerprint=fingerprint(file.digest, convention),
-        content=file.digest,
+        fingerprint=fingerprint(file.content, convention),
+        content=file.content,
         convention=convention,
         notes=notes,
         path=str(path),
         embedding_size=embedding_size_of(network, str(path)),
+        output=file.output if len(file.outputs) > 1 else None,
     )
 
 
 def _at_a_size_that_runs(
-    module: nn.Module, convention: Convention, name: str, sizes: tuple[tuple[int, int], ...]
-) -> tuple[Adapted, int]:
-    """The module at the convention's size or the first of `sizes` that it takes, and its embedding size."""
+    module: nn.Module,
+    convention: Convention,
+    name: str,
+    sizes: tuple[tuple[int, int], ...],
+    output: str | None,
+) -> tuple[Adapted, int, str | None]:
+    """The module at the convention's size or the first of `sizes` that it takes, its embedding size, and which of its
+    outputs is taken where there are several.
+    """
     tried = [convention]
     tried += [convention.changed(size=size, origin="probed") for size in sizes if size != convention.size]
     failures = []
     for one in tried:
-        network = Adapted(module, one, name=name).eval()
         try:
-            return network, embedding_size_of(network, name)
+            core, taken = _one_output(module, one, name, output)
+            network = Adapted(core, one, name=name).eval()
+            return network, embedding_size_of(network, name), taken
         except SteadfaceError as error:
             failures.append(error)
     raise failures[0]
+
+
+def _one_output(
+    module: nn.Module, convention: Convention, name: str, output: str | None
+) -> tuple[nn.Module, str | None]:
+    """The module, or where it has several outputs one of them, and which."""
+    parameter = next(module.parameters(), torch.empty(0))
+    noise = torch.rand((2, 3, *convention.size), generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            answer = module(noise.to(parameter))
+    except Exception:  # whatever somebody's module raises: it is said where the embedding's size is looked for
+        return module, None
+    if not isinstance(answer, Mapping | tuple | list):
+        _no_output(name, output)
+        return module, None
+    shapes = {key: tuple(value.shape) for key, value in outputs_of(answer).items() if isinstance(value, Tensor)}
+    taken = embedding_output(name, shapes, len(noise), output)
+    return Picked(module, taken), taken if len(shapes) > 1 else None
+
+
+def _no_output(name: str, output: str | None) -> None:
+    if output is not None:
+        raise SteadfaceError(f"{name} has one output, and no {output!r}; leave --output away")
+
+
+def _no_constant(opened: OpenedRecogniser) -> OpenedRecogniser:
+    """Raises SteadfaceError for a network that embeds every image alike, whichever range its pixels are taken for."""
+    network, convention = opened.network, opened.convention
+    if not is_constant(network):
+        return opened
+    for name in PROBED if convention.known.pixel_range == "default" else ():
+        # In a range that it is not made for a good network may be blind.
+        with suppress(SteadfaceError):  # a backbone has no range of its own for each colour
+            if not is_constant(under(network, convention.changed(pixel_range=name))):
+                return opened
+    raise SteadfaceError(
+        f"{opened.path} gives one and the same embedding for every image: its weights are all zero or damaged, or it "
+        "is no recogniser; use another file"
+    )
 
 
 def _gradients_reach(network: nn.Module) -> bool:

@@ -24,7 +24,7 @@ from steadface.data.faces import Image, fit_size
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.models import Convention, OpenedRecogniser
-from steadface.models.networks import Adapted
+from steadface.models.networks import Adapted, BlackBox
 from steadface.models.onnx_file import read_onnx
 from steadface.models.onnx_network import Runtime
 
@@ -103,9 +103,11 @@ class NetworkEmbedder:
 
 
 def quickened(network: nn.Module) -> nn.Module:
-    """`network` with BatchNorms folded, in evaluation mode; what runs in onnxruntime is that already."""
-    in_runtime = isinstance(network, Adapted) and isinstance(network.core, Runtime)
-    return network.eval() if in_runtime else frozen(network)
+    """`network` with BatchNorms folded, in evaluation mode; what runs in onnxruntime is that already, and a function is
+    what it is.
+    """
+    given = isinstance(network, BlackBox) or (isinstance(network, Adapted) and isinstance(network.core, Runtime))
+    return network.eval() if given else frozen(network)
 
 
 def open_embedder(
@@ -127,7 +129,7 @@ def open_embedder(
     if backend != "torch" and path.suffix == ".onnx":
         if resolve_device(device).type != "cpu":
             raise SteadfaceError(f"{path} runs in onnxruntime on the CPU, not on {device}; give backend='torch'")
-        network = runtime(path, opened.convention)
+        network = runtime(path, opened.convention, opened.output)
     elif backend == "onnxruntime":
         raise SteadfaceError(
             f"{path} is no ONNX file: write one with `steadface export {path} FILE.onnx`, or use torch"
@@ -137,9 +139,11 @@ def open_embedder(
     return NetworkEmbedder(network, mirror=mirror, compile=compile, precision=precision, device=device)
 
 
-def runtime(path: Path, convention: Convention) -> Adapted:
-    """An ONNX file in onnxruntime under a convention."""
-    return Adapted(Runtime(read_onnx(path)), convention, name=str(path), differentiable=False).eval()
+def runtime(path: Path, convention: Convention, output: str | None = None) -> Adapted:
+    """An ONNX file in onnxruntime under a convention; of several outputs the one called so, else the first."""
+    file = read_onnx(path)
+    core = Runtime(file if output is None else file.taking(output))
+    return Adapted(core, convention, name=str(path), differentiable=False).eval()
 
 
 def stacked(faces: Sequence[Image], size: tuple[int, int]) -> Faces:
