@@ -6,10 +6,17 @@ import torch
 from torch import nn
 
 from steadface.errors import SteadfaceError
-from steadface.models import Convention, OpenedRecogniser, diagnose, probe_convention, with_known_convention
+from steadface.models import (
+    Convention,
+    OpenedRecogniser,
+    diagnose,
+    probe_convention,
+    starting_from,
+    with_known_convention,
+)
 from steadface.models.convention import Known
 from steadface.models.networks import Adapted, BlackBox, under
-from steadface.models.probing import auc, separation
+from steadface.models.probing import _chosen, _faces_for, auc, separation
 
 from .recognisers import Reader, faces_in_red
 
@@ -137,6 +144,56 @@ def test_a_function_is_asked_for_both_orders_and_for_one_range() -> None:
     box = OpenedRecogniser(network=network, name="service", fingerprint="0", convention=convention)
     assert with_known_convention(box, IMAGES, PEOPLE).convention.channel_order == "bgr"
     assert sum(asked) == 2 * len(PEOPLE)
+
+
+def test_hopeless_conventions_are_looked_at_once_and_what_remains_on_all_faces() -> None:
+    images, people = faces_in_red(people=24, each=4)
+    looked: list[tuple[str, int]] = []
+    told: list[tuple[int, int]] = []
+
+    class Counting(nn.Module):
+        def __init__(self, convention: Convention) -> None:
+            super().__init__()
+            self.network, self.convention = factory(Swapped())(convention), convention
+
+        def forward(self, faces: torch.Tensor) -> torch.Tensor:
+            looked.append((str(self.convention), len(faces)))
+            embeddings: torch.Tensor = self.network(faces)
+            return embeddings
+
+    start = Convention(size=(16, 16), pixel_range="0..255")
+    found = probe_convention(
+        Counting, images, people, start=start, sizes=(), progress=lambda done, total: told.append((done, total))
+    )
+    assert found.best.convention == Convention(size=(16, 16), channel_order="bgr")
+    faces = {name: sum(count for other, count in looked if other == name) for name, _ in looked}
+    assert len(faces) == 8
+    assert faces.pop(str(found.best.convention)) == 24 + 96
+    assert min(faces.values()) == 24
+    assert sum(faces.values()) < 7 * 96 / 2
+    assert all(trial.hopeless for trial in found.trials if "rgb" in str(trial.convention))
+    assert told[0] == (1, 8)
+    assert told[-1][0] == told[-1][1] == len(told) > 8
+
+
+def test_large_images_are_fewer() -> None:
+    assert [_faces_for(Convention(size=(side, side))) for side in (32, 112, 160, 224, 448)] == [96, 96, 48, 48, 48]
+
+
+def test_a_person_of_one_image_is_left_out_of_a_look_unless_there_is_nobody_else() -> None:
+    people = np.array([5, 5, 1, 7, 7, 7, 2])
+    assert _chosen(people, 5).tolist() == [0, 1, 3, 4, 5]
+    assert _chosen(people, 4, each=2).tolist() == [0, 1, 3, 4]
+    assert _chosen(np.array([5, 5, 1, 7]), 2).tolist() == [0, 1, 2, 3]
+
+
+def test_an_earlier_convention_is_where_probing_starts_and_what_is_stated_stays() -> None:
+    known = Known(size="stated", pixel_range="stated", channel_order="default")
+    stated = Convention(size=(16, 16), known=known)
+    begun = starting_from(opened(Swapped(), stated), Convention(size=(16, 16), pixel_range="0..1", channel_order="bgr"))
+    assert begun.convention == Convention(size=(16, 16), channel_order="bgr")
+    assert begun.convention.known == known
+    assert torch.equal(begun.network(IMAGES), Adapted(Swapped(), begun.convention, name="")(IMAGES))
 
 
 @pytest.mark.parametrize("people", [np.arange(24), np.zeros(24, dtype=np.int64), np.arange(5)])

@@ -1,13 +1,14 @@
 """Recognisers of any origin: opened as one kind of network, their convention stated, read or probed."""
 
 from steadface.models.convention import ChannelOrder, Convention, Known, PixelRange, parse_size
-from steadface.models.diagnosis import TRIED, Diagnosis, diagnose, with_known_convention
+from steadface.models.diagnosis import POORLY, TRIED, Diagnosis, diagnose, starting_from, with_known_convention
 from steadface.models.fitting import fitted, surrogate_embed
 from steadface.models.opened import OpenedRecogniser
 from steadface.models.opening import open_recogniser
 from steadface.models.probing import Probe, Trial, probe_convention
 
 __all__ = [
+    "POORLY",
     "TRIED",
     "ChannelOrder",
     "Convention",
@@ -22,6 +23,7 @@ __all__ = [
     "open_recogniser",
     "parse_size",
     "probe_convention",
+    "starting_from",
     "surrogate_embed",
     "with_known_convention",
 ]

@@ -3,7 +3,7 @@
 Both judge by the few dozen faces of `steadface.models.probing`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from steadface.models.probing import (
     SIZES,
     NetworkFactory,
     Probe,
+    Progress,
     Trial,
     best_of,
     check_faces,
@@ -34,6 +35,9 @@ COLLAPSED = 0.9
 
 TRIED = "probed on"
 """Marks the note that says what was tried: information, where every other note is a reason for care."""
+
+POORLY = "people are told apart poorly"
+"""Begins a diagnosis, which the contract of a recogniser keeps."""
 
 OPEN: tuple[Origin, ...] = ("default", "probed")
 """Nobody stated it, and no file says so."""
@@ -51,7 +55,7 @@ class Diagnosis:
     both: Trial | None = None
 
     def __str__(self) -> str:
-        said = f"people are told apart poorly under {self.stated}"
+        said = f"{POORLY} under {self.stated}"
         if self.both is not None:
             return (
                 f"{said}; pixel range and colour order are the likely causes: state "
@@ -68,30 +72,42 @@ class Diagnosis:
 
 
 def diagnose(
-    network_factory: NetworkFactory, stated: Convention, images: Tensor, people: NDArray[np.int64]
+    network_factory: NetworkFactory,
+    stated: Convention,
+    images: Tensor,
+    people: NDArray[np.int64],
+    *,
+    tried: Sequence[Trial] = (),
 ) -> Diagnosis:
     """Which aspect of the `stated` convention is wrong, judged by faces (n, 3, H, W) in [0, 1] of `people` (n,).
 
-    Raises SteadfaceError where the people have no pair of one or none of two.
+    What was `tried` on them is not tried again. Raises SteadfaceError where the people have no pair of one or none of
+    two.
     """
     check_faces(images, people)
-    judged = partial(trial_of, network_factory, images=images, people=people)
+
+    def judged(convention: Convention) -> Trial:
+        known = (one for one in tried if not one.convention.differing(convention))
+        return next(known, None) or trial_of(network_factory, convention, images, people)
+
     first = judged(stated)
     causes = []
     for aspect, alternatives in _alternatives(stated):
-        best = best_of([first, *(judged(convention=one) for one in alternatives)])
+        best = best_of([first, *(judged(one) for one in alternatives)])
         if _helps(best, first):
             causes.append((aspect, best))
     causes.sort(key=lambda cause: cause[1].rank, reverse=True)
     both = None
     if not causes or (causes[0][1].auc or 0.0) < COLLAPSED:
         base = causes[0][1] if causes else first
-        best = best_of([base, *(judged(convention=one) for one in _swapped(stated))])
+        best = best_of([base, *(judged(one) for one in _swapped(stated))])
         both = best if _helps(best, base) else None
     return Diagnosis(stated=first, causes=tuple(causes), both=both)
 
 
-def with_known_convention(opened: OpenedRecogniser, images: Tensor, people: NDArray[np.int64]) -> OpenedRecogniser:
+def with_known_convention(
+    opened: OpenedRecogniser, images: Tensor, people: NDArray[np.int64], *, progress: Progress | None = None
+) -> OpenedRecogniser:
     """`opened` under the convention that faces (n, 3, H, W), RGB in [0, 1], of `people` (n,) speak for.
 
     Only what nobody stated and no file says is probed. The notes gain what was tried, and a diagnosis where people
@@ -99,11 +115,23 @@ def with_known_convention(opened: OpenedRecogniser, images: Tensor, people: NDAr
     """
     check_faces(images, people)
     factory = partial(under, opened.network)
-    probe = _probe(factory, opened, images, people)
+    probe = _probe(factory, opened, images, people, progress)
     notes = [] if len(probe.trials) == 1 else [f"{opened.name}: {TRIED} {len(people)} faces: {probe}"]
     if probe.best.auc is None or probe.best.auc < COLLAPSED:
-        notes.append(f"{opened.name}: {diagnose(factory, probe.best.convention, images, people)}")
+        notes.append(f"{opened.name}: {diagnose(factory, probe.best.convention, images, people, tried=probe.trials)}")
     return _under(opened, probe.best.convention, tuple(notes))
+
+
+def starting_from(opened: OpenedRecogniser, convention: Convention) -> OpenedRecogniser:
+    """`opened` with what of an earlier `convention` nobody has stated and no file says: what probing is to beat."""
+    known = opened.convention.known
+    start = opened.convention.changed(
+        size=convention.size if known.size in OPEN else None,
+        pixel_range=convention.pixel_range if known.pixel_range in OPEN else None,
+        channel_order=convention.channel_order if known.channel_order in OPEN else None,
+        origin="default",
+    )
+    return _under(opened, start, ())
 
 
 def _helps(trial: Trial, stated: Trial) -> bool:
@@ -115,7 +143,13 @@ def _helps(trial: Trial, stated: Trial) -> bool:
     return trial.auc is not None and 1 - trial.auc <= (1 - stated.auc) / 2
 
 
-def _probe(factory: NetworkFactory, opened: OpenedRecogniser, images: Tensor, people: NDArray[np.int64]) -> Probe:
+def _probe(
+    factory: NetworkFactory,
+    opened: OpenedRecogniser,
+    images: Tensor,
+    people: NDArray[np.int64],
+    progress: Progress | None,
+) -> Probe:
     start, known = opened.convention, opened.convention.known
     found = probe_convention(
         factory,
@@ -125,6 +159,7 @@ def _probe(factory: NetworkFactory, opened: OpenedRecogniser, images: Tensor, pe
         pixel_ranges=PROBED if known.pixel_range in OPEN else (start.pixel_range,),
         channel_orders=ORDERS if known.channel_order in OPEN else (start.channel_order,),
         sizes=SIZES if known.size in OPEN else (),
+        progress=progress,
     )
     chosen = found.best.convention
     # What was tried and kept is as well known as what was tried and changed.
@@ -164,7 +199,7 @@ def _alternatives(stated: Convention) -> Iterator[tuple[Aspect, list[Convention]
     options: tuple[tuple[Aspect, list[Convention]], ...] = (
         ("pixel range", [stated.changed(pixel_range=name, origin="probed") for name in PROBED]),
         ("colour order", [stated.changed(channel_order=order, origin="probed") for order in ORDERS]),
-        ("size", [stated.changed(size=size, origin="probed") for size in SIZES]),
+        ("size", [stated.changed(size=size, origin="probed") for size in SIZES if stated.known.size != "file"]),
     )
     for aspect, conventions in options:
         yield aspect, list(distinct([stated, *conventions]))[1:]

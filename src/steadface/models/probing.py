@@ -7,10 +7,14 @@ of one person's and of different people's images.
 
 A strong recogniser separates a few dozen faces nearly perfectly even with its colours swapped, so AUCs within `TIE` are
 told apart by d', which does not saturate. What was assumed is only left for what separates clearly better.
+
+Most conventions are hopeless, which a first look at `FIRST` faces tells; only the others are tried on all faces, which
+are the fewer the larger the images are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +26,9 @@ from torch import Tensor, nn
 from steadface.errors import SteadfaceError
 from steadface.models.convention import SIZE, ChannelOrder, Convention
 from steadface.models.fitting import resized
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total), of which the latter may change."""
 
 NetworkFactory = Callable[[Convention], nn.Module]
 """A network under a convention: images (B, 3, H, W) of its size, RGB in [0, 1], to embeddings (B, D)."""
@@ -35,6 +42,12 @@ CLEARLY = 1.03
 PROBED: tuple[str, ...] = ("-1..1", "0..1", "0..255", "imagenet")
 """Pixel ranges; (x - 127.5) / 128 is left out, since nothing tells it from -1..1."""
 
+FIRST, MOST, FEWEST = 24, 96, 48
+"""Faces of a first look; and of the second one, for images of 112 x 112 and for large ones."""
+
+HOPELESS = (0.05, 0.7)
+"""A first look is the last one where it is so much below the highest AUC, or below this share of the best one's d'."""
+
 BATCH = 16
 ORDERS: tuple[ChannelOrder, ...] = ("rgb", "bgr")
 SIZES: tuple[tuple[int, int], ...] = (SIZE, (112, 96), (160, 160), (128, 128), (224, 224))
@@ -42,16 +55,20 @@ SIZES: tuple[tuple[int, int], ...] = (SIZE, (112, 96), (160, 160), (128, 128), (
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How well people are told apart under a convention: `auc` and `separation` d', None where it fails, says `why`."""
+    """How well people are told apart under a convention: `auc` and `separation` d', None where it fails, says `why`.
+
+    `hopeless` if a first look at a few faces was enough.
+    """
 
     convention: Convention
     auc: float | None = None
     separation: float | None = None
     why: str = ""
+    hopeless: bool = False
 
     def beats(self, other: "Trial") -> bool:
         """Whether it is clearly better: by more than `TIE` in AUC, else by more than `CLEARLY` in d'."""
-        if self.auc is None or self.separation is None:
+        if self.auc is None or self.separation is None or self.hopeless:
             return False
         if other.auc is None or other.separation is None:
             return True
@@ -66,7 +83,7 @@ class Trial:
 
     def __str__(self) -> str:
         found = f"fails ({self.why})" if self.auc is None else f"AUC {self.auc:.4f}, d' {self.separation:.2f}"
-        return f"{self.convention}: {found}"
+        return f"{self.convention}: {found}{' at a first look' if self.hopeless and self.auc is not None else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +108,7 @@ def probe_convention(
     pixel_ranges: Iterable[str] = PROBED,
     channel_orders: Iterable[ChannelOrder] = ORDERS,
     sizes: Iterable[tuple[int, int]] = SIZES,
+    progress: Progress | None = None,
 ) -> Probe:
     """The convention under which faces `images` (n, 3, H, W), RGB in [0, 1], of `people` (n,) are told apart best.
 
@@ -102,10 +120,11 @@ def probe_convention(
     start = Convention() if start is None else start
     pairs = [(name, order) for name in pixel_ranges for order in channel_orders]
     first = (start, *(start.changed(pixel_range=name, channel_order=order, origin="probed") for name, order in pairs))
-    trials = [trial_of(network_factory, one, images, people) for one in distinct(first)]
-    base = best_of(trials).convention
-    others = (base.changed(size=size, origin="probed") for size in sizes if size != start.size)
-    trials += [trial_of(network_factory, one, images, people) for one in distinct(others)]
+    trials = _tried(network_factory, list(distinct(first)), images, people, progress)
+    base = best_of(trials)
+    others = [base.convention.changed(size=size, origin="probed") for size in sizes if size != start.size]
+    if others := list(distinct(others)):
+        trials += _tried(network_factory, others, images, people, progress, beside=base)
     best = best_of(trials)
     if best.auc is None:
         raise SteadfaceError(
@@ -113,6 +132,56 @@ def probe_convention(
             f"channel_order that it takes, and try it on one image by itself ({best.why})"
         )
     return Probe(best=best, trials=tuple(trials))
+
+
+def _tried(
+    network_factory: NetworkFactory,
+    conventions: list[Convention],
+    images: Tensor,
+    people: NDArray[np.int64],
+    progress: Progress | None,
+    beside: Trial | None = None,
+) -> list[Trial]:
+    """A trial of each: on a few faces first, and of those not hopeless (`beside` one from before) on all."""
+    done, total = 0, len(conventions) + (beside is not None)
+
+    def judged(convention: Convention, faces: NDArray[np.int64]) -> Trial:
+        nonlocal done
+        trial = trial_of(network_factory, convention, images[faces], people[faces])
+        done += 1
+        if progress is not None and total > 1:
+            progress(done, total)
+        return trial
+
+    every = partial(_chosen, people)
+    if len(conventions) == 1 or len(people) <= FIRST:
+        return [judged(one, every(_faces_for(one))) for one in conventions]
+    looks = [judged(one, every(FIRST, each=2)) for one in conventions]
+    rivals = looks if beside is None else [*looks, judged(beside.convention, every(FIRST, each=2))]
+    found = [replace(look, hopeless=_hopeless(look, rivals)) for look in looks]
+    total = done + sum(not look.hopeless for look in found)
+    return [look if look.hopeless else judged(look.convention, every(_faces_for(look.convention))) for look in found]
+
+
+def _hopeless(look: Trial, rivals: Iterable[Trial]) -> bool:
+    best = max(trial.rank for trial in rivals)
+    auc, separation = look.rank
+    return look.auc is None or auc < best[0] - HOPELESS[0] or separation < HOPELESS[1] * best[1]
+
+
+def _faces_for(convention: Convention) -> int:
+    height, width = convention.size
+    return int(np.clip(MOST * SIZE[0] * SIZE[1] // (height * width), FEWEST, MOST))
+
+
+def _chosen(people: NDArray[np.int64], count: int, each: int | None = None) -> NDArray[np.int64]:
+    """About `count` faces, ascending: of one person after another those (at most `each`) who have several."""
+    names, first, counts = np.unique(people, return_index=True, return_counts=True)
+    own = [np.flatnonzero(people == names[who])[:each] for who in np.argsort(first) if counts[who] > 1]
+    if len(people) <= count or len(own) < 2:
+        return np.arange(len(people))
+    ends = np.cumsum([len(one) for one in own])
+    return np.sort(np.concatenate(own[: max(2, int(np.searchsorted(ends, count, side="right")))]))
 
 
 def trial_of(
