@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,12 @@ from steadface.hardening import (
     measure_compatibility,
     name_people,
 )
-from steadface.models import ChannelOrder, OpenedRecogniser, open_recogniser
+from steadface.models import TRIED, ChannelOrder, OpenedRecogniser, open_recogniser
 from steadface.models import with_known_convention as probed
 from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard
-from steadface.recognition.contract import opened_under_contract, read_contract, store_contract
+from steadface.recognition.contract import Contract, contract_place, is_named, read_contract, store_contract
 from steadface.recognition.guard import Guard, write_guard
+from steadface.recognition.opening import opened_for_probing, opened_under_contract
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
 from steadface.report.history import read_history
@@ -107,43 +109,81 @@ def calibrate(
     image_size: tuple[int, int] | None = None,
     pixel_range: str | None = None,
     channel_order: ChannelOrder | None = None,
+    output: str | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> tuple[Calibrated, Path]:
     """Measures which similarity stands for which FMR on ``faces``, and stores that with the model; also returns where.
 
-    ``faces`` are aligned, of people whom the model was not trained on. What nobody states of the model's pixels comes
-    from an earlier contract, or is probed on the faces. ``out`` is a new file of ours for weights and contract. Raises
-    SteadfaceError before any work for a model or a file that cannot be, and where the people are too few.
+    ``faces`` are aligned, of people whom the model was not trained on. What nobody has stated of the model's pixels and
+    no file says is probed on the faces, whatever an earlier contract holds; where that differs it is logged, like all
+    that gives reason for care. ``out`` is a new .safetensors file of ours for weights and contract; of a function it
+    holds the contract alone. Raises SteadfaceError before any work for a model or a file that cannot be, and, with
+    nothing written, where the people are too few or the model does not tell them apart.
     """
     model, out = as_path(model, "the model"), None if out is None else as_path(out, "out")
     flag("mirror", mirror)
-    before = read_contract(model)
-    known = None if before is None else before.convention
-    opened = open_recogniser(
+    place = out if is_named(model) else None
+    contract_place(model, place)
+    opened, before = opened_for_probing(
         model,
-        image_size=image_size or (None if known is None else known.size),
-        pixel_range=pixel_range or (None if known is None else known.pixel_range),
-        channel_order=channel_order or (None if known is None else known.channel_order),
+        image_size=image_size,
+        pixel_range=pixel_range,
+        channel_order=channel_order,
+        output=output,
+        file=place,
     )
-    _check_out(out, opened)
-    opened = with_known_convention(opened, pairs_from_labels(faces, seed=seed), seed=seed)
-    found = calibrated(opened, faces, mirror=mirror, seed=seed, progress=progress)
-    if out is None:
-        return found, store_contract(model, found.contract)
+    _check_out(None if place is not None else out, opened)
+    opened = with_known_convention(
+        opened, pairs_from_labels(faces, seed=seed), seed=seed, progress=_stage(progress, "probing")
+    )
+    log_notes(opened)
+    found = calibrated(opened, faces, mirror=mirror, seed=seed, progress=_stage(progress, "embedding"))
+    if before is not None:
+        found = replace(found, contract=_going_on_from(before, found.contract))
+    if out is None or place is not None:
+        return found, store_contract(model, found.contract, place)
     assert isinstance(opened.network, Backbone)
     save_backbone(out, opened.network, {"contract": found.contract.to_json()})
     return found, out
 
 
-def calibrate_guard(model: AnyPath, faces: FaceSource, out: AnyPath, *, rate: float = 1e-2, seed: int = 0) -> Guard:
+def _stage(progress: StageProgress | None, stage: str) -> Progress | None:
+    return None if progress is None else partial(progress, stage)
+
+
+def _going_on_from(before: Contract, made: Contract) -> Contract:
+    """A contract in place of an earlier one of the same weights: in the same space if the pixels are taken alike."""
+    if before.convention.differing(made.convention):
+        logger.warning(
+            "%s: the earlier contract took pixels as %s; the new one takes them as %s, so that templates made before "
+            "cannot be compared with new ones",
+            made.name,
+            before.convention,
+            made.convention,
+        )
+        return made
+    return replace(made, space=before.space)
+
+
+def calibrate_guard(
+    model: AnyPath,
+    faces: FaceSource,
+    out: AnyPath,
+    *,
+    contract: AnyPath | None = None,
+    rate: float = 1e-2,
+    seed: int = 0,
+) -> Guard:
     """Writes a guard for a calibrated model into ``out``: at most a share ``rate`` of clean ``faces`` are flagged.
 
-    Raises SteadfaceError for a model without a contract, and where the faces are too few for the rate.
+    ``contract`` is where its contract lies if that is not with the model. Raises SteadfaceError for a model without a
+    contract, and where the faces are too few for the rate.
     """
     out, rate = as_path(out, "out"), checked_rate("the false-alarm rate", rate)
-    opened, contract = opened_under_contract(as_path(model, "the model"))
-    guard = calibrated_guard(opened, contract, faces, rate=rate, seed=seed)
+    where = None if contract is None else as_path(contract, "the contract")
+    opened, known = opened_under_contract(as_path(model, "the model"), file=where)
+    guard = calibrated_guard(opened, known, faces, rate=rate, seed=seed)
     write_guard(out, guard)
     return guard
 
@@ -306,13 +346,44 @@ class Audited:
     data: dict[str, Any]
 
 
-def with_known_convention(opened: OpenedRecogniser, pairs: PairSet, *, seed: int = 0) -> OpenedRecogniser:
+def with_known_convention(
+    opened: OpenedRecogniser, pairs: PairSet, *, seed: int = 0, progress: Progress | None = None
+) -> OpenedRecogniser:
     """``opened`` with what nobody stated of its size, pixel range and colour order probed on a few dozen faces.
 
-    Faces of people who have two images or more in ``pairs``; without known people nothing is probed.
+    Faces of people who have two images or more in ``pairs``, or of its genuine pairs where the people are not known;
+    without either nothing is probed.
     """
     images, people = probing_faces(pairs, seed=seed)
-    return probed(opened, images, people) if len(images) else opened
+    return probed(opened, images, people, progress=progress) if len(images) else opened
+
+
+def open_probed(
+    model: Path | str,
+    pairs: PairSet,
+    *,
+    image_size: tuple[int, int] | None = None,
+    pixel_range: str | None = None,
+    channel_order: ChannelOrder | None = None,
+    output: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> OpenedRecogniser:
+    """A recogniser as the faces of ``pairs`` speak for it: what nobody states of its pixels, neither here nor when it
+    was calibrated, and no file says is probed. Notes that give reason for care are logged as warnings.
+    """
+    opened, _ = opened_for_probing(
+        model, image_size=image_size, pixel_range=pixel_range, channel_order=channel_order, output=output
+    )
+    opened = with_known_convention(opened, pairs, seed=seed, progress=progress)
+    log_notes(opened)
+    return opened
+
+
+def log_notes(opened: OpenedRecogniser) -> None:
+    """Logs what is to be known of a recogniser before its figures are trusted."""
+    for note in opened.notes:
+        logger.log(logging.INFO if TRIED in note else logging.WARNING, "%s", note)
 
 
 def audit(

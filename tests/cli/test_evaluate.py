@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -105,7 +107,7 @@ def test_it_takes_a_run_a_checkpoint_and_its_own_report(
             "evaluate", model, "--images", faces, "--pairs", pairs, "--json", out, "--report", tmp_path / "page"
         )
         assert said.code == 0, said.err
-        figures.append({**json.loads(out.read_text()), "model": None})
+        figures.append({**json.loads(out.read_text()), "model": None, "notes": None})
         assert f"report: {tmp_path / 'page' / 'report.html'}\n" in said.out
     assert figures[0] == figures[1] == figures[2]
 
@@ -132,7 +134,7 @@ def test_missing_files_are_named(call: Call, model: Path, faces: Path, pairs: Pa
     ):
         said = call("evaluate", model, *words)
         assert said.code == 2
-        assert said.err.lstrip().startswith("error: "), said.err
+        assert "error: " in said.err, said.err
         assert named in said.err
 
 
@@ -159,3 +161,102 @@ def test_an_onnx_file_is_judged_like_the_model_that_it_came_from(call: Call, fac
     refused = call("evaluate", half, "--images", faces, "--attack", "pgd", "--fmr", 0.2)
     assert refused.code == 2
     assert "no gradients" in refused.err
+
+
+READER = """
+import torch
+from torch import nn
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(96, 256, generator=torch.Generator().manual_seed(3)) / 16)
+
+    def forward(self, pixels):
+        seen = pixels[:, 2].flatten(1)
+        z = (seen * torch.exp(-(seen**4))) @ self.weight.T
+        return z[:, :1], z
+
+def reader():
+    return Reader()
+"""
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> str:
+    """A module that reads who it is in its third colour, in -1..1; of two outputs the second is the embedding."""
+    (tmp_path / "reader.py").write_text(READER)
+    return f"{tmp_path / 'reader.py'}:reader"
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    """Faces that show who they are in red alone."""
+    rng = np.random.default_rng(0)
+    for who in range(8):
+        base = rng.uniform(50, 200, (16, 16))
+        (tmp_path / "red" / f"p{who}").mkdir(parents=True)
+        for number in range(3):
+            pixels = rng.uniform(0, 255, (16, 16, 3))
+            pixels[..., 2] = (base + rng.normal(0, 30, (16, 16))).clip(0, 255)  # BGR, as OpenCV writes
+            cv2.imwrite(str(tmp_path / "red" / f"p{who}" / f"{number}.png"), pixels.astype(np.uint8))
+    return tmp_path / "red"
+
+
+def test_what_nobody_says_of_the_pixels_is_probed(call: Call, reader: str, red: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    said = call("evaluate", reader, "--images", red, "--size", "16x16", "--json", out)
+    assert said.code == 0, said.err
+    found = json.loads(out.read_text())
+    assert (found["convention"]["order"], found["convention"]["known"]["order"]) == ("bgr", "probed")
+    assert found["output"] == "1"
+    assert found["eer"] < 0.05
+    assert any("probed on 24 faces" in note for note in found["notes"])
+    assert "(16x16, -1..1, bgr)" in said.out
+    page = call("evaluate", reader, "--images", red, "--size", "16x16", "--report", tmp_path / "page")
+    assert page.code == 0, page.err
+    assert "probed on 24 faces" in (tmp_path / "page" / "report.html").read_text()
+
+
+def test_what_is_stated_of_the_pixels_stays_and_doubt_is_said(call: Call, reader: str, red: Path) -> None:
+    stated = ("--size", "16x16", "--pixel-range", "-1..1", "--channel-order", "rgb", "--output", "1")
+    said = call("evaluate", reader, "--images", red, *stated)
+    assert said.code == 0, said.err
+    assert "(16x16, -1..1, rgb)" in said.out
+    assert "channel_order bgr" in " ".join(said.err.split())
+    wrong = call("evaluate", reader, "--images", red, "--size", "16x16", "--output", "0")
+    assert wrong.code == 2
+    assert "one number for an image" in wrong.err
+
+
+def test_a_function_is_calibrated_and_then_verifies(call: Call, reader: str, red: Path, tmp_path: Path) -> None:
+    refused = call("calibrate", reader, "--images", red, "--size", "16x16", "--channel-order", "rgb")
+    assert refused.code == 2
+    assert "no contract was written" in refused.err
+    assert not list(tmp_path.glob("*.contract.json"))
+    said = call("calibrate", reader, "--images", red, "--size", "16x16")
+    assert said.code == 0, said.err
+    assert f"contract: {tmp_path / 'reader.py.reader.contract.json'}" in said.out
+    assert "pixels taken as 16x16, -1..1, bgr" in said.out
+    assert "the fingerprint covers its weights and the source file" in " ".join(said.err.split())
+    pair = (red / "p0" / "0.png", red / "p0" / "1.png")
+    assert call("verify", *pair, "--model", reader, "--aligned", "--fmr", "0.02").code == 0
+    out = tmp_path / "elsewhere.json"
+    assert call("calibrate", reader, "--images", red, "--size", "16x16", "--out", out).code == 0
+    where = ("--contract", out, "--aligned", "--fmr", "0.02")
+    assert call("verify", pair[0], red / "p1" / "0.png", "--model", reader, *where).code == 1
+
+
+def test_a_bin_of_unknown_people_tells_the_pixels_too(call: Call, reader: str, red: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    said = call("evaluate", reader, "--bin", write_bin_of(tmp_path / "b.bin", red), "--size", "16x16", "--json", out)
+    assert said.code == 0, said.err
+    assert json.loads(out.read_text())["convention"]["order"] == "bgr"
+
+
+def write_bin_of(path: Path, faces: Path) -> Path:
+    people = sorted(faces.iterdir())
+    images = [(person / name).read_bytes() for person in people for name in ("0.png", "1.png")]
+    images += [(people[n - m] / "2.png").read_bytes() for n in range(8) for m in (0, 1)]
+    path.write_bytes(pickle.dumps((images, [True] * 8 + [False] * 8)))
+    return path

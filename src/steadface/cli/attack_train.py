@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,15 +18,16 @@ from steadface.attacks import ball
 from steadface.audit.generative import Description, check_out, save_generative
 from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
 from steadface.cli.audit import MODEL_HELP
-from steadface.cli.console import console, errors, say_warning
+from steadface.cli.console import console, errors, say_warning, stage_bar
 from steadface.cli.evaluate import parsed_radius
-from steadface.cli.options import opened_faces
+from steadface.cli.options import OutputOption, opened_faces
 from steadface.data.faces import FaceSource
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.labelled import pairs_from_labels
-from steadface.models import OpenedRecogniser, open_recogniser
+from steadface.models import OpenedRecogniser
+from steadface.recognition.opening import opened_for_probing
 from steadface.training.signals import stop_on_signal
 
 FEW = 0.05
@@ -45,6 +47,7 @@ def train_attack(
     width: Annotated[int, typer.Option(min=1, help="Channels of the network that proposes.")] = 24,
     rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 3e-3,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same attack.")] = 0,
+    output: OutputOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
     """Train a network that attacks **MODEL** in a single pass: it dodges and impersonates, whoever the person is.
@@ -58,10 +61,11 @@ def train_attack(
     options = Options(ball=around, steps=steps, batch=batch, width=width, rate=rate, seed=seed)
     check_out(out)
     chosen = resolve_device(device)
-    opened = open_recogniser(model)
+    opened, _ = opened_for_probing(model, output=output)
     embedding_size(MirrorEmbedder(opened.network, mirror=False))  # refused before faces are looked for
     faces = opened_faces(images)
     opened = _probed(opened, faces, seed)
+    api.log_notes(opened)
     embedder = MirrorEmbedder(opened.network, mirror=False).to(chosen)
     began = time.perf_counter()
     with stop_on_signal() as stop, generator_bar(steps) as observe:
@@ -109,7 +113,9 @@ def _probed(opened: OpenedRecogniser, faces: FaceSource, seed: int) -> OpenedRec
     images_each = np.bincount(faces.labels)
     if len(images_each) < 4 or images_each.max() < 2:
         return opened
-    return api.with_known_convention(opened, pairs_from_labels(faces, seed=seed), seed=seed)
+    with stage_bar() as progress:
+        pairs = pairs_from_labels(faces, seed=seed)
+        return api.with_known_convention(opened, pairs, seed=seed, progress=partial(progress, "probing"))
 
 
 def _description(options: Options, trained: Trained, opened: OpenedRecogniser, faces: FaceSource) -> Description:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,14 +15,14 @@ from steadface import api
 from steadface.audit.generative import load_generative
 from steadface.audit.presets import Name, preset
 from steadface.audit.request import Request
-from steadface.cli.console import console, errors, say_warning
+from steadface.cli.console import console, errors, say_warning, stage_bar
 from steadface.cli.evaluate import pair_set, parsed_radius
-from steadface.cli.options import given_rate, given_threshold
-from steadface.data.pairs import PairSet, read_pairs
+from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOption, given_rate, given_threshold
+from steadface.data.pairs import read_pairs
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import trials_for_width
-from steadface.models import ChannelOrder, OpenedRecogniser, PixelRange, open_recogniser, parse_size
+from steadface.models import open_recogniser, parse_size
 from steadface.report.text import percent, radius
 
 MODEL_HELP = (
@@ -66,9 +67,10 @@ def audit_model(
         bool, typer.Option("--detail", help="Also attacks that no worst case needs; more pictures.")
     ] = False,
     mirror: Annotated[bool, typer.Option(help="Embed the image and its mirror image.")] = False,
-    size: Annotated[str | None, typer.Option(help="Height x width that MODEL takes, e.g. 112x112.")] = None,
-    pixel_range: Annotated[PixelRange | None, typer.Option(help="Pixel range that MODEL takes.")] = None,
-    channel_order: Annotated[ChannelOrder | None, typer.Option(help="Colour order that MODEL takes.")] = None,
+    size: SizeOption = None,
+    pixel_range: RangeOption = None,
+    channel_order: OrderOption = None,
+    output: OutputOption = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(help="Two models, or two folders of finished audits, side by side on the same pairs."),
@@ -95,7 +97,17 @@ def audit_model(
         if images is None:
             raise SteadfaceError("an audit needs faces: give --images DIR (and --pairs FILE)")
         taken = pair_set(images, pairs, seed)
-        opened = _opened(name, size, pixel_range, channel_order, taken, seed)
+        with stage_bar() as probing:
+            opened = api.open_probed(
+                name,
+                taken,
+                image_size=None if size is None else parse_size(size),
+                pixel_range=pixel_range,
+                channel_order=channel_order,
+                output=output,
+                seed=seed,
+                progress=partial(probing, "probing"),
+            )
         request = Request(
             model=opened,
             pairs=taken,
@@ -132,24 +144,6 @@ def audit_model(
             f"stopped; what is done is kept. Go on with: [bold]{escape(api.command_line())}[/bold]", soft_wrap=True
         )
         raise typer.Exit(130) from None
-
-
-def _opened(
-    name: str,
-    size: str | None,
-    pixel_range: PixelRange | None,
-    channel_order: ChannelOrder | None,
-    pairs: PairSet,
-    seed: int,
-) -> OpenedRecogniser:
-    """The model, its convention probed on people of the pairs where it was not stated."""
-    opened = open_recogniser(
-        name,
-        image_size=None if size is None else parse_size(size),
-        pixel_range=pixel_range,
-        channel_order=channel_order,
-    )
-    return api.with_known_convention(opened, pairs, seed=seed)
 
 
 def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], api.Audited]) -> None:

@@ -9,25 +9,39 @@ from rich.table import Table
 
 from steadface import api
 from steadface.cli.console import console, stage_bar
-from steadface.cli.options import JsonOption, opened_faces, print_json
+from steadface.cli.options import (
+    JsonOption,
+    OrderOption,
+    OutputOption,
+    RangeOption,
+    SizeOption,
+    opened_faces,
+    print_json,
+)
 from steadface.evaluation.thresholds import GRID
 from steadface.evaluation.verification import why_no_row
-from steadface.models import ChannelOrder, PixelRange, parse_size
+from steadface.models import parse_size
+from steadface.recognition.contract import is_named
 from steadface.report.text import percent
 
 
 def calibrate_model(
-    model: Annotated[Path, typer.Argument(help="A run folder, a file of weights or an .onnx file.")],
+    model: Annotated[str, typer.Argument(help="A run folder, a file of weights, an .onnx file or module:function.")],
     images: Annotated[
         Path, typer.Option(help="Aligned faces, one folder per person: people whom the model was not trained on.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Write weights and contract into this new .safetensors file instead.")
+        Path | None,
+        typer.Option(
+            help="Write weights and contract into this new .safetensors file instead; the contract of module:function "
+            "into this file, for --contract elsewhere."
+        ),
     ] = None,
     mirror: Annotated[bool, typer.Option(help="Sum the embeddings of image and mirror image.")] = False,
-    size: Annotated[str | None, typer.Option(help="Height x width that MODEL takes, e.g. 112x112.")] = None,
-    pixel_range: Annotated[PixelRange | None, typer.Option(help="Pixel range that MODEL takes.")] = None,
-    channel_order: Annotated[ChannelOrder | None, typer.Option(help="Colour order that MODEL takes.")] = None,
+    size: SizeOption = None,
+    pixel_range: RangeOption = None,
+    channel_order: OrderOption = None,
+    output: OutputOption = None,
     guard: Annotated[
         Path | None, typer.Option(help="Also write a guard for this model, which flags likely adversarial probes.")
     ] = None,
@@ -38,7 +52,8 @@ def calibrate_model(
     """Measure which similarity stands for which FMR, and store that with the **model**.
 
     Models of ours and exported .onnx files carry their contract inside; other files are left as they are and get a
-    FILE.contract.json beside them.
+    FILE.contract.json beside them. What is not stated of the pixels, and in no file, is tried on the faces. A model
+    that does not tell them apart gets no contract.
     """
     faces = opened_faces(images)
     with stage_bar() as progress:
@@ -50,11 +65,13 @@ def calibrate_model(
             image_size=None if size is None else parse_size(size),
             pixel_range=pixel_range,
             channel_order=channel_order,
+            output=output,
             seed=seed,
-            progress=lambda done, total: progress("embedding", done, total),
+            progress=progress,
         )
     if guard is not None:
-        api.calibrate_guard(out or model, faces, guard, rate=false_alarms, seed=seed)
+        written, contract = (model, where) if is_named(model) else (out or model, None)
+        api.calibrate_guard(written, faces, guard, contract=contract, rate=false_alarms, seed=seed)
     thresholds = found.contract.thresholds
     assert thresholds is not None
     if as_json:
@@ -83,6 +100,7 @@ def calibrate_model(
             "under two names would raise the thresholds",
             soft_wrap=True,
         )
+    console.print(f"pixels taken as {found.contract.convention}", soft_wrap=True, highlight=False)
     console.print(f"contract: [bold]{escape(str(where))}[/bold]", soft_wrap=True)
     if guard is not None:
         console.print(f"guard: [bold]{escape(str(guard))}[/bold]", soft_wrap=True)

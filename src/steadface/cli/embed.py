@@ -12,10 +12,12 @@ from steadface.cli.console import console, say_warning, stage_bar
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
+    ContractOption,
     DetectorOption,
     JsonOption,
     MirrorOption,
     ModelOption,
+    OutputOption,
     opened_recognizer,
     picture_files,
     print_json,
@@ -37,6 +39,8 @@ def embed_pictures(
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model: pays for thousands of faces.")] = False,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the unit embeddings of the largest face of each picture. Exit code **1** if some could not be embedded.
@@ -46,7 +50,11 @@ def embed_pictures(
     if out.suffix != ".npz":
         raise SteadfaceError(f"--out {out} must be an .npz file")
     files = picture_files(pictures)
-    recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend, compile=compile)
+    recognizer = opened_recognizer(
+        model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, compile=compile
+    )
+    for note in recognizer.contract.notes:
+        say_warning(note)
     kept: list[str] = []
     parts: list[NDArray[np.float32]] = []
     failures: dict[str, str] = {}

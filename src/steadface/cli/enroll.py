@@ -10,12 +10,14 @@ from steadface.cli.console import console, say_warning
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
+    ContractOption,
     DetectorOption,
     GalleryOption,
     JsonOption,
     KeyOption,
     MirrorOption,
     ModelOption,
+    OutputOption,
     opened_recognizer,
     picture_files,
     print_json,
@@ -43,6 +45,8 @@ def enroll_person(
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     key: KeyOption = None,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add a person to a **gallery**, which is made if there is none: one template of all pictures, or nothing at all.
@@ -52,7 +56,9 @@ def enroll_person(
     Enrol people who have agreed to it.
     """
     files = picture_files(pictures)
-    recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend)
+    recognizer = opened_recognizer(
+        model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
+    )
     with with_gallery(recognizer, gallery, key, create=True):
         answer = recognizer.enroll(
             person,

@@ -1,6 +1,8 @@
 """``steadface evaluate``: clean verification and white-box attacks on any model file that we know."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +13,7 @@ from rich.table import Table
 from steadface import api
 from steadface.attacks.balls import radius_from
 from steadface.cli.console import console, say_warning, stage_bar
-from steadface.cli.options import given_rate, opened_faces
+from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOption, given_rate, opened_faces
 from steadface.data.bins import read_bin
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.devices import resolve_device
@@ -19,16 +21,13 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.verification import why_no_row
-from steadface.recognition.contract import opened_under_contract
+from steadface.models import Convention, parse_size
 from steadface.report.arm import Arm
 from steadface.report.text import percent, power, radius
 
 
 def evaluate_model(
-    model: Annotated[
-        Path,
-        typer.Argument(help="A run folder, one of our checkpoints, or a state dict or .onnx file."),
-    ],
+    model: Annotated[str, typer.Argument(help="A run folder, a file of weights, an .onnx file or module:function.")],
     images: Annotated[Path | None, typer.Option(help="Aligned faces, one folder per person.")] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="LFW-style pairs.txt; without it pairs are drawn from the folders.")
@@ -52,13 +51,18 @@ def evaluate_model(
     mirror: Annotated[
         bool, typer.Option(help="Embed the image and its mirror image, as the LFW protocol does.")
     ] = True,
+    size: SizeOption = None,
+    pixel_range: RangeOption = None,
+    channel_order: OrderOption = None,
+    output: OutputOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the pairs and the attack's starts.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
 ) -> None:
     """Measure a **model**: 10-fold accuracy, error rates with intervals, and what PGD does to them.
 
-    The threshold under attack is frozen on clean pairs of other people. PGD alone bounds robustness from above.
+    The threshold under attack is frozen on clean pairs of other people. PGD alone bounds robustness from above. What is
+    not stated of the model's pixels, and in no file, is tried on some of the faces.
     """
     if pairs is not None and images is None:
         raise SteadfaceError(f"--pairs {pairs} names images: give their folder with --images DIR")
@@ -73,12 +77,23 @@ def evaluate_model(
     if json_file is not None and json_file.is_dir():
         raise SteadfaceError(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
     chosen = resolve_device(device)
-    opened, _ = opened_under_contract(model)
-    if plan is not None and not opened.differentiable:
-        raise SteadfaceError(f"{model} has no gradients for --attack pgd; `steadface audit` attacks it without them")
     pairs_judged = None if images is None else pair_set(images, pairs, seed)
     bin_sets = _bins(bins or [])
     with stage_bar() as progress:
+        opened = api.open_probed(
+            model,
+            next(iter(bin_sets.values())) if pairs_judged is None else pairs_judged,
+            image_size=None if size is None else parse_size(size),
+            pixel_range=pixel_range,
+            channel_order=channel_order,
+            output=output,
+            seed=seed,
+            progress=partial(progress, "probing"),
+        )
+        if plan is not None and not opened.differentiable:
+            raise SteadfaceError(
+                f"{model} has no gradients for --attack pgd; `steadface audit` attacks it without them"
+            )
         result = evaluate(
             opened.network,
             pairs_judged,
@@ -93,10 +108,11 @@ def evaluate_model(
             progress=progress,
         )
     if json_file is not None:
-        write_json(json_file, {"model": str(model), **result.to_json()})
-    _print(model, result)
+        described = {"convention": opened.convention.to_json(), "output": opened.output, "notes": list(opened.notes)}
+        write_json(json_file, {"model": model, **described, **result.to_json()})
+    _print(model, opened.convention, result)
     if report is not None:
-        _report(model, result, report, seed)
+        _report(Path(model), result, report, seed, opened.notes)
 
 
 def pair_set(images: Path, pairs: Path | None, seed: int) -> PairSet:
@@ -127,9 +143,9 @@ def parsed_radius(text: str, norm: str) -> float:
     return value
 
 
-def _print(model: Path, result: Evaluation) -> None:
+def _print(model: str, convention: Convention, result: Evaluation) -> None:
     figures = result.to_json()
-    console.print(f"[bold]{escape(str(model))}[/bold]", soft_wrap=True)
+    console.print(f"[bold]{escape(model)}[/bold] ({convention})", soft_wrap=True, highlight=False)
     console.print(
         f"accuracy {percent(figures['accuracy'], 2)} % +- {percent(figures['accuracy_std'], 2)}   "
         f"EER {percent(figures['eer'], 2)} %   cosine: genuine {figures['genuine_mean']:.3f}, "
@@ -165,11 +181,13 @@ def _print(model: Path, result: Evaluation) -> None:
         say_warning(warning)
 
 
-def _report(model: Path, result: Evaluation, folder: Path, seed: int) -> None:
+def _report(model: Path, result: Evaluation, folder: Path, seed: int, notes: Sequence[str]) -> None:
     if (model / "recipe.yaml").is_file() and (model / "model.safetensors").is_file():
         arm = api.run_arm(model, result)
     else:
         examples = () if result.robustness is None else result.robustness.examples
         arm = Arm(name=model.stem, recipe={}, evaluation=result.to_json(), examples=examples)
-    page = api.report([arm], folder, title=f"Evaluation of {model.name}", seed=seed, command=api.command_line())
+    page = api.report(
+        [arm], folder, title=f"Evaluation of {model.name}", seed=seed, command=api.command_line(), notes=notes
+    )
     console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)

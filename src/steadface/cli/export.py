@@ -8,11 +8,11 @@ import typer
 from rich.markup import escape
 
 from steadface.cli.console import console
-from steadface.cli.options import JsonOption, picture_files, print_json
+from steadface.cli.options import ContractOption, JsonOption, OutputOption, picture_files, print_json
 from steadface.data.faces import decode_image
-from steadface.recognition.contract import opened_under_contract
 from steadface.recognition.embedder import Faces, stacked
 from steadface.recognition.export import PARITY, Exported, export_with_contract
+from steadface.recognition.opening import opened_under_contract
 
 MOST_FACES = 512
 """Of a large folder so many are looked at, spread evenly over it."""
@@ -25,6 +25,8 @@ def export_model(
     images: Annotated[
         Path | None, typer.Option(help="Aligned faces to compare the embeddings on; patches of colour otherwise.")
     ] = None,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a **model** as ONNX: raw RGB pixels (B, 3, H, W) in, raw embeddings (B, D) out, any B.
@@ -32,9 +34,9 @@ def export_model(
     The file opens in InsightFace as it is. It is written only if it embeds as the model does, and carries the model's
     contract, so that thresholds and galleries hold for both.
     """
-    opened, contract = opened_under_contract(model)
+    opened, known = opened_under_contract(model, output=output, file=contract)
     faces = None if images is None else _faces(images, opened.convention.size)
-    exported = export_with_contract(opened, out, contract=contract, half=half, faces=faces)
+    exported = export_with_contract(opened, out, contract=known, half=half, faces=faces)
     if as_json:
         print_json(exported.to_json())
     else:

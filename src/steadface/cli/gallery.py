@@ -12,7 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from steadface.cli.console import console, say_error, say_warning
-from steadface.cli.options import GalleryOption, JsonOption, KeyOption, MirrorOption, ModelOption, print_json
+from steadface.cli.options import (
+    ContractOption,
+    GalleryOption,
+    JsonOption,
+    KeyOption,
+    MirrorOption,
+    ModelOption,
+    OutputOption,
+    print_json,
+)
 from steadface.gallery.changes import NotEnrolled
 from steadface.gallery.checking import described
 from steadface.gallery.corrections import Template
@@ -37,10 +46,12 @@ def create_gallery(
         Path | None, typer.Option("--key", help="File for the gallery's key, made if it is not there.")
     ] = None,
     mirror: MirrorOption = None,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make an empty gallery for the templates of a model."""
-    identity = Recognizer.open(model, mirror=mirror).contract.identity
+    identity = Recognizer.open(model, output=output, contract=contract, mirror=mirror).contract.identity
     given = None if key is None else read_or_write_key(key)
     with Gallery.create(gallery, model=identity, key=given) as made:
         if as_json:

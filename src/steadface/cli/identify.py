@@ -12,6 +12,7 @@ from steadface.cli.console import console, say_warning
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
+    ContractOption,
     DetectorOption,
     FmrOption,
     GalleryOption,
@@ -20,6 +21,7 @@ from steadface.cli.options import (
     KeyOption,
     MirrorOption,
     ModelOption,
+    OutputOption,
     ThresholdOption,
     given_rate,
     opened_recognizer,
@@ -53,12 +55,16 @@ def identify_photograph(
     backend: BackendOption = "auto",
     guard: GuardOption = None,
     key: KeyOption = None,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Who of the enrolled people is in a photograph? Exit code **0** if anybody, **1** if nobody, **2** on an error."""
     if draw is not None and not cv2.haveImageWriter(draw.name):
         raise SteadfaceError(f"--draw {draw} is no name of an image; end it in .png")
-    recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend, guard=guard)
+    recognizer = opened_recognizer(
+        model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
+    )
     with with_gallery(recognizer, gallery, key):
         answer = recognizer.identify(photograph, fmr=fmr, fpir=fpir, threshold=threshold, top=top, aligned=aligned)
     if draw is not None:

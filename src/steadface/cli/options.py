@@ -17,11 +17,23 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import checked_rate, checked_threshold
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import given_key, read_or_write_key
+from steadface.models import ChannelOrder, PixelRange
 from steadface.recognition.embedder import Backend
 from steadface.recognition.guard import read_guard
 from steadface.recognition.recognizer import Recognizer
 
-ModelOption = Annotated[str, typer.Option("--model", help="A run folder, a file of weights or an .onnx file.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="A run folder, a file of weights, an .onnx file or module:function.")
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", help="Which of several outputs of the model is the embedding.")
+]
+ContractOption = Annotated[
+    Path | None, typer.Option("--contract", help="The model's contract, where `calibrate --out` put it elsewhere.")
+]
+SizeOption = Annotated[str | None, typer.Option("--size", help="Height x width that MODEL takes, e.g. 112x112.")]
+RangeOption = Annotated[PixelRange | None, typer.Option("--pixel-range", help="Pixel range that MODEL takes.")]
+OrderOption = Annotated[ChannelOrder | None, typer.Option("--channel-order", help="Colour order that MODEL takes.")]
 DetectorOption = Annotated[Path | None, typer.Option("--detector", help="A YuNet or SCRFD .onnx file.")]
 AlignedOption = Annotated[bool, typer.Option("--aligned", help="The pictures are aligned faces already.")]
 MirrorOption = Annotated[
@@ -93,6 +105,8 @@ def say_skipped(listed: object) -> None:
 def opened_recognizer(
     model: str,
     *,
+    output: str | None = None,
+    contract: Path | None = None,
     detector: Path | None,
     mirror: bool | None,
     backend: Backend,
@@ -100,7 +114,15 @@ def opened_recognizer(
     compile: bool = False,
 ) -> Recognizer:
     """The recogniser that the options ask for."""
-    recognizer = Recognizer.open(model, detector=detector, mirror=mirror, backend=backend, compile=compile)
+    recognizer = Recognizer.open(
+        model,
+        output=output,
+        contract=contract,
+        detector=detector,
+        mirror=mirror,
+        backend=backend,
+        compile=compile,
+    )
     if guard is not None:
         recognizer.guard = read_guard(guard, model=recognizer.contract.space)
     return recognizer

@@ -9,12 +9,14 @@ from steadface.cli.console import console, say_warning, stage_bar
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
+    ContractOption,
     DetectorOption,
     GalleryOption,
     JsonOption,
     KeyOption,
     MirrorOption,
     ModelOption,
+    OutputOption,
     opened_recognizer,
     picture_files,
     print_json,
@@ -36,6 +38,8 @@ def re_embed_gallery(
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     key: KeyOption = None,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a **gallery** over to another model: everybody's templates are made anew from photographs, or nobody's.
@@ -43,7 +47,11 @@ def re_embed_gallery(
     Templates of two models cannot be compared, and none can be made from the other.
     """
     folders = _person_folders(images)
-    recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend)
+    recognizer = opened_recognizer(
+        model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
+    )
+    for note in recognizer.contract.notes:
+        say_warning(note)
     with Gallery.open(gallery, key=key) as opened:
         names = [person.name for person in opened.people()]
         with stage_bar() as progress:

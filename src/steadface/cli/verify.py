@@ -9,12 +9,14 @@ from steadface.cli.console import console, say_warning
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
+    ContractOption,
     DetectorOption,
     FmrOption,
     GuardOption,
     JsonOption,
     MirrorOption,
     ModelOption,
+    OutputOption,
     ThresholdOption,
     opened_recognizer,
     print_json,
@@ -33,13 +35,17 @@ def verify_pair(
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     guard: GuardOption = None,
+    output: OutputOption = None,
+    contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Do two photographs show one person? Exit code **0** if they match, **1** if not, **2** on an error.
 
     The largest face of each is compared.
     """
-    recognizer = opened_recognizer(model, detector=detector, mirror=mirror, backend=backend, guard=guard)
+    recognizer = opened_recognizer(
+        model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
+    )
     answer = recognizer.verify(first, second, fmr=fmr, threshold=threshold, aligned=aligned)
     if as_json:
         print_json(answer.to_json())

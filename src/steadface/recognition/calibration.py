@@ -1,6 +1,6 @@
 """A recogniser on clean faces of known people: which similarity stands for which FMR, as part of its contract."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -8,16 +8,23 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.data.faces import FaceSource, UnreadableImage
+from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.thresholds import images_to_measure, measure_thresholds, most_alike_strangers
 from steadface.evaluation.verification import RULE_OF_THREE
-from steadface.models import OpenedRecogniser
+from steadface.models import POORLY, OpenedRecogniser
+from steadface.models.probing import auc
 from steadface.recognition.contract import Contract, contract_of
 from steadface.recognition.embedder import Faces, NetworkEmbedder, quickened, stacked
 from steadface.recognition.guard import Guard, calibrate
 
 GUARD_FACES = 2
 """How many times as many faces as its false-alarm rate needs a guard is calibrated on."""
+
+CHANCE, UNTRAINED = 0.5, 0.75
+"""Shares of `told_apart`: random networks reach 0.6 to 0.8 on aligned faces, by their colours."""
+
+JUDGED, JUDGED_IMAGES, RESAMPLES = 200, 8, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +55,72 @@ def calibrated(
 ) -> Calibrated:
     """The contract of `opened` with thresholds from `faces`: aligned, of people whom it was not trained on.
 
-    Unreadable images are left out. Raises SteadfaceError where the people are too few; see `measure_thresholds`.
+    Unreadable images are left out. Raises SteadfaceError where the people are too few, see `measure_thresholds`, and
+    for a model that does not tell them apart, see `check_told_apart`.
     """
     labels = np.asarray(faces.labels, dtype=np.int64)
     chosen = images_to_measure(labels, seed=seed)
     embedder = MirrorEmbedder(quickened(opened.network), mirror).to(device)
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
     thresholds = measure_thresholds(embeddings, labels[chosen], seed=seed)
+    poor = tuple(note for note in opened.notes if POORLY in note)
+    check_told_apart(told_apart(embeddings, labels[chosen], seed=seed), opened.name, poor)
     alike = most_alike_strangers(embeddings, labels[chosen])
     return Calibrated(
-        contract=contract_of(opened, mirror=mirror, thresholds=thresholds),
+        contract=replace(contract_of(opened, mirror=mirror, thresholds=thresholds), notes=poor),
         alike=tuple(
             AlikeStrangers(first=faces.name(chosen[one]), second=faces.name(chosen[other]), similarity=similarity)
             for one, other, similarity in alike
         ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldApart:
+    """How often two images of one person are more alike than one of them and a stranger's; chance is one half.
+
+    The mean over people who have several images, and its 95 % interval.
+    """
+
+    share: float
+    interval: tuple[float, float]
+
+
+def told_apart(embeddings: NDArray[np.float32], people: NDArray[np.int64], *, seed: int = 0) -> ToldApart:
+    """From unit `embeddings` (n, D) of `people` (n,); rows of NaN are left out. At most `JUDGED` people are looked at.
+
+    Their shares are resampled by people (`seed`), since pairs of one person depend on each other.
+    """
+    rng = np.random.default_rng(seed)
+    used = np.flatnonzero(np.isfinite(embeddings).all(1))
+    names, counts = np.unique(people[used], return_counts=True)
+    shares = []
+    for person in rng.permutation(names[counts > 1])[:JUDGED]:
+        mine = people[used] == person
+        own, others = used[mine][:JUDGED_IMAGES], used[~mine]
+        cosines = embeddings[own] @ embeddings[own].T
+        genuine = cosines[np.triu_indices(len(own), 1)]
+        impostor = (embeddings[own] @ embeddings[others].T).reshape(-1)
+        same = np.repeat([True, False], [len(genuine), len(impostor)])
+        shares.append(auc(np.concatenate([genuine, impostor]).astype(np.float64), same))
+    found = np.array(shares)
+    resampled = found[rng.integers(len(found), size=(RESAMPLES, len(found)))].mean(1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return ToldApart(share=float(found.mean()), interval=(float(low), float(high)))
+
+
+def check_told_apart(found: ToldApart, name: str, why: tuple[str, ...] = ()) -> None:
+    """Raises SteadfaceError where people are told apart no better than by chance, or clearly no better than by a
+    network that was never trained; `why` are notes that say what may be the cause.
+    """
+    low, high = found.interval
+    if low > CHANCE and high > UNTRAINED:
+        return
+    raise SteadfaceError(
+        f"{name} cannot tell these people apart, so no contract was written: two images of one person are more alike "
+        f"than one of them and a stranger's in {found.share:.0%} of cases (95 % interval {low:.0%} to {high:.0%}; "
+        f"chance is 50 %, and networks that were never trained reach {UNTRAINED:.0%}). "
+        + (" ".join(why) or "Look whether the folders are people, and the faces aligned as those it was trained on")
     )
 
 

@@ -2,14 +2,16 @@
 
 A contract travels inside the file where the format has room for it: in the metadata of our own models and of ONNX files
 that we exported. Any other model (an InsightFace state dict, somebody's ONNX file) is left untouched and has it beside
-it, as `FILE.contract.json`. A contract names the weights it was made for and is refused for others.
+it, as `FILE.contract.json`; `path/to/file.py:function` as `file.py.function.contract.json`, and `module:function` in a
+file of the user's choice. A contract names the weights it was made for, or the source code where there are none, and is
+refused for others. What a function calls, a service perhaps, no contract can see.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 
@@ -21,7 +23,8 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import write_atomically
 from steadface.gallery.identity import ModelIdentity
-from steadface.models import Convention, OpenedRecogniser, open_recogniser
+from steadface.models import Convention, Known, OpenedRecogniser
+from steadface.models.convention import Origin
 
 ENTRY = "contract"
 BESIDE = ".contract.json"
@@ -31,7 +34,8 @@ BESIDE = ".contract.json"
 class Contract:
     """`weights` is the SHA-256 of the file's weights; `space` names the space of its embeddings: the same for a model
     and its exports, whose vectors can be compared. `mirror` says whether image and mirror image are summed, in the
-    calibration as in use.
+    calibration as in use; `output` which of several outputs is taken. `notes` are reasons for care that calibration
+    found. Where a contract does not say how its convention came to be known, it is known by default.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Contract:
     dimension: int
     mirror: bool
     thresholds: Thresholds | None = None
+    output: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> ModelIdentity:
@@ -56,9 +62,12 @@ class Contract:
             "image_size": [height, width],
             "pixel_range": self.convention.pixel_range,
             "channel_order": self.convention.channel_order,
+            "known": asdict(self.convention.known),
+            "output": self.output,
             "dimension": self.dimension,
             "mirror": self.mirror,
             "thresholds": None if self.thresholds is None else self.thresholds.to_json(),
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -74,10 +83,13 @@ class Contract:
                 size=(int(height), int(width)),
                 pixel_range=str(data["pixel_range"]),
                 channel_order=data["channel_order"],
+                known=_known(data.get("known", {})),
             ),
             dimension=int(data["dimension"]),
             mirror=bool(data["mirror"]),
             thresholds=None if thresholds is None else Thresholds.from_json(thresholds),
+            output=None if data.get("output") is None else str(data["output"]),
+            notes=tuple(str(note) for note in data.get("notes", ())),
         )
 
 
@@ -93,60 +105,61 @@ def contract_of(opened: OpenedRecogniser, *, mirror: bool, thresholds: Threshold
         dimension=opened.embedding_size,
         mirror=mirror,
         thresholds=thresholds,
+        output=opened.output,
     )
 
 
-def read_contract(model: Path) -> Contract | None:
-    """The contract in `model` (a run folder or a file), or else beside it; None where there is none.
+def read_contract(model: Path | str, file: Path | None = None) -> Contract | None:
+    """The contract in `model` (a run folder, a file or `module:function`), or else beside it, or in `file` where one is
+    given; None where there is none.
 
     Raises SteadfaceError for a contract that cannot be read.
     """
-    file = find_weights(model)
-    inside = _inside(file)
-    where = file if inside is not None else beside(file)
-    if inside is None and not where.is_file():
+    where, inside = _found(model) if file is None else (file, None)
+    if inside is None and file is None and (where is None or not where.is_file()):
         return None
+    assert where is not None
     try:
         return Contract.from_json(inside if inside is not None else json.loads(where.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError, OSError, SteadfaceError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, SteadfaceError) as error:
         raise SteadfaceError(
             f"{where} holds a contract that cannot be read ({type(error).__name__}: {error}); make it anew with "
             f"`steadface calibrate {model} --images FACES`"
         ) from error
 
 
-def opened_under_contract(model: Path | str, *, mirror: bool = False) -> tuple[OpenedRecogniser, Contract]:
-    """A recogniser as its contract says that it takes its pixels; without one, with a contract that has no thresholds.
-
-    Raises SteadfaceError for what cannot be opened, and for a contract made for other weights.
+def store_contract(model: Path | str, contract: Contract, file: Path | None = None) -> Path:
+    """Writes the contract into `model`, or beside it where it is not ours to write into, or into `file` where one is
+    given; returns where it now lies.
     """
-    contract = read_contract(Path(model)) if Path(model).exists() else None
-    if contract is None:
-        opened = open_recogniser(model)
-        return opened, contract_of(opened, mirror=mirror)
-    known = contract.convention
-    opened = open_recogniser(
-        model, image_size=known.size, pixel_range=known.pixel_range, channel_order=known.channel_order
-    )
-    if contract.weights != opened.content:
-        raise SteadfaceError(
-            f"the contract of {model} was made for other weights ({contract.name}); make it anew with "
-            f"`steadface calibrate {model} --images FACES`"
-        )
-    return opened, contract
+    place = contract_place(model, file)
+    if file is not None or place.suffix == ".json":
+        write_atomically(place, json.dumps(contract.to_json(), indent=1).encode())
+    elif place.suffix == ".onnx":
+        write_atomically(place, with_contract(onnx.load(place), contract).SerializeToString())
+    else:
+        add_metadata(place, {ENTRY: contract.to_json()})
+    return place
 
 
-def store_contract(model: Path, contract: Contract) -> Path:
-    """Writes the contract into `model`, or beside it where it is not ours to write into; returns where it now lies."""
-    file = find_weights(model)
-    if file.suffix == ".onnx" and _exported(file):
-        write_atomically(file, with_contract(onnx.load(file), contract).SerializeToString())
+def contract_place(model: Path | str, file: Path | None = None) -> Path:
+    """Where the contract of a model is written: `file`, or the model's own, or one beside it.
+
+    Raises SteadfaceError for `module:function`, which has no place of its own.
+    """
+    if file is not None:
         return file
-    if holds_model(file):
-        add_metadata(file, {ENTRY: contract.to_json()})
-        return file
-    write_atomically(beside(file), json.dumps(contract.to_json(), indent=1).encode())
-    return beside(file)
+    if is_named(model):
+        named = _beside_code(str(model))
+        if named is None:
+            raise SteadfaceError(
+                f"{model} is no file that a contract could lie beside; say where with --out FILE{BESIDE}, and give "
+                "other commands that file with --contract"
+            )
+        return named
+    weights = find_weights(Path(model))
+    ours = _exported(weights) is not None if weights.suffix == ".onnx" else holds_model(weights)
+    return weights if ours else beside(weights)
 
 
 def with_contract(graph: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
@@ -160,6 +173,34 @@ def with_contract(graph: onnx.ModelProto, contract: Contract) -> onnx.ModelProto
 def beside(file: Path) -> Path:
     """Where the contract of a file lies that cannot hold it."""
     return file.with_name(file.name + BESIDE)
+
+
+def _known(data: Mapping[str, Any]) -> Known:
+    """Raises ValueError for what is no way of knowing."""
+    names = ("size", "pixel_range", "channel_order")
+    origins = {name: data.get(name, "default") for name in names}
+    if not set(origins.values()) <= set(get_args(Origin)):
+        raise ValueError(f"known {origins}")
+    return Known(**origins)
+
+
+def is_named(model: Path | str) -> bool:
+    """Whether it is `module:function`, or a function in a file."""
+    return not Path(model).exists() and ":" in str(model)
+
+
+def _beside_code(spec: str) -> Path | None:
+    place, _, name = spec.rpartition(":")
+    return Path(place).with_name(f"{Path(place).name}.{name}{BESIDE}") if place.endswith(".py") else None
+
+
+def _found(model: Path | str) -> tuple[Path | None, Any]:
+    """Where a contract would lie, and what lies there if that is the model itself."""
+    if is_named(model):
+        return _beside_code(str(model)), None
+    file = find_weights(Path(model))
+    inside = _inside(file)
+    return (beside(file), None) if inside is None else (file, inside)
 
 
 def _inside(file: Path) -> Any:

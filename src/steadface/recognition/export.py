@@ -128,7 +128,8 @@ def export_with_contract(
         exported = export_onnx(opened, draft, half=half, faces=faces)
         again = open_recogniser(draft)
         assert again.content is not None
-        own = replace(contract, weights=again.content, convention=again.convention)
+        convention = replace(again.convention, known=contract.convention.known)
+        own = replace(contract, weights=again.content, convention=convention, output=None)
         data = with_contract(onnx.load(draft), own).SerializeToString(deterministic=True)
     write_atomically(path, data)
     return replace(exported, path=path, size=len(data))

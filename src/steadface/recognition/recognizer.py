@@ -32,9 +32,10 @@ from steadface.gallery.checking import check_model
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.people import parse_expiry
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
-from steadface.recognition.contract import Contract, opened_under_contract
+from steadface.recognition.contract import Contract
 from steadface.recognition.embedder import Backend, Embedder, Precision, open_embedder, stacked
 from steadface.recognition.guard import Guard, read_guard
+from steadface.recognition.opening import opened_under_contract
 from steadface.recognition.seeing import Pictures, Seeing, listed
 
 Vectors = NDArray[np.float32]
@@ -67,6 +68,8 @@ class Recognizer:
         cls,
         model: str | os.PathLike[str],
         *,
+        output: str | None = None,
+        contract: str | os.PathLike[str] | None = None,
         detector: str | os.PathLike[str] | Detector | None = None,
         gallery: Gallery | None = None,
         guard: Guard | str | os.PathLike[str] | None = None,
@@ -78,29 +81,35 @@ class Recognizer:
     ) -> "Recognizer":
         """Opens a run folder, a file of weights, an ONNX file or `module:function` under its contract.
 
-        `detector` is a YuNet or SCRFD file, `guard` a file that `calibrate_guard` wrote, or either opened; without a
-        detector it one it is looked for when a photograph first needs it. `mirror`
-        sums the embeddings of image and mirror image; left out, it is as the model was calibrated. Raises
-        SteadfaceError for what cannot be opened, a contract made for other weights, a gallery of another model, a
-        device that is not there, and options that do not exist.
+        `output` names one of several outputs of the model, `contract` the file of its contract where that does not lie
+        with it. `detector` is a YuNet or SCRFD file, `guard` a file that `calibrate_guard` wrote, or either opened;
+        without a detector one is looked for when a photograph first needs it. `mirror` sums the embeddings of image and
+        mirror image; left out, it is as the model was calibrated. Raises SteadfaceError for what cannot be opened, a
+        contract made for other weights, a gallery of another model, a device that is not there, and options that do not
+        exist.
         """
         choice("backend", backend, Backend)
         choice("precision", precision, Precision)
         flag("compile", compile)
         mirror = None if mirror is None else flag("mirror", mirror)
         device = resolve_device(device)
-        opened, contract = opened_under_contract(as_path(model, "the model"), mirror=bool(mirror))
-        if mirror is not None and mirror != contract.mirror:
-            contract = replace(contract, mirror=mirror, thresholds=None)
+        opened, known = opened_under_contract(
+            as_path(model, "the model"),
+            mirror=bool(mirror),
+            output=output,
+            file=None if contract is None else as_path(contract, "the contract"),
+        )
+        if mirror is not None and mirror != known.mirror:
+            known = replace(known, mirror=mirror, thresholds=None)
         found = _opened(detector)
         return cls(
-            contract=contract,
+            contract=known,
             embedder=open_embedder(
-                opened, mirror=contract.mirror, backend=backend, compile=compile, precision=precision, device=device
+                opened, mirror=known.mirror, backend=backend, compile=compile, precision=precision, device=device
             ),
-            seeing=Seeing(lambda: open_detector() if found is None else found, contract.convention.size),
+            seeing=Seeing(lambda: open_detector() if found is None else found, known.convention.size),
             gallery=gallery,
-            guard=guard if guard is None or isinstance(guard, Guard) else read_guard(guard, model=contract.space),
+            guard=guard if guard is None or isinstance(guard, Guard) else read_guard(guard, model=known.space),
         )
 
     @property
@@ -228,6 +237,7 @@ class Recognizer:
                 *self._unsure(name, len(faces), done.similarity),
                 *(_resembling(name, one) for one in resembles),
                 *(confusing(name, other) for other in confusable if done.similarity is None),
+                *self.contract.notes,
             ),
         )
 
@@ -355,8 +365,9 @@ class Recognizer:
     def _doubts(self, fmr: float | None) -> tuple[str, ...]:
         thresholds = self.contract.thresholds
         if fmr is None or thresholds is None or not thresholds.rests_on_few_people(fmr):
-            return ()
-        return (f"the threshold of FMR {fmr:g} rests on {thresholds.people} people, which are few for it",)
+            return self.contract.notes
+        few = f"the threshold of FMR {fmr:g} rests on {thresholds.people} people, which are few for it"
+        return (few, *self.contract.notes)
 
     def _notes(self, faces: Sequence[SeenFace]) -> tuple[str, ...]:
         """What somebody should know of the faces before trusting the answer."""
