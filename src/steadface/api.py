@@ -46,7 +46,7 @@ from steadface.hardening import (
 )
 from steadface.models import TRIED, ChannelOrder, OpenedRecogniser, open_recogniser
 from steadface.models import with_known_convention as probed
-from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard
+from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard, check_told_apart
 from steadface.recognition.contract import Contract, contract_place, is_named, read_contract, store_contract
 from steadface.recognition.guard import Guard, write_guard
 from steadface.recognition.opening import opened_for_probing, opened_under_contract
@@ -94,7 +94,10 @@ def _under_contract(run: TrainingRun, observe: Observe | None) -> Outcome:
             seed=run.recipe.run.seed,
             device=resolve_device(run.recipe.run.device),
         )
-        store_contract(outcome.folder, found.contract)
+        notes = () if found.told_apart.enough else (f"the people held out are hardly told apart: {found.told_apart}",)
+        for note in notes:
+            logger.warning("%s", note)
+        store_contract(outcome.folder, replace(found.contract, notes=notes))
     except SteadfaceError as error:
         logger.warning("the model has no thresholds: %s", error)
     return outcome
@@ -139,6 +142,7 @@ def calibrate(
     )
     log_notes(opened)
     found = calibrated(opened, faces, mirror=mirror, seed=seed, progress=_stage(progress, "embedding"))
+    check_told_apart(found.told_apart, opened.name, found.contract.notes)
     if before is not None:
         found = replace(found, contract=_going_on_from(before, found.contract))
     if out is None or place is not None:

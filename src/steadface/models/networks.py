@@ -191,6 +191,8 @@ def _check_size(images: Tensor, size: tuple[int, int], name: str) -> None:
 
 
 def _embeddings(output: Any, count: int, name: str) -> Tensor:
+    if isinstance(output, tuple | list) and output:  # of a module that was not opened, which would be `Picked`
+        output = output[0]
     if isinstance(output, Tensor) and output.is_floating_point() and dimension(tuple(output.shape), count) is not None:
         return output.flatten(1)
     raise SteadfaceError(

@@ -125,7 +125,7 @@ def is_constant(network: nn.Module) -> bool:
     with torch.no_grad():
         embeddings: Tensor = network(
             torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
-        ).float()
+        ).double()  # in float32 the squares of large numbers are infinite
     length = embeddings.norm(dim=1).max()
     return bool((embeddings - embeddings[0]).norm(dim=1).max() <= CONSTANT * length)
 

@@ -37,10 +37,38 @@ class AlikeStrangers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToldApart:
+    """How often two images of one person are more alike than one of them and a stranger's; chance is one half.
+
+    The mean over people who have several images, and its 95 % interval.
+    """
+
+    share: float
+    interval: tuple[float, float]
+
+    @property
+    def enough(self) -> bool:
+        """Whether it is better than chance for certain, and not clearly worse than what no training reaches."""
+        low, high = self.interval
+        return low > CHANCE and high > UNTRAINED
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"two images of one person are more alike than one of them and a stranger's in {self.share:.0%} of cases "
+            f"(95 % interval {low:.0%} to {high:.0%}; chance is 50 %, and networks that were never trained reach "
+            f"{UNTRAINED:.0%})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A contract with thresholds, and the pairs of people that its lowest FMRs hang on, most alike first."""
+    """A contract with thresholds, how well the people are told apart, and the pairs of people that its lowest FMRs hang
+    on, most alike first.
+    """
 
     contract: Contract
+    told_apart: ToldApart
     alike: tuple[AlikeStrangers, ...]
 
 
@@ -55,8 +83,7 @@ def calibrated(
 ) -> Calibrated:
     """The contract of `opened` with thresholds from `faces`: aligned, of people whom it was not trained on.
 
-    Unreadable images are left out. Raises SteadfaceError where the people are too few, see `measure_thresholds`, and
-    for a model that does not tell them apart, see `check_told_apart`.
+    Unreadable images are left out. Raises SteadfaceError where the people are too few; see `measure_thresholds`.
     """
     labels = np.asarray(faces.labels, dtype=np.int64)
     chosen = images_to_measure(labels, seed=seed)
@@ -64,26 +91,15 @@ def calibrated(
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
     thresholds = measure_thresholds(embeddings, labels[chosen], seed=seed)
     poor = tuple(note for note in opened.notes if POORLY in note)
-    check_told_apart(told_apart(embeddings, labels[chosen], seed=seed), opened.name, poor)
     alike = most_alike_strangers(embeddings, labels[chosen])
     return Calibrated(
         contract=replace(contract_of(opened, mirror=mirror, thresholds=thresholds), notes=poor),
+        told_apart=told_apart(embeddings, labels[chosen], seed=seed),
         alike=tuple(
             AlikeStrangers(first=faces.name(chosen[one]), second=faces.name(chosen[other]), similarity=similarity)
             for one, other, similarity in alike
         ),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToldApart:
-    """How often two images of one person are more alike than one of them and a stranger's; chance is one half.
-
-    The mean over people who have several images, and its 95 % interval.
-    """
-
-    share: float
-    interval: tuple[float, float]
 
 
 def told_apart(embeddings: NDArray[np.float32], people: NDArray[np.int64], *, seed: int = 0) -> ToldApart:
@@ -113,15 +129,11 @@ def check_told_apart(found: ToldApart, name: str, why: tuple[str, ...] = ()) -> 
     """Raises SteadfaceError where people are told apart no better than by chance, or clearly no better than by a
     network that was never trained; `why` are notes that say what may be the cause.
     """
-    low, high = found.interval
-    if low > CHANCE and high > UNTRAINED:
-        return
-    raise SteadfaceError(
-        f"{name} cannot tell these people apart, so no contract was written: two images of one person are more alike "
-        f"than one of them and a stranger's in {found.share:.0%} of cases (95 % interval {low:.0%} to {high:.0%}; "
-        f"chance is 50 %, and networks that were never trained reach {UNTRAINED:.0%}). "
-        + (" ".join(why) or "Look whether the folders are people, and the faces aligned as those it was trained on")
-    )
+    if not found.enough:
+        remedy = "Look whether the folders are people, and the faces aligned as those it was trained on"
+        raise SteadfaceError(
+            f"{name} cannot tell these people apart, so no contract was written: {found}. {' '.join(why) or remedy}"
+        )
 
 
 def calibrated_guard(

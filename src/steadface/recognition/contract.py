@@ -109,13 +109,13 @@ def contract_of(opened: OpenedRecogniser, *, mirror: bool, thresholds: Threshold
     )
 
 
-def read_contract(model: Path | str, file: Path | None = None) -> Contract | None:
+def read_contract(model: Path | str, file: Path | str | None = None) -> Contract | None:
     """The contract in `model` (a run folder, a file or `module:function`), or else beside it, or in `file` where one is
     given; None where there is none.
 
     Raises SteadfaceError for a contract that cannot be read.
     """
-    where, inside = _found(model) if file is None else (file, None)
+    where, inside = _found(model) if file is None else (Path(file), None)
     if inside is None and file is None and (where is None or not where.is_file()):
         return None
     assert where is not None

@@ -10,7 +10,7 @@ from steadface.recognition.contract import Contract, contract_of, is_named, read
 
 
 def opened_under_contract(
-    model: Path | str, *, mirror: bool = False, output: str | None = None, file: Path | None = None
+    model: Path | str, *, mirror: bool = False, output: str | None = None, file: Path | str | None = None
 ) -> tuple[OpenedRecogniser, Contract]:
     """A recogniser as its contract (in `file`, if it does not lie with the model) says that it takes its pixels;
     without one, with a contract that has no thresholds.
