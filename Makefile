@@ -1,16 +1,18 @@
 # make demo   trains on built-in synthetic faces and writes demo/report.html
 # make test   lint, types and tests
 # make test-other-cpu  the numerical tests once more, with the kernels that another processor would take
-# Both create .venv when it is missing.
+# All create .venv when it is missing.
 # make bench  creates .venv-bench, which holds the libraries that benchmarks/ compare with
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
-NUMERICAL := $(addprefix tests/,attacks audit backbones evaluation models recognition training \
+NUMERICAL := $(addprefix tests/,attacks backbones evaluation models recognition training \
 	test_heads.py test_likeness.py test_margins.py)
-QUICK := not killed and not Evolutionary and not HopSkipJump and not more_queries
+# Slow, or about files and resuming rather than numbers.
+OTHERS := killed or Evolutionary or HopSkipJump or more_queries or moves_the_cosine or test_export or test_filekinds \
+	or test_filling or test_layouts or test_loop or test_parts or test_reading or test_recipe or test_weights
 
 .PHONY: setup demo test test-other-cpu bench clean
 
@@ -36,7 +38,7 @@ test-other-cpu: export ONEDNN_MAX_CPU_ISA = SSE41
 test-other-cpu: export MKL_CBWR = COMPATIBLE
 test-other-cpu: export OPENBLAS_CORETYPE = Nehalem
 test-other-cpu: setup
-	$(BIN)/pytest $(NUMERICAL) -k '$(QUICK)'
+	$(BIN)/pytest $(NUMERICAL) -k 'not ($(OTHERS))'
 
 bench: $(BENCH)/.ready
 
