@@ -90,7 +90,7 @@ def test_it_is_measured_against_its_reference_and_where_it_never_recognises_ther
     monkeypatch.setattr(loop, "validate", watched)
     choosing = ("run.validate_every=3", "run.select.max_clean_drop=0", "data.validation=0.67", "optimiser.rate=1e-9")
     recipe = tiny(tmp_path / "run", *LEARNING, f"model.reference={teacher}", *choosing)
-    with pytest.raises(NothingGained, match="each has lost more"):
+    with pytest.raises(NothingGained, match="each is shown to have lost more"):
         TrainingRun.start(recipe).train()
     assert judged == [0.125, 0.25, 0.25], "the reference first, then the student"
     assert not (tmp_path / "run" / "model.safetensors").exists()

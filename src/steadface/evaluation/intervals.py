@@ -72,7 +72,7 @@ class Difference:
     high: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"value": self.value, "error": self.error, "ci": [self.low, self.high]}
+        return {"value": self.value, "ci": [self.low, self.high]}
 
 
 def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95) -> Difference:

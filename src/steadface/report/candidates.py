@@ -51,7 +51,7 @@ def _row(entry: Mapping[str, Any], model: str | None, max_clean_drop: float) -> 
         verdict = "the model"
     elif not gained.low > 0:
         verdict = "not shown to gain"
-    elif lost.rate - number(entry["lost"], "error") > max_clean_drop:
+    elif lost.low > max_clean_drop:
         verdict = "lost too much"
     else:
         verdict = "possible"
@@ -83,7 +83,7 @@ def shown(arm: Arm) -> str:
         "What there was to choose from, on the people held out: points of clean accuracy (1 - EER) lost against the "
         "error rate of the worse goal under PGD, its mean over the radii. Bars: 95 % intervals of the paired "
         "difference to the recogniser as it came. Shaded: more lost than was to be allowed; a candidate is refused "
-        "that lies there by more than a standard error (about half of its bar's arm). Ringed: the model.",
+        "where its whole bar lies there. Ringed: the model.",
         "Clean accuracy lost against error under attack, by candidate",
     )
     return f"<h3>{escape(arm.name)}: candidates</h3>" + curve + _table(found, reference)

@@ -131,6 +131,17 @@ class Candidates:
             f"{percent_of(one.attacked.value)} %, gained {told(seen.gained)}"
         )
 
+    def doubt(self, one: Candidate) -> str:
+        """What the people held out do not rule out; empty where they do."""
+        assert self.reference is not None
+        lost, allowed = verdict(one, self.reference).lost, self._options.max_clean_drop
+        if lost.high <= allowed:
+            return ""
+        return (
+            f"the model may have lost more clean accuracy than {percent_of(allowed)} points: the people held out tell "
+            f"no more than {told(lost)}; hold out more of them, or choose another candidate"
+        )
+
     def conclude(self, chosen: Candidate) -> None:
         """Takes down that ``chosen`` has become the model."""
         self._made = {"name": chosen.name, "asked": self._asked}

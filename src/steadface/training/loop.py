@@ -396,6 +396,9 @@ class TrainingRun:
             if self._candidates is not None and chosen is not None:
                 backbone = load_backbone(self._candidates.weights(chosen.name))
                 facts["selected"] = chosen.facts()
+                logger.info("the model is %s: %s", chosen.name, self._candidates.describe(chosen))
+                if doubt := self._candidates.doubt(chosen):
+                    logger.warning("%s", doubt)
             with self._parts.averaged():
                 save_backbone(self.folder / runfolder.MODEL_FILE, backbone, facts)
             if self._candidates is not None and chosen is not None:

@@ -275,8 +275,8 @@ class EvaluationOptions(Section):
 class Selection(Section):
     """The best of the moments that ``run.validate_every`` looks at becomes the model, not the last one.
 
-    Best is the lowest worst-case error under attack among candidates that have lost no more clean accuracy (1 - EER)
-    than ``max_clean_drop``, to within a standard error (``training/selection.py``); ``choose`` names one instead. The
+    Best is the lowest worst-case error under attack among candidates that are not shown to have lost more clean
+    accuracy (1 - EER) than ``max_clean_drop`` (``training/selection.py``); ``choose`` names a candidate instead. The
     run ends early after ``patience`` looks at which the error under attack was not lower than ever before. At the end
     ``interpolate`` places on the line from the start to the last moment compete too, and where corners were rounded the
     start itself, after ``recover`` steps of clean training. With ``within`` above 0 the last moment and those between

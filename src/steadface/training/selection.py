@@ -2,15 +2,15 @@
 
 Candidates are the moments that were looked at, and what was made of them at the end; none of them is taken to lie
 between its neighbours. The reference is the recogniser as it came (of a run from nothing, its first moment). On the
-people held out, ``E`` the clean EER and ``A`` the worse goal's error rate under attack, its mean over the radii; their
-paired differences over people have a standard error SE and a 95 % interval (``evaluation/intervals.py``):
+people held out, ``E`` the clean EER and ``A`` the worse goal's error rate under attack, its mean over the radii, in
+brackets the 95 % interval of the paired difference over people (``evaluation/intervals.py``):
 
-    gains      iff  A(reference) - A(candidate) > 0 on its whole interval
-    allowed    iff  E(candidate) - E(reference) - SE <= max_clean_drop
+    gains      iff  low [A(reference) - A(candidate)] > 0
+    allowed    iff  low [E(candidate) - E(reference)] <= max_clean_drop
 
-so that a candidate is not refused for a tenth of a point of thirty people, and not allowed whatever these cannot tell.
-Of the candidates that gain and are allowed the cleanest becomes the model whose ``A`` lies within a standard error of
-the lowest (the rule of one standard error: Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees",
+so that a candidate is refused for what it is shown to have lost, not for a tenth of a point of thirty people. Of the
+candidates that gain and are allowed the cleanest becomes the model whose ``A`` lies within a standard error of the
+lowest (the rule of one standard error: Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees",
 1984, section 3.4.3). Where there is none, nothing becomes the model.
 """
 
@@ -100,7 +100,7 @@ class Verdict:
         return self.gained.low > 0
 
     def allowed(self, max_clean_drop: float) -> bool:
-        return self.lost.value - self.lost.error <= max_clean_drop
+        return self.lost.low <= max_clean_drop
 
 
 def verdict(candidate: Candidate, reference: Candidate) -> Verdict:
@@ -133,9 +133,8 @@ def why_nothing(candidates: Sequence[Candidate], reference: Candidate, max_clean
         )
     cleanest = min(gaining, key=lambda one: one.clean.value)
     return (
-        f"{len(gaining)} of {len(candidates)} candidates resist better, and each has lost more than the "
-        f"{percent_of(max_clean_drop)} points of clean accuracy that it may, by more than a standard error ("
-        f"{cleanest.name} has lost least, "
+        f"{len(gaining)} of {len(candidates)} candidates resist better, and each is shown to have lost more than the "
+        f"{percent_of(max_clean_drop)} points of clean accuracy that it may ({cleanest.name} has lost least, "
         f"{told(verdict(cleanest, reference).lost)} points): allow more, or train for longer"
     )
 
