@@ -256,6 +256,9 @@ def test_being_told_apart_is_judged_with_its_interval():
         with pytest.raises(SteadfaceError, match="no contract was written"):
             check_told_apart(poor, "m")
     check_told_apart(good, "m")
+    check_told_apart(good, "m", ("people are told apart poorly; no other size does better",))
+    with pytest.raises(SteadfaceError, match="the size is the likely cause"):
+        check_told_apart(good, "m", ("people are told apart poorly; the size is the likely cause",))
     check_told_apart(ToldApart(share=0.7, interval=(0.6, 0.8)), "m")  # so few people tell no more
     embeddings = unit(1.0)
     embeddings[5] = np.nan

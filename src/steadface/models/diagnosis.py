@@ -39,6 +39,9 @@ TRIED = "probed on"
 POORLY = "people are told apart poorly"
 """Begins a diagnosis, which the contract of a recogniser keeps."""
 
+CAUSE = "the likely cause"
+"""Stands in a diagnosis that names one."""
+
 OPEN: tuple[Origin, ...] = ("default", "probed")
 """Nobody stated it, and no file says so."""
 
@@ -58,7 +61,7 @@ class Diagnosis:
         said = f"{POORLY} under {self.stated}"
         if self.both is not None:
             return (
-                f"{said}; pixel range and colour order are the likely causes: state "
+                f"{said}; pixel range and colour order are {CAUSE}s: state "
                 f"{_stating('pixel range', self.both)} and {_stating('colour order', self.both)} ({self.both})"
             )
         if not self.causes:
@@ -68,7 +71,7 @@ class Diagnosis:
             )
         (cause, best), *others = self.causes
         also = "".join(f"; {_stating(aspect, trial)} would help less ({trial})" for aspect, trial in others)
-        return f"{said}; the {cause} is the likely cause: state {_stating(cause, best)} ({best}){also}"
+        return f"{said}; the {cause} is {CAUSE}: state {_stating(cause, best)} ({best}){also}"
 
 
 def diagnose(

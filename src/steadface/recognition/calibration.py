@@ -12,7 +12,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.thresholds import images_to_measure, measure_thresholds, most_alike_strangers
 from steadface.evaluation.verification import RULE_OF_THREE
-from steadface.models import POORLY, OpenedRecogniser
+from steadface.models import CAUSE, POORLY, OpenedRecogniser
 from steadface.models.probing import auc
 from steadface.recognition.contract import Contract, contract_of
 from steadface.recognition.embedder import Faces, NetworkEmbedder, quickened, stacked
@@ -127,9 +127,10 @@ def told_apart(embeddings: NDArray[np.float32], people: NDArray[np.int64], *, se
 
 def check_told_apart(found: ToldApart, name: str, why: tuple[str, ...] = ()) -> None:
     """Raises SteadfaceError where people are told apart no better than by chance, or clearly no better than by a
-    network that was never trained; `why` are notes that say what may be the cause.
+    network that was never trained, or where a diagnosis among the notes `why` names the cause: a better way to state
+    the pixels, at which half as many pairs are in the wrong order.
     """
-    if not found.enough:
+    if not found.enough or any(CAUSE in note for note in why):
         remedy = "Look whether the folders are people, and the faces aligned as those it was trained on"
         raise SteadfaceError(
             f"{name} cannot tell these people apart, so no contract was written: {found}. {' '.join(why) or remedy}"
