@@ -20,6 +20,8 @@ from steadface.attacks.corruptions import (
 )
 from steadface.errors import SteadfaceError
 
+from ..rounding import rounding
+
 each = pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.__name__)
 
 
@@ -84,7 +86,7 @@ def test_a_point_out_of_focus_becomes_a_disc_of_its_light(seeded):
     point[..., 56, 56] = 1
     for severity, radius in zip(SEVERITIES, corruptions.RADIUS, strict=True):
         disc = defocus(point, severity, generator=seeded(0))[0, 0]
-        rows, columns = disc.nonzero().T
+        rows, columns = (disc > rounding(1)).nonzero().T
         distance = ((rows - 56) ** 2 + (columns - 56) ** 2).float().sqrt()
         assert float(disc.sum()) == pytest.approx(1, abs=1e-5)
         assert radius - 0.5 <= float(distance.max()) < radius + 0.5
@@ -95,8 +97,8 @@ def test_a_point_in_motion_becomes_a_line_of_its_length(seeded):
     point[..., 56, 56] = 1
     for severity, length in zip(SEVERITIES, corruptions.LENGTH, strict=True):
         for line in motion(point, severity, generator=seeded(7))[:, 0]:
-            place = line.nonzero().float() - 56
-            weights = line[line > 0]
+            place = (line > rounding(1)).nonzero().float() - 56
+            weights = line[line > rounding(1)]
             spread = torch.linalg.eigvalsh((place * weights[:, None]).T @ place)
             assert float(line.sum()) == pytest.approx(1, abs=1e-5)
             assert float(spread[0]) < 0.35, "its width"

@@ -22,7 +22,7 @@ def by_hand(score, x, *, radius, norm, steps, decay):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])  # by 1, gradients of `Hills` that turn cancel but for rounding
 def test_it_is_the_published_path(norm, decay, images, seeded):
     frequencies = 3 * torch.randn(images.shape, generator=seeded(1), dtype=torch.float64)
     attack = MIFGSM(ball=ball(norm, 0.2), steps=6, decay=decay, keep_best=False)
