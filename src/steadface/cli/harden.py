@@ -11,7 +11,7 @@ from rich.table import Table
 from steadface import api
 from steadface.cli.console import console, training_bar
 from steadface.cli.evaluate import parsed_radius
-from steadface.cli.train import Set, candidates_shown, finish
+from steadface.cli.train import Set, candidates_shown, report_run, say_model
 from steadface.errors import SteadfaceError
 from steadface.evaluation.compatibility import Compatibility
 from steadface.hardening import Wishes
@@ -59,9 +59,10 @@ def harden_model(
     )
     with candidates_shown(out), training_bar("harden") as observe:
         done = api.harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
-    finish(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
+    say_model(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
     if done.compatibility is not None:
         _print(done.compatibility, done.keeps_templates)
+    report_run(done.outcome)
 
 
 def parsed_share(text: str) -> float:

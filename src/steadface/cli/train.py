@@ -125,12 +125,25 @@ def candidates_shown(folder: Path) -> Iterator[None]:
         raise
 
 
-def finish(outcome: Outcome, *, command: str | None = None) -> None:
-    """Says how a run ended, and the ``command`` to go on with; a finished one is judged and reported."""
+def finish(outcome: Outcome) -> None:
+    """Says how a run ended; a finished one is judged and reported."""
+    say_model(outcome)
+    report_run(outcome)
+
+
+def say_model(outcome: Outcome, *, command: str | None = None) -> None:
+    """Says how a run ended, and the ``command`` to go on with; ends with 130 where it was stopped."""
     say_outcome(outcome, command=command)
     if not outcome.finished:
         raise typer.Exit(130)
+    arm = api.run_arm(outcome.folder)
+    if arm.candidates is not None:
+        console.print(candidates_table(arm))
     _say_where("model", outcome.folder)
+
+
+def report_run(outcome: Outcome) -> None:
+    """Judges a finished run on the people held out, and writes its page."""
     recipe = read_run_recipe(outcome.folder)
     if recipe.data.validation == 0:
         return
@@ -149,8 +162,6 @@ def finish(outcome: Outcome, *, command: str | None = None) -> None:
         command=api.command_line(),
         notes=["Judged on people held out from the training set."],
     )
-    if judged.arm.candidates is not None:
-        console.print(candidates_table(judged.arm))
     console.print(arms_table([judged.arm]))
     _say_where("report", page)
 
