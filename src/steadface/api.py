@@ -260,8 +260,9 @@ def harden(
     if wishes.choose is not None and not holds_run(out):
         raise SteadfaceError(f"{wishes.choose!r} cannot be chosen: {out} holds no run yet; harden first, then choose")
     name_people(given, recipe)
-    if contract.thresholds is None:  # nobody has looked at its pixels yet
+    if contract.thresholds is None and not holds_run(out):  # nobody has looked at its pixels yet
         given = with_known_convention(given, pairs_from_labels(open_named_faces(recipe.data)))
+        log_notes(given)
     keep_original(given, out)
     split = open_recipe_faces(recipe)
     outcome = train_or_resume(recipe, faces=split, observe=observe)
