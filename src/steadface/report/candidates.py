@@ -1,5 +1,6 @@
 """What a run chose its model from: every candidate's clean error against its error under attack, and its verdict."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -140,8 +141,11 @@ def _handles(found: Sequence[Row]) -> list[Any]:
 
 
 def _table(found: Sequence[Row], reference: Mapping[str, Any]) -> str:
-    attacks = [f"{attack['goal']} {radius(attack['eps'], attack['norm'])}, %" for attack in reference["attacks"]]
-    head = head_cells("candidate", "EER, %", "lost, points", "attacked, %", "gained, points", *attacks)
+    goals = Counter(attack["goal"] for attack in reference["attacks"])
+    groups = {"clean faces": 2, "under attack": 2} | {f"{goal}, %": radii for goal, radii in goals.items()}
+    first = [name_cell(""), *(Cell(text=name, columns=size, head=True, style="group") for name, size in groups.items())]
+    radii = [radius(attack["eps"], attack["norm"]) for attack in reference["attacks"]]
+    second = head_cells("candidate", "EER, %", "lost, points", "error, %", "gained, points", *radii)
     body = [
         [
             name_cell(row.name, below=row.verdict),
@@ -153,7 +157,7 @@ def _table(found: Sequence[Row], reference: Mapping[str, Any]) -> str:
         ]
         for row in found
     ]
-    first = [
+    before = [
         name_cell(reference["name"]),
         Cell(text=percent(number(reference["clean"], "value"), 2)),
         Cell(text=""),
@@ -161,7 +165,7 @@ def _table(found: Sequence[Row], reference: Mapping[str, Any]) -> str:
         Cell(text=""),
         *_attacks(reference["attacks"]),
     ]
-    return table(head=[head], body=[[first], body], caption="What the model was chosen from", style="whole")
+    return table(head=[first, second], body=[[before], body], caption="What the model was chosen from")
 
 
 def _attacks(attacks: Sequence[Mapping[str, Any]]) -> list[Cell]:
