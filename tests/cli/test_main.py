@@ -37,7 +37,7 @@ def test_help_names_every_command(call: Call) -> None:
             "evaluate",
             [
                 "10-fold accuracy, error rates with intervals",
-                "A run folder, one of our checkpoints, or a state dict",
+                "A run folder, a file of weights, an .onnx file or module:function",
                 *("--images", "--pairs", "--json", "--bin", "--attack", "--steps", "--restarts", "--eps", "--norm"),
                 *("--fmr", "--max-pairs", "--seed", "4/255", "may be repeated"),
             ],

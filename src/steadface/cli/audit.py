@@ -22,7 +22,7 @@ from steadface.data.pairs import read_pairs
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import trials_for_width
-from steadface.models import open_recogniser, parse_size
+from steadface.models import check_exists, open_recogniser, parse_size
 from steadface.report.text import percent, radius
 
 MODEL_HELP = (
@@ -96,6 +96,7 @@ def audit_model(
     def audited(name: str, folder: Path) -> api.Audited:
         if images is None:
             raise SteadfaceError("an audit needs faces: give --images DIR (and --pairs FILE)")
+        check_exists(name)
         taken = pair_set(images, pairs, seed)
         with stage_bar() as probing:
             opened = api.open_probed(

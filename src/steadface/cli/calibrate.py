@@ -20,7 +20,7 @@ from steadface.cli.options import (
 )
 from steadface.evaluation.thresholds import GRID
 from steadface.evaluation.verification import why_no_row
-from steadface.models import parse_size
+from steadface.models import check_exists, parse_size
 from steadface.recognition.contract import is_named
 from steadface.report.text import percent
 
@@ -55,6 +55,7 @@ def calibrate_model(
     FILE.contract.json beside them. What is not stated of the pixels, and in no file, is tried on the faces. A model
     that does not tell them apart gets no contract.
     """
+    check_exists(model)
     faces = opened_faces(images)
     with stage_bar() as progress:
         found, where = api.calibrate(

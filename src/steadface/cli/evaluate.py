@@ -21,7 +21,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.verification import why_no_row
-from steadface.models import Convention, parse_size
+from steadface.models import Convention, check_exists, parse_size
 from steadface.report.arm import Arm
 from steadface.report.text import percent, power, radius
 
@@ -77,6 +77,7 @@ def evaluate_model(
     if json_file is not None and json_file.is_dir():
         raise SteadfaceError(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
     chosen = resolve_device(device)
+    check_exists(model)
     pairs_judged = None if images is None else pair_set(images, pairs, seed)
     bin_sets = _bins(bins or [])
     with stage_bar() as progress:

@@ -4,7 +4,7 @@ from steadface.models.convention import ChannelOrder, Convention, Known, PixelRa
 from steadface.models.diagnosis import CAUSE, POORLY, TRIED, Diagnosis, diagnose, starting_from, with_known_convention
 from steadface.models.fitting import fitted, surrogate_embed
 from steadface.models.opened import OpenedRecogniser
-from steadface.models.opening import open_recogniser
+from steadface.models.opening import check_exists, open_recogniser
 from steadface.models.probing import Probe, Trial, probe_convention
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PixelRange",
     "Probe",
     "Trial",
+    "check_exists",
     "diagnose",
     "fitted",
     "open_recogniser",

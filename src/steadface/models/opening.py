@@ -89,7 +89,17 @@ def open_recogniser(
         return _no_constant(_open_weights(path, stated, output))
     if ":" in str(spec):
         return _open_named(str(spec), stated, output)
-    raise SteadfaceError(f"{spec} does not exist; give {WAYS}")
+    raise _missing(spec)
+
+
+def check_exists(spec: str | Path) -> None:
+    """Raises SteadfaceError for a spec that cannot name a recogniser, before anything else is looked for."""
+    if not Path(spec).exists() and ":" not in str(spec):
+        raise _missing(spec)
+
+
+def _missing(spec: str | Path) -> SteadfaceError:
+    return SteadfaceError(f"{spec} does not exist; give {WAYS}")
 
 
 def _open_weights(path: Path, stated: _Stated, output: str | None) -> OpenedRecogniser:
