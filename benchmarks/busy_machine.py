@@ -38,9 +38,9 @@ IDLE = 0.05
 
 def train() -> None:
     """In a process of its own: a training step for each line read, answered with its wall and CPU seconds."""
+    from steadface.devices import resolve_device
     from steadface.recipes import recipe_path
     from steadface.training.assemble import assemble, make_loader, open_recipe_faces
-    from steadface.training.network import resolve_device
     from steadface.training.recipe import load_recipe
 
     changed = ("data.synthetic.people=8", "data.synthetic.images_per_person=4", "data.validation=0", "data.batch=16")

@@ -19,6 +19,7 @@ from steadface.data.faces import FaceSource
 from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
 from steadface.data.people import write_people
 from steadface.data.splits import split_people
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.compatibility import Compatibility, compatibility
@@ -29,7 +30,6 @@ from steadface.files import write_atomically
 from steadface.likeness import people_alike
 from steadface.models import OpenedRecogniser
 from steadface.recipes import recipe_path
-from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.runfolder import holds_run, make_run_folder
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from steadface.backbones import Architecture, Backbone
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.training import network
 from steadface.training.loop import TrainingRun
-from steadface.training.network import FastNetwork, Speed, resolve_device, resolve_speed
+from steadface.training.network import FastNetwork, Speed, resolve_speed
 from steadface.training.sections import Run
 
 from .runs import GATED, tiny

@@ -8,9 +8,9 @@ import yaml
 from pydantic import BaseModel
 
 from steadface.backbones import Architecture, save_backbone
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.training.assemble import assemble, open_recipe_faces
-from steadface.training.network import resolve_device
 from steadface.training.recipe import Recipe, load_recipe, make_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))

@@ -7,6 +7,7 @@ import codecs
 import re
 import struct
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,11 @@ def shown(text: str) -> str:
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
+def first_few(names: Sequence[str], told: Callable[[str], str] = str) -> str:
+    """The first three, each as `told` has it, and whether there are more."""
+    return ", ".join(told(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def _known_beginning(head: bytes) -> FileKind | None:
     for beginning, what, remedy in _BEGINNINGS:
         if head.startswith(beginning):
@@ -148,16 +154,13 @@ def _zip_kind(file: Path) -> FileKind:
         return FileKind(what="an exported program (torch.export.save)", remedy=_CONVERT)
     if "model.weights.h5" in names:
         return FileKind(what="a Keras model (.keras)", remedy=_CONVERT)
+    some = first_few(names, shown) or "nothing"
     if names and all(name.endswith(".npy") for name in names):
         return FileKind(
-            what=f"an archive of NumPy arrays (.npz: {_some(names)})",
+            what=f"an archive of NumPy arrays (.npz: {some})",
             remedy="save them as tensors, safetensors.numpy.save_file(dict(numpy.load(FILE)), NEW)",
         )
-    return FileKind(what=f"a zip archive of {_some(names)}", remedy=_UNPACK)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "") or "nothing"
+    return FileKind(what=f"a zip archive of {some}", remedy=_UNPACK)
 
 
 def _protobuf_kind(head: bytes) -> FileKind | None:

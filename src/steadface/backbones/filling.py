@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from steadface.backbones.base import Architecture, Backbone
-from steadface.backbones.filekinds import shown
+from steadface.backbones.filekinds import first_few, shown
 from steadface.errors import SteadfaceError
 
 _COUNTER = "num_batches_tracked"
@@ -49,11 +49,7 @@ def _check_keys(state: Mapping[str, Tensor], backbone: Backbone) -> None:
         if key in expected and tuple(value.shape) != expected[key]
     ]
     found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    parts = [
-        f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for kind, names in found.items()
-        if names
-    ]
+    parts = [f"{len(names)} {kind}: {first_few(names)}" for kind, names in found.items() if names]
     if parts:
         raise SteadfaceError(
             f"does not fit {backbone.architecture.name} (blocks {backbone.architecture.blocks}, width "
@@ -87,6 +83,6 @@ def _check_alive(backbone: Backbone) -> None:
         first, second = backbone(images)
     if (first - second).norm() <= 1e-6 * first.norm():
         raise SteadfaceError(
-            f"{len(dead)} weights are all zero ({', '.join(dead[:3])}{', ...' if len(dead) > 3 else ''}), so that "
+            f"{len(dead)} weights are all zero ({first_few(dead)}), so that "
             "every face gets the same embedding; the file is damaged or was never trained"
         )

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, shown
+from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, first_few, shown
 from steadface.errors import SteadfaceError
 
 METADATA_KEY = "steadface"
@@ -90,19 +90,15 @@ def _refused(file: Path) -> SteadfaceError:
     strange = [name for name in dict.fromkeys(_classes(file)) if not _HARMLESS.fullmatch(name)]
     if any(name.startswith("torch.nn.modules.") for name in strange):
         own = [name for name in strange if not name.startswith("torch.")] or strange
-        what, save = f"is a whole module, which needs its classes ({_some(own)}),", "model.state_dict()"
+        what, save = f"is a whole module, which needs its classes ({first_few(own, shown)}),", "model.state_dict()"
     elif strange:
-        what, save = f"needs classes beside its tensors ({_some(strange)})", 'loaded["state_dict"]'
+        what, save = f"needs classes beside its tensors ({first_few(strange, shown)})", 'loaded["state_dict"]'
     else:
         what, save = "is damaged, or pickled in a way that torch does not read as tensors alone,", "model.state_dict()"
     return SteadfaceError(
         f"{file} {what} and was not read: unpickling can run code. Where you trust it, open it once where these are "
         f"installed and save the weights alone: torch.save({save}, NEW)"
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _classes(file: Path) -> Iterator[str]:

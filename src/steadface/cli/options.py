@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from steadface.arguments import rate as checked_rate
 from steadface.cli.console import say_warning
 from steadface.data.faces import FaceSource
 from steadface.data.folders import open_faces
 from steadface.data.listing import PictureTree, Skips
 from steadface.errors import SteadfaceError
-from steadface.evaluation.thresholds import checked_rate, checked_threshold
+from steadface.evaluation.thresholds import checked_threshold
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import given_key, read_or_write_key
 from steadface.models import ChannelOrder, PixelRange
@@ -49,7 +50,7 @@ def given_threshold(threshold: float | None) -> float | None:
 
 def given_rate(option: typer.CallbackParam, rate: float | None) -> float | None:
     """Raises SteadfaceError, before anything is opened, for what is no rate."""
-    return None if rate is None else checked_rate(rate, f"--{option.name}")
+    return None if rate is None else checked_rate(f"--{option.name}", rate)
 
 
 FmrOption = Annotated[

@@ -1,6 +1,5 @@
 """Verification on labelled faces without a pairs file: pairs are drawn from the labels."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,17 +126,18 @@ def validation_metrics(
         results = measure_robustness(
             embedder, pairs, embeddings, split, attack, seed=seed, batch_size=batch_size
         ).results
+    eer = equal_error_rate(roc(genuine, impostor))
     clean, attacked = None, None
     if compared:
         group_of = _grouped(faces.labels, used, seed)
-        clean = _error_by_groups(embeddings, faces.labels, group_of, crossed, pairs)
+        clean = _error_by_groups(eer, embeddings, faces.labels, group_of, crossed, pairs)
         attacked = _attacked_by_groups(results, pairs, group_of)
     return ValidationMetrics(
         fmr=fmr,
         threshold=point.threshold,
         tar=point.tar,
         tar_ci=point.tar_ci,
-        eer=equal_error_rate(roc(genuine, impostor)),
+        eer=eer,
         genuine_mean=float(genuine.mean(dtype=np.float64)),
         impostor_mean=float(impostor.mean(dtype=np.float64)),
         genuine_pairs=len(genuine),
@@ -158,9 +158,9 @@ def _grouped(labels: Indices, used: Indices, seed: int) -> Indices:
 
 
 def _error_by_groups(
-    embeddings: NDArray[np.float32], labels: Indices, group_of: Indices, crossed: Indices, pairs: PairSet
+    value: float, embeddings: NDArray[np.float32], labels: Indices, group_of: Indices, crossed: Indices, pairs: PairSet
 ) -> Figure:
-    """The EER of listed genuine and `crossed` impostor pairs, and without each group of people."""
+    """The EER `value` of listed genuine and `crossed` impostor pairs, and what it is without each group of people."""
     genuine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)[pairs.same]
     readable = np.isfinite(genuine)
     genuine, owner = genuine[readable], group_of[pairs.first[pairs.same][readable]]
@@ -169,12 +169,10 @@ def _error_by_groups(
         images = crossed[group_of[crossed] != without]
         impostor = cross_similarities(embeddings[images], labels[images]).impostor
         left = genuine[owner != without]
-        return equal_error_rate(roc(left, impostor)) if len(left) and len(impostor) else math.nan
+        # Without the only people who have pairs there is nothing to say: as if they made no difference.
+        return equal_error_rate(roc(left, impostor)) if len(left) and len(impostor) else value
 
-    value = error(NOBODY)
-    without = [error(group) for group in range(int(group_of.max()) + 1)]
-    # Without the only people who have pairs there is nothing to say: as if they made no difference.
-    return Figure(value=value, without=tuple(value if math.isnan(one) else one for one in without))
+    return Figure(value=value, without=tuple(error(group) for group in range(int(group_of.max()) + 1)))
 
 
 def _attacked_by_groups(results: Sequence[AttackResult], pairs: PairSet, group_of: Indices) -> Figure:

@@ -55,11 +55,6 @@ def checked_threshold(threshold: float) -> float:
     return value
 
 
-def checked_rate(rate: float, name: str = "FMR") -> float:
-    """The `name`d error rate. Raises `SteadfaceError` unless it is a number between 0 and 1."""
-    return arguments.rate(name, rate)
-
-
 @dataclass(frozen=True, kw_only=True)
 class DeployedPoint:
     """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval.
@@ -75,7 +70,7 @@ class DeployedPoint:
 
     def __post_init__(self) -> None:
         checked_threshold(self.threshold)
-        checked_rate(self.fmr)
+        arguments.rate("FMR", self.fmr)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from steadface.arguments import as_path, choice, count, flag
+from steadface.arguments import rate as checked_rate
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError, quoted, short
-from steadface.evaluation.thresholds import Thresholds, checked_rate, checked_threshold
+from steadface.evaluation.thresholds import Thresholds, checked_threshold
 from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
 from steadface.faces.photograph import Picture
@@ -342,11 +343,11 @@ class Recognizer:
             if fmr is not None:
                 raise SteadfaceError(f"give fmr or threshold, not both (fmr {fmr:g}, threshold {threshold:g})")
             return checked_threshold(threshold), None
-        at = checked_rate(FMR if fmr is None else fmr)
+        at = checked_rate("FMR", FMR if fmr is None else fmr)
         return self._thresholds(at).at(at), at
 
     def _threshold_of_fpir(self, fpir: float, enrolled: int) -> tuple[float, float | None]:
-        fmr = -expm1(log1p(-checked_rate(fpir, "FPIR")) / max(1, enrolled))
+        fmr = -expm1(log1p(-checked_rate("FPIR", fpir)) / max(1, enrolled))
         try:
             return self._threshold(fmr, None)
         except SteadfaceError as error:

@@ -14,6 +14,7 @@ import torch
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.data.loading import Batch
+from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training import checkpoint, runfolder, snapshot
@@ -30,7 +31,6 @@ from steadface.training.candidates import Candidates
 from steadface.training.finishing import RECOVERED_FILE, competitors, recover
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
-from steadface.training.network import resolve_device
 from steadface.training.probe import StrengthProbe, probing_images
 from steadface.training.recipe import Recipe
 from steadface.training.schedule import learning_rate
@@ -77,7 +77,7 @@ class TrainingRun:
     Make one with ``start`` or ``resume``.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, faces: Faces, *, fresh: bool) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, faces: Faces, *, fresh: bool, step: int = 0) -> None:
         for message in faces.messages:
             logger.warning("%s", message)
         if recipe.run.threads:
@@ -91,12 +91,12 @@ class TrainingRun:
         start = self._start = start_weights(recipe, folder, fresh=fresh)
         self._reference = reference_weights(recipe, folder, fresh=fresh)
         self._parts: Assembly = assemble(recipe, faces, start, device, fresh=fresh, reference=self._reference)
-        self.step = 0
+        self.step = step
         self.seconds = 0.0
         self._took: deque[float] = deque(maxlen=4 * TIMED_STEPS)
         self._open_steps = 0
         self._unreadable = 0
-        self._candidates = None if recipe.run.select is None else Candidates(folder, recipe.run.select, until=0)
+        self._candidates = None if recipe.run.select is None else Candidates(folder, recipe.run.select, until=step)
         self._probe = self._make_probe(device)
 
     @classmethod
@@ -130,14 +130,12 @@ class TrainingRun:
         runfolder.refuse_changed_recipe(folder, saved.state, recipe)
         faces = faces or open_recipe_faces(recipe)
         runfolder.refuse_changed_data(saved.state, runfolder.described(faces, recipe))
-        run = cls(recipe, folder, faces, fresh=False)
+        run = cls(recipe, folder, faces, fresh=False, step=saved.state["step"])
         snapshot.restore(run._parts, saved)
-        run.step, run.seconds = saved.state["step"], saved.state["seconds"]
+        run.seconds = saved.state["seconds"]
         run._open_steps, run._unreadable = saved.state["open_steps"], saved.state["unreadable"]
         if run._probe is not None:
             run._probe.reach = saved.state["reach"]
-        if recipe.run.select is not None:
-            run._candidates = Candidates(folder, recipe.run.select, until=run.step)
         return run
 
     @property
@@ -230,8 +228,8 @@ class TrainingRun:
     def _step(self, batch: Batch, rate: float) -> StepRecord:
         for group in self._parts.trainer.optimizer.param_groups:
             group["lr"] = rate
-        share, expected = self.recipe.method.attack.ramp, self._expected_steps()
-        if 0 < share < 1 and expected is not None:
+        share = self.recipe.method.attack.ramp
+        if 0 < share < 1 and (expected := self._expected_steps()) is not None:
             self._parts.trainer.ramp.steps = max(1, round(share * expected))
         try:
             record = self._parts.trainer.step(batch)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadface.devices import resolve_device as resolve_device
 from steadface.training.sections import Run
 
 logger = logging.getLogger(__name__)
