@@ -8,8 +8,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
-NUMERICAL := $(addprefix tests/,attacks backbones evaluation models recognition training \
-	test_heads.py test_likeness.py test_margins.py)
+NUMERICAL := $(addprefix tests/,attacks backbones evaluation recognizers recognition training \
+	test_clustering.py test_heads.py test_margins.py)
 # Slow, or about files and resuming rather than numbers.
 OTHERS := killed or Evolutionary or HopSkipJump or more_queries or moves_the_cosine or test_export or test_filekinds \
 	or test_filling or test_layouts or test_loop or test_parts or test_reading or test_recipe or test_weights

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steadface.models import open_recogniser
-from steadface.recognition.embedder import NetworkEmbedder, open_embedder
-from steadface.recognition.export import export_onnx
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.embedder import NetworkEmbedder, open_embedder
+from steadface.recognizers.export import export_onnx
 
 Faces = NDArray[np.uint8]
 Embed = Callable[[Faces], NDArray[np.float32]]
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    opened = open_recogniser(given.model)
+    opened = open_recognizer(given.model)
     height, width = opened.convention.size
     faces = np.random.default_rng(0).integers(0, 256, (max(given.batches), height, width, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def main() -> None:
         export_onnx(opened, path)
         embedders: dict[str, Embed] = {
             PEER: insightface(path),
-            "onnxruntime": open_embedder(open_recogniser(path)),
+            "onnxruntime": open_embedder(open_recognizer(path)),
             "torch": NetworkEmbedder(opened.network),
             "torch compiled": NetworkEmbedder(opened.network, compile=True),
             "torch compiled, bf16": NetworkEmbedder(opened.network, compile=True, precision="bf16"),

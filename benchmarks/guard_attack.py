@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from attacked import Attacked
 from steadface.attacks.rounding import as_bytes
-from steadface.recognition.guard import Guard, View
+from steadface.recognizers.guard import Guard, View
 
 MOMENTUM = 0.75
 FIRST, LAST = 0.3, 0.02

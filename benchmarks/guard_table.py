@@ -33,8 +33,8 @@ from steadface.data.loading import load_images
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.intervals import clopper_pearson
-from steadface.models import open_recogniser
-from steadface.recognition.guard import Embed, Faces, Guard, calibrate, disagreement, write_guard
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.guard import Embed, Faces, Guard, calibrate, disagreement, write_guard
 
 FMR = 1e-3
 STEPS = 10
@@ -161,7 +161,7 @@ def calibrated(embed: Embed, pairs: PairSet, size: tuple[int, int], asked: argpa
     rng = np.random.default_rng(asked.seed)
     first, second = clean_pairs(pairs, max_pairs=asked.max_pairs, count=asked.clean, seed=asked.seed)
     probes, references = sides(embed, pairs, first, size)
-    model = open_recogniser(asked.model).fingerprint
+    model = open_recognizer(asked.model).fingerprint
     guard = calibrate(Guard(), embed, probes, references, model=model, rate=asked.rate, rng=rng)
     print(f"guard: {guard}")
     probes, references = sides(embed, pairs, second, size)

@@ -23,9 +23,9 @@ from steadface.report.text import percent
 from steadface.training import checkpoint
 from steadface.training.assemble import load_start, open_recipe_faces
 from steadface.training.averaging import between
-from steadface.training.people import normalise_within
 from steadface.training.runfolder import read_run_recipe
 from steadface.training.validation import CHOOSING, STEPS
+from steadface.training.within_class import normalise_within
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ from steadface.attacks.rounding import as_bytes, towards_source
 from steadface.backbones.frozen import frozen
 from steadface.data.folders import open_faces
 from steadface.evaluation.gallery import Gallery, enrol, highest_similarities, missed, search, threshold_at_fpir
-from steadface.models import open_recogniser
-from steadface.recognition.embedder import stacked
+from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
-from steadface.recognition.seeing import NoFace
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.embedder import stacked
 
 Vectors = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -138,7 +138,7 @@ def column(
         ]
         cells[f"FNIR at FPIR {fpir:g}, %"] = spread(rates)
     draw, gallery = every[0], galleries[0]
-    network = open_recogniser(model).network
+    network = open_recognizer(model).network
     for radius in eps:
         name = f"{255 * radius:g}/255"
         own = gallery.templates[gallery.places(people[draw.mated])]

@@ -25,8 +25,8 @@ from steadface.data.faces import Image
 from steadface.data.listing import is_image_name
 from steadface.faces.photograph import Photograph, read_photograph
 from steadface.recognition.answers import SeenFace
+from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
-from steadface.recognition.seeing import NoFace
 
 FMR = 1e-3
 ANGLES = (0, 90, 180, 270, 20, 45, 60, 135, 200, 300)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 MATHEMATICS = {"attacks", "margins", "heads"}
 FACES = {"data", "backbones"}
 SHARED = {"errors", "files", "machine", "arguments", "devices"}
-JOBS = {"training", "evaluation", "report", "models", "audit", "faces", "gallery", "recognition"}
+JOBS = {"training", "evaluation", "report", "recognizers", "audit", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -26,16 +26,16 @@ ALLOWED: dict[str, set[str]] = {
     "data": SHARED,
     "backbones": SHARED,
     "heads": {"margins", "errors"},
-    "models": {"onnx_sessions"} | FACES | SHARED,  # recognisers of any origin
+    "recognizers": {"evaluation", "gallery", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,  # of any origin
     "faces": {"data", "onnx_sessions"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
-    "audit": {"evaluation", "models"} | MATHEMATICS | FACES | SHARED,
+    "audit": {"evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,
     "report": MATHEMATICS | FACES | SHARED,
-    "recognition": {"faces", "gallery", "models", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
+    "recognition": {"faces", "gallery", "recognizers", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
-    "likeness": set(),  # knows vectors, no images
-    "hardening": {"likeness", "training", "evaluation", "models", "recipes"} | MATHEMATICS | FACES | SHARED,
+    "clustering": set(),  # knows vectors, no images
+    "hardening": {"clustering", "training", "evaluation", "recognizers", "recipes"} | MATHEMATICS | FACES | SHARED,
     "api": {"hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
     "cli": {"api", "hardening", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine"},

@@ -11,7 +11,7 @@ import yaml
 
 import steadface
 from steadface.data.synthetic import write_synthetic_faces
-from steadface.recognition.export import export_onnx
+from steadface.recognizers.export import export_onnx
 
 SOURCE = Path(steadface.__file__).parents[1]
 CHOICES = ("ORT_DISABLE_TELEMETRY", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "LOCALAPPDATA")
@@ -92,7 +92,7 @@ def test_recognising_with_an_onnx_file_leaves_nothing(home: Home, faces: Path) -
     model, (one, other) = home.work / "m.onnx", sorted(faces.rglob("*.png"))[:2]
     network = steadface.Architecture(image_size=(16, 16), embedding_size=8, width=0.125, blocks=(1, 0, 0, 0)).build()
     steadface.save_backbone(home.work / "m.safetensors", network, {})
-    export_onnx(steadface.open_recogniser(home.work / "m.safetensors"), model)
+    export_onnx(steadface.open_recognizer(home.work / "m.safetensors"), model)
     words = ("verify", one, other, "--aligned", "--model", model, "--threshold", "-1", "--json")
     assert '"match": true' in home.python("-m", "steadface", *words).stdout
     assert home.left() == []

@@ -7,7 +7,7 @@ outcome = sf.train(recipe)
 judged = sf.judge(outcome.folder)
 sf.report([judged.arm], outcome.folder, title="gated", seed=0, command="")
 
-model, pairs = sf.open_recogniser("runs/gated"), sf.read_pairs("pairs.txt", "lfw")
+model, pairs = sf.open_recognizer("runs/gated"), sf.read_pairs("pairs.txt", "lfw")
 sf.audit(sf.AuditRequest(model=model, pairs=pairs, preset=sf.preset("standard"), eps=(2 / 255,)), "audited")
 
 recognizer = sf.Recognizer.open("runs/gated")

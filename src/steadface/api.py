@@ -23,7 +23,6 @@ from steadface.attacks import PGD, ball
 from steadface.attacks.balls import Norm
 from steadface.audit.chunks import Progress as AuditProgress
 from steadface.audit.compare import compare_audits
-from steadface.audit.probing import probing_faces
 from steadface.audit.request import Request, checked_radii
 from steadface.audit.run import finish_audit, run_audit
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
@@ -44,12 +43,13 @@ from steadface.hardening import (
     measure_compatibility,
     name_people,
 )
-from steadface.models import TRIED, ChannelOrder, OpenedRecogniser, open_recogniser
-from steadface.models import with_known_convention as probed
-from steadface.recognition.calibration import Calibrated, calibrated, calibrated_guard, check_told_apart
-from steadface.recognition.contract import Contract, contract_place, is_named, read_contract, store_contract
-from steadface.recognition.guard import Guard, write_guard
-from steadface.recognition.opening import opened_for_probing, opened_under_contract
+from steadface.recognizers import TRIED, ChannelOrder, OpenedRecognizer, open_recognizer
+from steadface.recognizers import with_known_convention as probed
+from steadface.recognizers.calibration import Calibrated, calibrated, calibrated_guard, check_told_apart
+from steadface.recognizers.contract import Contract, contract_place, is_named, read_contract, store_contract
+from steadface.recognizers.guard import Guard, write_guard
+from steadface.recognizers.probing_faces import probing_faces
+from steadface.recognizers.under_contract import opened_for_probing, opened_under_contract
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
 from steadface.report.history import read_history
@@ -89,7 +89,7 @@ def _under_contract(run: TrainingRun, observe: Observe | None) -> Outcome:
         return outcome
     try:
         found = calibrated(
-            open_recogniser(outcome.folder),
+            open_recognizer(outcome.folder),
             held_out,
             seed=run.recipe.run.seed,
             device=resolve_device(run.recipe.run.device),
@@ -192,7 +192,7 @@ def calibrate_guard(
     return guard
 
 
-def _check_out(out: Path | None, opened: OpenedRecogniser) -> None:
+def _check_out(out: Path | None, opened: OpenedRecognizer) -> None:
     if out is None:
         return
     if out.suffix != ".safetensors" or out.exists():
@@ -352,8 +352,8 @@ class Audited:
 
 
 def with_known_convention(
-    opened: OpenedRecogniser, pairs: PairSet, *, seed: int = 0, progress: Progress | None = None
-) -> OpenedRecogniser:
+    opened: OpenedRecognizer, pairs: PairSet, *, seed: int = 0, progress: Progress | None = None
+) -> OpenedRecognizer:
     """``opened`` with what nobody stated of its size, pixel range and colour order probed on a few dozen faces.
 
     Faces of people who have two images or more in ``pairs``, or of its genuine pairs where the people are not known;
@@ -373,7 +373,7 @@ def open_probed(
     output: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> OpenedRecogniser:
+) -> OpenedRecognizer:
     """A recogniser as the faces of ``pairs`` speak for it: what nobody states of its pixels, neither here nor when it
     was calibrated, and no file says is probed. Notes that give reason for care are logged as warnings.
     """
@@ -385,7 +385,7 @@ def open_probed(
     return opened
 
 
-def log_notes(opened: OpenedRecogniser) -> None:
+def log_notes(opened: OpenedRecognizer) -> None:
     """Logs what is to be known of a recogniser before its figures are trusted."""
     for note in opened.notes:
         logger.log(logging.INFO if TRIED in note else logging.WARNING, "%s", note)

@@ -1,4 +1,4 @@
-"""The one error that users see, and values in its words: short, whatever they are."""
+"""The errors that users see, by what the caller can do about them; values in their words are short."""
 
 import re
 from typing import Any, ClassVar
@@ -14,14 +14,48 @@ class SteadfaceError(Exception):
     """Something the user can put right: the message names the offending value and the remedy.
 
     No message repeats a picture or another long text that was given: what is too long is cut, and its length said.
-    The command line prints it without a traceback and ends with ``exit_code``; everything else that escapes is a bug.
+    The command line prints it without a traceback and ends with ``exit_code``, a service answers with ``http_status``;
+    everything else that escapes is a bug.
     """
 
     exit_code: ClassVar[int] = 2
+    http_status: ClassVar[int] = 400
 
     def __init__(self, message: str = "") -> None:
         words = re.sub(rf"\S{{{WORD},}}", lambda word: short(word[0], KEPT), message)
         super().__init__(short(words, MESSAGE))
+
+
+class InvalidInput(SteadfaceError):
+    """What was given cannot be meant, or does not suffice: give something else."""
+
+
+class NotFound(SteadfaceError):
+    """What was named is not there: a file, a person, a candidate. Name another, or make it first."""
+
+    exit_code = 4
+    http_status = 404
+
+
+class Conflict(SteadfaceError):
+    """It would clash with what is there already: another run, another person's templates. Decide which is to stay."""
+
+    exit_code = 5
+    http_status = 409
+
+
+class Unsupported(SteadfaceError):
+    """It can be meant and is not to be had of this model, file or installation: choose another way to the same end."""
+
+    exit_code = 6
+    http_status = 501
+
+
+class Unavailable(SteadfaceError):
+    """What is needed is busy, locked or unreachable just now: the same call may succeed later."""
+
+    exit_code = 75  # EX_TEMPFAIL
+    http_status = 503
 
 
 def short(value: Any, most: int = 80) -> str:

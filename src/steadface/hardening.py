@@ -15,9 +15,10 @@ import numpy as np
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.frozen import frozen
+from steadface.clustering import people_alike
 from steadface.data.faces import FaceSource
 from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
-from steadface.data.people import write_people
+from steadface.data.people_csv import write_people
 from steadface.data.splits import split_people
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
@@ -27,9 +28,8 @@ from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.thresholds import images_to_measure
 from steadface.files import write_atomically
-from steadface.likeness import people_alike
-from steadface.models import OpenedRecogniser
 from steadface.recipes import recipe_path
+from steadface.recognizers import OpenedRecognizer
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.runfolder import holds_run, make_run_folder
 
@@ -62,7 +62,7 @@ class Wishes:
 
 
 def harden_recipe(
-    given: OpenedRecogniser,
+    given: OpenedRecognizer,
     images: Path,
     out: Path,
     wishes: Wishes,
@@ -110,7 +110,7 @@ def harden_recipe(
     return recipe
 
 
-def keep_original(given: OpenedRecogniser, out: Path) -> None:
+def keep_original(given: OpenedRecognizer, out: Path) -> None:
     """Copies the weights into ``out``, unless they are there; raises SteadfaceError as ``harden_recipe`` does."""
     backbone, original = _backbone(given), out / ORIGINAL
     if not original.exists():
@@ -118,7 +118,7 @@ def keep_original(given: OpenedRecogniser, out: Path) -> None:
         save_backbone(original, backbone, {})
 
 
-def name_people(given: OpenedRecogniser, recipe: Recipe) -> None:
+def name_people(given: OpenedRecognizer, recipe: Recipe) -> None:
     """Writes into the run folder who is on ``data.images`` as the recogniser sees them, where ``recipe`` says so.
 
     A run that has begun keeps what it began with. Raises SteadfaceError where too few people have two images or more
@@ -168,7 +168,7 @@ def _check_judged(faces: FaceSource, recipe: Recipe, found: str) -> None:
         ) from error
 
 
-def _backbone(given: OpenedRecogniser) -> Backbone:
+def _backbone(given: OpenedRecognizer) -> Backbone:
     if not isinstance(given.network, Backbone):
         raise SteadfaceError(
             f"{given.name} cannot be trained on: hardening takes MobileFaceNet and IResNet weights of RGB images"

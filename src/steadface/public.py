@@ -12,9 +12,9 @@ from steadface.evaluation.evaluate import evaluate
 from steadface.faces.detector_files import open_detector
 from steadface.faces.photograph import read_photograph
 from steadface.gallery.gallery import Gallery
-from steadface.models import open_recogniser
-from steadface.recognition.guard import read_guard
 from steadface.recognition.recognizer import Recognizer
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.guard import read_guard
 from steadface.training.recipe import load_recipe, make_recipe
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "make_recipe",
     "open_detector",
     "open_faces",
-    "open_recogniser",
+    "open_recognizer",
     "pgd_plan",
     "preset",
     "read_bin",

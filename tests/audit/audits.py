@@ -9,7 +9,7 @@ from steadface.audit.presets import QUICK, Preset
 from steadface.audit.request import Request
 from steadface.data.pairs import PairSet
 from steadface.evaluation.labelled import pairs_from_labels
-from steadface.models import Convention, OpenedRecogniser
+from steadface.recognizers import Convention, OpenedRecognizer
 
 from ..evaluation.faces import LinearBackbone, noise_faces
 
@@ -46,9 +46,9 @@ def people_pairs(people: int = 40, images: int = 4, seed: int = 0) -> PairSet:
     return pairs_from_labels(noise_faces(people, images, spread=30.0, seed=seed), 200, seed=seed)
 
 
-def opened(network: torch.nn.Module, name: str = "linear") -> OpenedRecogniser:
+def opened(network: torch.nn.Module, name: str = "linear") -> OpenedRecognizer:
     convention = Convention(size=(16, 16), pixel_range="0..1", channel_order="rgb")
-    return OpenedRecogniser(network=network, name=name, fingerprint=name, convention=convention, notes=())
+    return OpenedRecognizer(network=network, name=name, fingerprint=name, convention=convention, notes=())
 
 
 def request(network: torch.nn.Module | None = None, **changes: object) -> Request:

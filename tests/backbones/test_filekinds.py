@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from steadface.backbones import load_backbone, read_metadata
 from steadface.backbones.filekinds import ONNX, SAFETENSORS, SHOWN, TORCH, file_kind, shown
 from steadface.errors import SteadfaceError
-from steadface.models import open_recogniser
-from steadface.recognition.contract import read_contract
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.contract import read_contract
 
 from .networks import SMALL, same, trained
 
@@ -114,7 +114,7 @@ def test_what_is_certainly_no_onnx_file_is_named_too(kind: str, tmp_path: Path) 
     file = tmp_path / "w.onnx"
     file.write_bytes(content)
     uncertain = kind in ("bytes", "zeros", "graph", "saved model")
-    for read in (open_recogniser, read_contract):
+    for read in (open_recognizer, read_contract):
         with pytest.raises(SteadfaceError, match="is not a readable ONNX file" if uncertain else message):
             read(file)
 
@@ -123,7 +123,7 @@ def test_an_onnx_file_under_another_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(onnx_graph())
     assert file_kind(tmp_path / "w.pth") == ONNX
     with pytest.raises(SteadfaceError, match=r"is an ONNX file: give it a name that ends with \.onnx"):
-        open_recogniser(tmp_path / "w.pth")
+        open_recognizer(tmp_path / "w.pth")
     (tmp_path / "w.pth").rename(tmp_path / "w.onnx")
     with pytest.raises(SteadfaceError, match="is an ONNX file, with no layers to train: give the state dict"):
         load_backbone(tmp_path / "w.onnx")
@@ -133,10 +133,10 @@ def test_weights_named_as_an_onnx_file_are_named(tmp_path: Path) -> None:
     file, state = tmp_path / "w.onnx", trained(SMALL).state_dict()
     save_file(state, file)
     with pytest.raises(SteadfaceError, match=r"is a safetensors file: give it a name that ends with \.safetensors"):
-        open_recogniser(file)
+        open_recognizer(file)
     torch.save(state, file)
     with pytest.raises(SteadfaceError, match=r"is a torch file: give it a name that ends with \.pth"):
-        open_recogniser(file)
+        open_recognizer(file)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.bin", "w", "w.onnx.bak"])

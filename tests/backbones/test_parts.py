@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steadface.backbones import Architecture, Backbone, load_backbone
 from steadface.errors import SteadfaceError
-from steadface.models import open_recogniser
+from steadface.recognizers import open_recognizer
 
 from .networks import SMALL, SMALL_IRESNET, bare, same, seeded, trained
 
@@ -83,7 +83,7 @@ def test_what_is_no_part_of_the_network_is_left_out_and_said(architecture: Archi
     assert same(found, saved)
     (note,) = found.notes
     assert f"{file}: left out is what is no part of the network: head.weight (3, 8), fc7.weight (3, 8), kernel" in note
-    assert open_recogniser(file).notes == found.notes
+    assert open_recognizer(file).notes == found.notes
     beside = {**bare(saved, "model."), "head.kernel": torch.ones(8, 3), "t": torch.ones(1)}
     assert "head.kernel (8, 3), t (1,)" in loaded({"state_dict": beside}, file).notes[0]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from steadface.backbones import Architecture, save_backbone
-from steadface.models import open_recogniser
-from steadface.recognition.contract import contract_of, read_contract, store_contract
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.contract import contract_of, read_contract, store_contract
 
 from .conftest import Call
 
@@ -21,7 +21,7 @@ def model(tmp_path: Path) -> Path:
     """A file of weights with a contract that sums mirror images."""
     architecture = Architecture(image_size=(16, 16), embedding_size=8, width=0.125, blocks=(1, 0, 0, 0), std=128.0)
     save_backbone(tmp_path / "model.safetensors", architecture.build(torch.Generator().manual_seed(0)), {})
-    contract = contract_of(open_recogniser(tmp_path / "model.safetensors"), mirror=True)
+    contract = contract_of(open_recognizer(tmp_path / "model.safetensors"), mirror=True)
     store_contract(tmp_path / "model.safetensors", contract)
     return tmp_path / "model.safetensors"
 
@@ -45,7 +45,7 @@ def test_the_contract_goes_along_and_galleries_of_both_match(call: Call, model: 
     before, after = read_contract(model), read_contract(out)
     assert before is not None
     assert after is not None
-    exported = open_recogniser(out)
+    exported = open_recognizer(out)
     assert after.identity == before.identity
     assert (after.mirror, after.weights) == (True, exported.content)
     assert after.convention == exported.convention == replace(before.convention, pixel_range="0..255")

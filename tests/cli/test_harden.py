@@ -20,8 +20,8 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.hardening import Wishes, harden_recipe
-from steadface.models import open_recogniser
-from steadface.recognition.contract import read_contract
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.contract import read_contract
 from steadface.training import loop
 from steadface.training.assemble import open_recipe_faces
 from steadface.training.recipe import Recipe
@@ -178,7 +178,7 @@ def test_a_student_of_another_architecture_learns_the_embeddings(
 def test_who_is_who_enters_the_loss_where_that_is_wished_for_and_known(
     weights: Path, faces: Path, plain: Path, tmp_path: Path
 ) -> None:
-    given, run, labels = open_recogniser(weights), tmp_path / "run", Wishes(labels=True)
+    given, run, labels = open_recognizer(weights), tmp_path / "run", Wishes(labels=True)
     assert harden_recipe(given, faces, run, Wishes()).head.kind == "none"
     assert harden_recipe(given, faces, run, labels).head.kind == "cosface"
     assert harden_recipe(given, plain, run, labels, ["data.people=people.csv"]).head.kind == "cosface"

@@ -17,9 +17,9 @@ from steadface.data.synthetic import synthetic_faces
 from steadface.errors import SteadfaceError
 from steadface.gallery.changes import NotAlike
 from steadface.gallery.gallery import Gallery
-from steadface.recognition.contract import read_contract, store_contract
+from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
-from steadface.recognition.seeing import NoFace
+from steadface.recognizers.contract import read_contract, store_contract
 
 from .planted import Planted
 

@@ -24,10 +24,10 @@ from steadface.training.assemble import (
 from steadface.training.gate import FixedGate, RandomGate, SmoothedGate, ThresholdGate
 from steadface.training.loop import TrainingRun
 from steadface.training.objective import MarginObjective, SelfReference
-from steadface.training.people import mean_embeddings
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, negative_loss
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.targets import KeptBlend, OtherFace, PerturbedSource
+from steadface.training.within_class import mean_embeddings
 
 from .runs import tiny, write_faces
 

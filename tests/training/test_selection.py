@@ -15,8 +15,8 @@ from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training import loop
 from steadface.training.candidates import Candidates, read_candidates
 from steadface.training.loop import TrainingRun
-from steadface.training.people import normalise_within
 from steadface.training.selection import Candidate, NothingGained, choose, exhausted, undominated, verdict
+from steadface.training.within_class import normalise_within
 
 from .runs import tiny
 

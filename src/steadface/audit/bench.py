@@ -18,7 +18,7 @@ from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.series import Aim
-from steadface.models import surrogate_embed
+from steadface.recognizers import surrogate_embed
 
 PARITY = 1e-4
 """How far unit embeddings of the fast copy may be from the network's own."""

@@ -16,7 +16,7 @@ from steadface.data.pairs import PairSet
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import checked_threshold
-from steadface.models import OpenedRecogniser
+from steadface.recognizers import OpenedRecognizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Request:
     `extra` are further attacks by name, tried beside the standard ones (a trained generator, say).
     """
 
-    model: OpenedRecogniser
+    model: OpenedRecognizer
     pairs: PairSet
     preset: Preset
     eps: tuple[float, ...]
@@ -38,7 +38,7 @@ class Request:
     mirror: bool = False
     detail: bool = False
     calibration: PairSet | None = None
-    surrogates: tuple[OpenedRecogniser, ...] = ()
+    surrogates: tuple[OpenedRecognizer, ...] = ()
     extra: tuple[tuple[str, Attack], ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 32

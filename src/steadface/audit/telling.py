@@ -24,7 +24,7 @@ from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier
 from steadface.evaluation.series import Goal, Outcome
-from steadface.models import TRIED
+from steadface.recognizers import TRIED
 
 GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
 EXAMPLES = 3

@@ -26,8 +26,8 @@ from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.labelled import pairs_from_labels
-from steadface.models import OpenedRecogniser
-from steadface.recognition.opening import opened_for_probing
+from steadface.recognizers import OpenedRecognizer
+from steadface.recognizers.under_contract import opened_for_probing
 from steadface.training.signals import stop_on_signal
 
 FEW = 0.05
@@ -108,7 +108,7 @@ def generator_bar(steps: int) -> Iterator[Callable[[Moved], None]]:
         yield observe
 
 
-def _probed(opened: OpenedRecogniser, faces: FaceSource, seed: int) -> OpenedRecogniser:
+def _probed(opened: OpenedRecognizer, faces: FaceSource, seed: int) -> OpenedRecognizer:
     """As an audit would take it: what is not known of its pixels is probed, where there are pairs to probe on."""
     images_each = np.bincount(faces.labels)
     if len(images_each) < 4 or images_each.max() < 2:
@@ -118,7 +118,7 @@ def _probed(opened: OpenedRecogniser, faces: FaceSource, seed: int) -> OpenedRec
         return api.with_known_convention(opened, pairs, seed=seed, progress=partial(progress, "probing"))
 
 
-def _description(options: Options, trained: Trained, opened: OpenedRecogniser, faces: FaceSource) -> Description:
+def _description(options: Options, trained: Trained, opened: OpenedRecognizer, faces: FaceSource) -> Description:
     dodging, impersonation = trained.lately()
     return Description(
         embedding_size=trained.network.film.in_features,

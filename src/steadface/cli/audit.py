@@ -22,7 +22,7 @@ from steadface.data.pairs import read_pairs
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import trials_for_width
-from steadface.models import check_exists, open_recogniser, parse_size
+from steadface.recognizers import check_exists, open_recognizer, parse_size
 from steadface.report.text import percent, radius
 
 MODEL_HELP = (
@@ -122,7 +122,7 @@ def audit_model(
             mirror=mirror,
             detail=detail,
             calibration=None if calibration_pairs is None else read_pairs(calibration_pairs, images),
-            surrogates=tuple(open_recogniser(other) for other in surrogate or []),
+            surrogates=tuple(open_recognizer(other) for other in surrogate or []),
             extra=tuple((f"generator {file.stem}", load_generative(file)) for file in generator or []),
             device=device_used,
         )

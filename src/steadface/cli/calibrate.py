@@ -20,8 +20,8 @@ from steadface.cli.options import (
 )
 from steadface.evaluation.thresholds import GRID
 from steadface.evaluation.verification import why_no_row
-from steadface.models import check_exists, parse_size
-from steadface.recognition.contract import is_named
+from steadface.recognizers import check_exists, parse_size
+from steadface.recognizers.contract import is_named
 from steadface.report.text import percent
 
 

@@ -21,7 +21,7 @@ from steadface.faces.searching import MIN_SIZE
 from steadface.faces.surveying import Failure, Surveyed, survey
 from steadface.faces.training_folder import Encoding, TrainingFolder, Wanted, align_folder, encoded
 from steadface.files import write_atomically
-from steadface.models import parse_size
+from steadface.recognizers import parse_size
 
 MinSizeOption = Annotated[
     float, typer.Option("--min-size", min=1, help="Leave out faces of fewer pixels (longer side of the box).")

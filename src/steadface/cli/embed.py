@@ -25,7 +25,7 @@ from steadface.cli.options import (
 from steadface.data.faces import UnreadableImage
 from steadface.errors import SteadfaceError
 from steadface.files import write_atomically
-from steadface.recognition.seeing import NoFace
+from steadface.recognition.face_finder import NoFace
 
 BATCH = 64
 

@@ -21,7 +21,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.verification import why_no_row
-from steadface.models import Convention, check_exists, parse_size
+from steadface.recognizers import Convention, check_exists, parse_size
 from steadface.report.arm import Arm
 from steadface.report.text import percent, power, radius
 

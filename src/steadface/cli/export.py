@@ -10,9 +10,9 @@ from rich.markup import escape
 from steadface.cli.console import console
 from steadface.cli.options import ContractOption, JsonOption, OutputOption, picture_files, print_json
 from steadface.data.faces import decode_image
-from steadface.recognition.embedder import Faces, stacked
-from steadface.recognition.export import PARITY, Exported, export_with_contract
-from steadface.recognition.opening import opened_under_contract
+from steadface.recognizers.embedder import Faces, stacked
+from steadface.recognizers.export import PARITY, Exported, export_with_contract
+from steadface.recognizers.under_contract import opened_under_contract
 
 MOST_FACES = 512
 """Of a large folder so many are looked at, spread evenly over it."""

@@ -18,10 +18,10 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import checked_threshold
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.keys import given_key, read_or_write_key
-from steadface.models import ChannelOrder, PixelRange
-from steadface.recognition.embedder import Backend
-from steadface.recognition.guard import read_guard
 from steadface.recognition.recognizer import Recognizer
+from steadface.recognizers import ChannelOrder, PixelRange
+from steadface.recognizers.embedder import Backend
+from steadface.recognizers.guard import read_guard
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="A run folder, a file of weights, an .onnx file or module:function.")

@@ -33,11 +33,11 @@ from steadface.gallery.checking import check_model
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.people import parse_expiry
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
-from steadface.recognition.contract import Contract
-from steadface.recognition.embedder import Backend, Embedder, Precision, open_embedder, stacked
-from steadface.recognition.guard import Guard, read_guard
-from steadface.recognition.opening import opened_under_contract
-from steadface.recognition.seeing import Pictures, Seeing, listed
+from steadface.recognition.face_finder import Pictures, Seeing, listed
+from steadface.recognizers.contract import Contract
+from steadface.recognizers.embedder import Backend, Embedder, Precision, open_embedder, stacked
+from steadface.recognizers.guard import Guard, read_guard
+from steadface.recognizers.under_contract import opened_under_contract
 
 Vectors = NDArray[np.float32]
 

@@ -20,7 +20,7 @@ from steadface.data.augment import Augmentation
 from steadface.data.faces import FaceSource, JoinedFaces
 from steadface.data.folders import UnlabelledFolder, open_faces
 from steadface.data.loading import FaceLoader, load_images
-from steadface.data.people import NamedFolder
+from steadface.data.people_csv import NamedFolder
 from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, UniformSampler
 from steadface.data.splits import split_people
 from steadface.data.synthetic import synthetic_faces
@@ -31,7 +31,6 @@ from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
 from steadface.training.network import FastNetwork, Speed, resolve_speed
 from steadface.training.objective import MarginObjective, Objective, SelfReference
-from steadface.training.people import mean_embeddings
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
 from steadface.training.regularizers import PullRepel, Regularizer
@@ -47,6 +46,7 @@ from steadface.training.targets import (
     RandomOther,
     TargetSampler,
 )
+from steadface.training.within_class import mean_embeddings
 
 UNKNOWN_RAMP = 1000
 

@@ -3,10 +3,10 @@
     w(share) = w(first) + share (w(T) - w(first))          share = 1, 1 - 1/(n+1), ..., 1/(n+1)
 
 (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1), from the last moment downwards;
-where the recipe says so after within-class covariance normalisation (`training/people.py`). ``w(first)`` is the start
-in the form in which it is trained on. Rounding the corners of its activations costs it accuracy: it is first led back
-to the embeddings of the recogniser as it came, by clean training alone, or the line would lead away from good models.
-Led back, it is a candidate itself.
+where the recipe says so after within-class covariance normalisation (`training/within_class.py`). ``w(first)`` is the
+start in the form in which it is trained on. Rounding the corners of its activations costs it accuracy: it is first led
+back to the embeddings of the recogniser as it came, by clean training alone, or the line would lead away from good
+models. Led back, it is a candidate itself.
 """
 
 import logging
@@ -22,12 +22,12 @@ from torch import Tensor
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.training.assemble import Faces, assemble, load_start, make_loader
 from steadface.training.averaging import between
-from steadface.training.people import normalise_within
 from steadface.training.recipe import Recipe
 from steadface.training.schedule import learning_rate
 from steadface.training.sections import GateOptions, HeadOptions
 from steadface.training.selection import Kind
 from steadface.training.signals import StopRequest
+from steadface.training.within_class import normalise_within
 
 RECOVERED_FILE = "recovered.safetensors"
 

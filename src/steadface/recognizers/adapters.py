@@ -1,0 +1,207 @@
+"""Modules that take images (B, 3, H, W), RGB in [0, 1], and hand them to a recogniser as it expects them.
+
+Both offer what an embedder asks of a network: `image_size` (height, width) and `differentiable`.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steadface.backbones.base import Backbone
+from steadface.errors import SteadfaceError
+from steadface.recognizers.convention import Convention
+from steadface.recognizers.outputs import dimension
+
+Service = Callable[[NDArray[np.uint8]], Any]
+"""Faces (B, H, W, 3) uint8 to embeddings (B, D)."""
+
+
+class Adapted(nn.Module):
+    """A module `core` from normalised pixels (B, 3, H, W) to embeddings, under a convention.
+
+    Axes of length one beside (B, D) are dropped. Raises SteadfaceError for images of another size, and for outputs that
+    are no (B, D).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, core: nn.Module, convention: Convention, *, name: str, differentiable: bool = True) -> None:
+        super().__init__()
+        self.core, self.convention = core, convention
+        self.name, self.differentiable = name, differentiable
+        mean, std = (torch.tensor(part, dtype=torch.float64).view(1, 3, 1, 1) for part in convention.normalisation)
+        self.register_buffer("mean", mean / 255, persistent=False)
+        self.register_buffer("std", std / 255, persistent=False)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.convention.size
+
+    def forward(self, images: Tensor) -> Tensor:
+        _check_size(images, self.image_size, self.name)
+        # Of the images' type and device: where there are no weights nothing else says where they lie.
+        pixels = (images - self.mean.to(images)) / self.std.to(images)
+        if self.convention.channel_order == "bgr":
+            pixels = pixels.flip(1)
+        kind = next((value.dtype for value in self.core.parameters() if value.is_floating_point()), None)
+        return _embeddings(self.core(pixels if kind is None else pixels.to(kind)), len(images), self.name)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return cast(Tensor, super().__call__(images))
+
+
+class Picked(nn.Module):
+    """One of several outputs of a module: by its key, or its place from 0 on."""
+
+    def __init__(self, module: nn.Module, output: str) -> None:
+        super().__init__()
+        self.module, self.output = module, output
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found: Tensor = outputs_of(self.module(pixels))[self.output]
+        return found
+
+
+def outputs_of(answer: Any) -> dict[str, Any]:
+    """What a module returned, by name: its keys, or places from 0 on."""
+    if isinstance(answer, Mapping):
+        return {str(key): value for key, value in answer.items()}
+    return {str(place): value for place, value in enumerate(answer if isinstance(answer, tuple | list) else [answer])}
+
+
+class ReversedChannels(nn.Module):
+    """A network of RGB images that is given BGR: for weights that were trained so."""
+
+    def __init__(self, network: Backbone) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.network.image_size
+
+    @property
+    def differentiable(self) -> bool:
+        return self.network.differentiable
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.flip(1))
+
+
+class BlackBox(nn.Module):
+    """A Python callable that embeds uint8 faces, somebody's service perhaps; no gradients.
+
+    What it raises, and outputs that are no finite (B, D), become SteadfaceErrors.
+    """
+
+    differentiable = False
+
+    def __init__(self, service: Service, convention: Convention, *, name: str) -> None:
+        super().__init__()
+        self.service, self.convention, self.name = service, convention, name
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.convention.size
+
+    def forward(self, images: Tensor) -> Tensor:
+        _check_size(images, self.image_size, self.name)
+        pixels = images.detach().mul(255).round().clamp(0, 255).to(torch.uint8)
+        if self.convention.channel_order == "bgr":
+            pixels = pixels.flip(1)
+        faces = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return torch.from_numpy(self._ask(faces)).to(images.device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return cast(Tensor, super().__call__(images))
+
+    def _ask(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            answer = self.service(faces)
+        except SteadfaceError:
+            raise
+        except Exception as error:  # whatever somebody's service raises
+            raise SteadfaceError(
+                f"{self.name} raised {type(error).__name__}: {error}; it was given uint8 faces of shape {faces.shape}"
+            ) from error
+        if isinstance(answer, Tensor):
+            answer = answer.detach().cpu().numpy()
+        try:
+            found = np.asarray(answer, dtype=np.float32)
+        except (TypeError, ValueError):
+            found = np.empty(0, dtype=np.float32)
+        if found.ndim != 2 or len(found) != len(faces) or found.shape[1] < 1:
+            raise SteadfaceError(
+                f"{self.name} returned {_described(answer)} for faces of shape {faces.shape}; it must return an array "
+                f"({len(faces)}, D), an embedding for each face"
+            )
+        if not np.isfinite(found).all():
+            row = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
+            raise SteadfaceError(f"{self.name} returned NaN or infinity (row {row} of {len(found)}); return numbers")
+        return found
+
+
+def under(network: nn.Module, convention: Convention) -> nn.Module:
+    """`network`, as `open_recognizer` made it, under another convention; the weights are shared, not copied.
+
+    Raises SteadfaceError where a backbone's weights fix another size or a function the range, and TypeError for modules
+    of another origin.
+    """
+    if isinstance(network, Adapted):
+        return Adapted(network.core, convention, name=network.name, differentiable=network.differentiable).train(
+            network.training
+        )
+    if isinstance(network, BlackBox):
+        if convention.pixel_range != network.convention.pixel_range:
+            raise SteadfaceError(f"{network.name} is a function of uint8 faces, whose range is 0..255 and no other")
+        return BlackBox(network.service, convention, name=network.name)
+    if isinstance(network, ReversedChannels):
+        network = network.network
+    if not isinstance(network, Backbone):
+        raise TypeError(f"{type(network).__name__} was not made by open_recognizer")
+    return _backbone_under(network, convention)
+
+
+def _backbone_under(backbone: Backbone, convention: Convention) -> nn.Module:
+    (mean, *means), (std, *stds) = convention.normalisation
+    if convention.size != backbone.image_size or {mean, std} != {mean, std, *means, *stds}:
+        height, width = backbone.image_size
+        raise SteadfaceError(
+            f"a {backbone.architecture.name} cannot take {convention}: its weights are for {height}x{width} and one "
+            "mean and standard deviation for all colours"
+        )
+    other = copy.copy(backbone)  # shares parameters and buffers
+    other.architecture = backbone.architecture.model_copy(update={"mean": mean, "std": std})
+    return ReversedChannels(other) if convention.channel_order == "bgr" else other
+
+
+def _check_size(images: Tensor, size: tuple[int, int], name: str) -> None:
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, *size):
+        height, width = size
+        raise SteadfaceError(
+            f"images of shape {tuple(images.shape)} do not fit {name}, which takes (B, 3, {height}, {width}); load the "
+            f"faces at {height} x {width}, or state its image_size"
+        )
+
+
+def _embeddings(output: Any, count: int, name: str) -> Tensor:
+    if isinstance(output, tuple | list) and output:  # of a module that was not opened, which would be `Picked`
+        output = output[0]
+    if isinstance(output, Tensor) and output.is_floating_point() and dimension(tuple(output.shape), count) is not None:
+        return output.flatten(1)
+    raise SteadfaceError(
+        f"{name} returned {_described(output)} for {count} images; it must return embeddings ({count}, D)"
+    )
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return f"a {type(value).__name__}"
+    return f"a {type(value).__name__} of shape {tuple(shape)} and type {getattr(value, 'dtype', 'unknown')}"

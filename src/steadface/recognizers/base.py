@@ -1,0 +1,134 @@
+"""An opened recogniser: a network, and what is known of it."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from steadface.errors import SteadfaceError
+from steadface.recognizers.convention import Convention
+
+CONSTANT = 1e-6
+"""Of an embedding's length: less than this, single precision's rounding, sets nobody apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedRecognizer:
+    """`network` takes images (B, 3, H, W), RGB in [0, 1], to raw embeddings (B, D), in evaluation mode; it has
+    `image_size` (height, width) and `differentiable`.
+
+    `fingerprint` is the SHA-256 (hex) of the weights, the file or the source code and of the convention: where it is
+    the same so is every figure, as far as `notes` do not say that something could not be seen. `path` is what was asked
+    for; `content` the digest of the weights, the file or the source code alone; `output` which of several outputs is
+    taken, None where there is one.
+    """
+
+    network: nn.Module
+    name: str
+    fingerprint: str
+    convention: Convention
+    notes: tuple[str, ...] = ()
+    path: str | None = None
+    embedding_size: int | None = None
+    content: str | None = None
+    output: str | None = None
+
+    @property
+    def differentiable(self) -> bool:
+        return bool(self.network.differentiable)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the network."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "fingerprint": self.fingerprint,
+            "output": self.output,
+            "embedding_size": self.embedding_size,
+            "image_size": list(self.convention.size),
+            "differentiable": self.differentiable,
+            "convention": self.convention.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """SHA-256 of several byte strings, hex; where one ends counts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.hexdigest()
+
+
+def fingerprint(content: str, convention: Convention) -> str:
+    """That of a recogniser: its content's digest and what its pixels are taken for, however that is known."""
+    mean, std = convention.normalisation
+    return digest([content.encode(), repr((convention.size, mean, std, convention.channel_order)).encode()])
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of the names, types, shapes and values of all parameters and buffers of a state dict."""
+    parts = []
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu().contiguous().reshape(-1)
+            parts += [repr((name, value.dtype, tuple(value.shape))).encode(), plain.view(torch.uint8).numpy().tobytes()]
+        else:
+            parts.append(repr((name, value)).encode())
+    return digest(parts)
+
+
+def noise_for(network: nn.Module, count: int = 2) -> Tensor:
+    """Images (count, 3, H, W) of noise, the same each time, of the network's size and on its device."""
+    height, width = cast("tuple[int, int]", network.image_size)
+    parameter = next(network.parameters(), None)
+    noise = torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
+    return noise if parameter is None else noise.to(parameter.device)
+
+
+def embedding_size_of(network: nn.Module, name: str) -> int:
+    """D, found by embedding two images of noise. Raises SteadfaceError where the network fails on them, says why, and
+    where D is 1.
+    """
+    noise = noise_for(network)
+    height, width = noise.shape[2:]
+    try:
+        with torch.no_grad():
+            embeddings = network(noise)
+    except SteadfaceError:
+        raise
+    except Exception as error:  # whatever somebody's module raises
+        raise SteadfaceError(
+            f"{name} fails on images (2, 3, {height}, {width}): {type(error).__name__}: {_first_line(error)}; state "
+            "the image_size that it takes if this is not it, or try it on such images by itself"
+        ) from error
+    if not torch.isfinite(embeddings).all():
+        raise SteadfaceError(
+            f"{name} gives NaN or infinity for images of noise; its weights are damaged, or its pixel range is not the "
+            "one that it was opened with"
+        )
+    if embeddings.shape[1] < 2:
+        raise SteadfaceError(
+            f"{name} gives one number for an image, which is no embedding; where it has other outputs, say which is "
+            "one with --output NAME (output= in Python)"
+        )
+    return int(embeddings.shape[1])
+
+
+def is_constant(network: nn.Module) -> bool:
+    """Whether noise, black and white have one and the same embedding, or none but zeros."""
+    noise = noise_for(network)
+    with torch.no_grad():
+        embeddings: Tensor = network(
+            torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
+        ).double()  # in float32 the squares of large numbers are infinite
+    length = embeddings.norm(dim=1).max()
+    return bool((embeddings - embeddings[0]).norm(dim=1).max() <= CONSTANT * length)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

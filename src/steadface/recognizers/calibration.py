@@ -1,0 +1,193 @@
+"""A recogniser on clean faces of known people: which similarity stands for which FMR, as part of its contract."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steadface.data.faces import FaceSource, UnreadableImage
+from steadface.errors import SteadfaceError
+from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.thresholds import images_to_measure, measure_thresholds, most_alike_strangers
+from steadface.evaluation.verification import RULE_OF_THREE
+from steadface.recognizers import CAUSE, POORLY, OpenedRecognizer
+from steadface.recognizers.contract import Contract, contract_of
+from steadface.recognizers.embedder import Faces, NetworkEmbedder, quickened, stacked
+from steadface.recognizers.guard import Guard, calibrate
+from steadface.recognizers.probing import auc
+
+GUARD_FACES = 2
+"""How many times as many faces as its false-alarm rate needs a guard is calibrated on."""
+
+CHANCE, UNTRAINED = 0.5, 0.75
+"""Shares of `told_apart`: random networks reach 0.6 to 0.8 on aligned faces, by their colours."""
+
+JUDGED, JUDGED_IMAGES, RESAMPLES = 200, 8, 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlikeStrangers:
+    """Two images that are labelled as two people and look like one: perhaps a wrong label."""
+
+    first: str
+    second: str
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldApart:
+    """How often two images of one person are more alike than one of them and a stranger's; chance is one half.
+
+    The mean over people who have several images, and its 95 % interval.
+    """
+
+    share: float
+    interval: tuple[float, float]
+
+    @property
+    def enough(self) -> bool:
+        """Whether it is better than chance for certain, and not clearly worse than what no training reaches."""
+        low, high = self.interval
+        return low > CHANCE and high > UNTRAINED
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"two images of one person are more alike than one of them and a stranger's in {self.share:.0%} of cases "
+            f"(95 % interval {low:.0%} to {high:.0%}; chance is 50 %, and networks that were never trained reach "
+            f"{UNTRAINED:.0%})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A contract with thresholds, how well the people are told apart, and the pairs of people that its lowest FMRs hang
+    on, most alike first.
+    """
+
+    contract: Contract
+    told_apart: ToldApart
+    alike: tuple[AlikeStrangers, ...]
+
+
+def calibrated(
+    opened: OpenedRecognizer,
+    faces: FaceSource,
+    *,
+    mirror: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Calibrated:
+    """The contract of `opened` with thresholds from `faces`: aligned, of people whom it was not trained on.
+
+    Unreadable images are left out. Raises SteadfaceError where the people are too few; see `measure_thresholds`.
+    """
+    labels = np.asarray(faces.labels, dtype=np.int64)
+    chosen = images_to_measure(labels, seed=seed)
+    embedder = MirrorEmbedder(quickened(opened.network), mirror).to(device)
+    embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
+    thresholds = measure_thresholds(embeddings, labels[chosen], seed=seed)
+    poor = tuple(note for note in opened.notes if POORLY in note)
+    alike = most_alike_strangers(embeddings, labels[chosen])
+    return Calibrated(
+        contract=replace(contract_of(opened, mirror=mirror, thresholds=thresholds), notes=poor),
+        told_apart=told_apart(embeddings, labels[chosen], seed=seed),
+        alike=tuple(
+            AlikeStrangers(first=faces.name(chosen[one]), second=faces.name(chosen[other]), similarity=similarity)
+            for one, other, similarity in alike
+        ),
+    )
+
+
+def told_apart(embeddings: NDArray[np.float32], people: NDArray[np.int64], *, seed: int = 0) -> ToldApart:
+    """From unit `embeddings` (n, D) of `people` (n,); rows of NaN are left out. At most `JUDGED` people are looked at.
+
+    Their shares are resampled by people (`seed`), since pairs of one person depend on each other.
+    """
+    rng = np.random.default_rng(seed)
+    used = np.flatnonzero(np.isfinite(embeddings).all(1))
+    names, counts = np.unique(people[used], return_counts=True)
+    shares = []
+    for person in rng.permutation(names[counts > 1])[:JUDGED]:
+        mine = people[used] == person
+        own, others = used[mine][:JUDGED_IMAGES], used[~mine]
+        cosines = embeddings[own] @ embeddings[own].T
+        genuine = cosines[np.triu_indices(len(own), 1)]
+        impostor = (embeddings[own] @ embeddings[others].T).reshape(-1)
+        same = np.repeat([True, False], [len(genuine), len(impostor)])
+        shares.append(auc(np.concatenate([genuine, impostor]).astype(np.float64), same))
+    found = np.array(shares)
+    resampled = found[rng.integers(len(found), size=(RESAMPLES, len(found)))].mean(1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return ToldApart(share=float(found.mean()), interval=(float(low), float(high)))
+
+
+def check_told_apart(found: ToldApart, name: str, why: tuple[str, ...] = ()) -> None:
+    """Raises SteadfaceError where people are told apart no better than by chance, or clearly no better than by a
+    network that was never trained, or where a diagnosis among the notes `why` names the cause: a better way to state
+    the pixels, at which half as many pairs are in the wrong order.
+    """
+    if not found.enough or any(CAUSE in note for note in why):
+        remedy = "Look whether the folders are people, and the faces aligned as those it was trained on"
+        raise SteadfaceError(
+            f"{name} cannot tell these people apart, so no contract was written: {found}. {' '.join(why) or remedy}"
+        )
+
+
+def calibrated_guard(
+    opened: OpenedRecognizer,
+    contract: Contract,
+    faces: FaceSource,
+    *,
+    rate: float = 1e-2,
+    seed: int = 0,
+) -> Guard:
+    """A guard for `opened` that flags a share of at most `rate` of clean `faces`, each compared with another image of
+    the same person.
+
+    Raises SteadfaceError where too few people have two readable images for that rate.
+    """
+    labels = np.asarray(faces.labels, dtype=np.int64)
+    chosen = images_to_measure(labels, seed=seed)
+    most = ceil(GUARD_FACES * RULE_OF_THREE / rate)
+    rng = np.random.default_rng(seed)
+    images, owners = _readable(faces, np.sort(rng.permutation(chosen)[:most]), contract.convention.size)
+    embedder = NetworkEmbedder(opened.network, mirror=contract.mirror)
+    probes, references = _paired(owners)
+    return calibrate(
+        Guard(),
+        embedder,
+        images[probes],
+        embedder(images[references]) if len(references) else np.empty((0, contract.dimension), dtype=np.float32),
+        model=contract.space,
+        rate=rate,
+        rng=rng,
+    )
+
+
+def _readable(faces: FaceSource, chosen: NDArray[np.int64], size: tuple[int, int]) -> tuple[Faces, NDArray[np.int64]]:
+    """Those of the `chosen` images that can be read (n, H, W, 3), and whose they are (n,)."""
+    kept, owners = [], []
+    for index in chosen:
+        try:
+            kept.append(faces.read(int(index)))
+            owners.append(int(faces.labels[index]))
+        except UnreadableImage:
+            continue
+    return stacked(kept, size) if kept else np.empty((0, *size, 3), dtype=np.uint8), np.array(owners, dtype=np.int64)
+
+
+def _paired(owners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every image of somebody who has two or more, and the next image of the same person, the last one's being the
+    first.
+    """
+    probes, references = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    for person in np.unique(owners):
+        own = np.flatnonzero(owners == person)
+        if len(own) > 1:
+            probes.append(own)
+            references.append(np.roll(own, -1))
+    return np.concatenate(probes), np.concatenate(references)

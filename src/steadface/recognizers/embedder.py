@@ -1,0 +1,161 @@
+"""Aligned faces to unit embeddings in service: torch, eager or compiled, or onnxruntime.
+
+    z = normalise(f(x))        with mirror: normalise(f(x) + f(mirrored x))
+
+The weights never change here, so that BatchNorms are folded away and what is compiled stays compiled.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steadface.arguments import choice, count
+from steadface.backbones.frozen import frozen
+from steadface.data.faces import Image, fit_size
+from steadface.devices import resolve_device
+from steadface.errors import SteadfaceError
+from steadface.recognizers import Convention, OpenedRecognizer
+from steadface.recognizers.adapters import Adapted, BlackBox
+from steadface.recognizers.onnx.network import Runtime
+from steadface.recognizers.onnx.read import read_onnx
+
+Backend = Literal["auto", "torch", "onnxruntime"]
+Precision = Literal["fp32", "bf16"]
+Faces = NDArray[np.uint8]
+"""(B, H, W, 3) RGB."""
+
+BATCH = 64
+
+logger = logging.getLogger(__name__)
+
+
+class Embedder(Protocol):
+    """Faces (B, H, W, 3) uint8 RGB of `size` (height, width) to unit embeddings (B, D) float32."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def __call__(self, faces: Faces) -> NDArray[np.float32]: ...
+
+
+class NetworkEmbedder:
+    """A network of images (B, 3, H, W) in [0, 1] as an `Embedder`, `batch` faces at a time.
+
+    `compile` pays where thousands of faces follow: the first batch takes a minute or so. Without a C++ compiler it
+    stays eager, with one warning. `precision` bf16 is faster on processors that multiply it; embeddings then differ in
+    the third digit.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mirror: bool = False,
+        compile: bool = False,
+        precision: Precision = "fp32",
+        batch: int = BATCH,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        choice("precision", precision, Precision)
+        self.size = cast("tuple[int, int]", network.image_size)
+        self._device = resolve_device(device)
+        self._network = quickened(network).to(self._device)
+        self._run = self._compiled() if compile else self._embeddings
+        self._mirror, self._precision, self._batch = mirror, precision, count("batch", batch)
+
+    def __call__(self, faces: Faces) -> NDArray[np.float32]:
+        _check(faces, self.size)
+        parts = [self._part(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
+        if not parts:
+            raise SteadfaceError("there are no faces to embed; give one or more")
+        found = np.concatenate(parts)
+        if not np.isfinite(found).all():
+            raise SteadfaceError(
+                "the model gives NaN or infinity for a face; its weights are damaged, use another file"
+            )
+        return found
+
+    def _part(self, faces: Faces) -> NDArray[np.float32]:
+        mixed = torch.autocast(self._device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
+        with torch.inference_mode(), mixed:
+            pixels = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device)
+            return self._run(pixels).float().cpu().numpy()
+
+    def _embeddings(self, faces: Tensor) -> Tensor:
+        images = faces.permute(0, 3, 1, 2).to(torch.float32) / 255  # channels last in memory, as it came
+        raw: Tensor = self._network(torch.cat([images, images.flip(-1)]) if self._mirror else images)
+        return F.normalize((raw[: len(faces)] + raw[len(faces) :] if self._mirror else raw).float())
+
+    def _compiled(self) -> Callable[[Tensor], Tensor]:
+        if self._device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+            logger.warning("no C++ compiler is installed, so the model is not compiled; it embeds more slowly")
+            return self._embeddings
+        return cast("Callable[[Tensor], Tensor]", torch.compile(self._embeddings, dynamic=None))
+
+
+def quickened(network: nn.Module) -> nn.Module:
+    """`network` with BatchNorms folded, in evaluation mode; what runs in onnxruntime is that already, and a function is
+    what it is.
+    """
+    given = isinstance(network, BlackBox) or (isinstance(network, Adapted) and isinstance(network.core, Runtime))
+    return network.eval() if given else frozen(network)
+
+
+def open_embedder(
+    opened: OpenedRecognizer,
+    *,
+    mirror: bool = False,
+    backend: Backend = "auto",
+    compile: bool = False,
+    precision: Precision = "fp32",
+    device: torch.device | str = "cpu",
+) -> Embedder:
+    """The embedder of a recogniser: `auto` runs ONNX files in onnxruntime and everything else in torch.
+
+    Raises SteadfaceError where the backend cannot run that model, and for options that do not exist.
+    """
+    choice("backend", backend, Backend)
+    path = Path(opened.path or "")
+    network = opened.network
+    if backend != "torch" and path.suffix == ".onnx":
+        if resolve_device(device).type != "cpu":
+            raise SteadfaceError(f"{path} runs in onnxruntime on the CPU, not on {device}; give backend='torch'")
+        network = runtime(path, opened.convention, opened.output)
+    elif backend == "onnxruntime":
+        raise SteadfaceError(
+            f"{path} is no ONNX file: write one with `steadface export {path} FILE.onnx`, or use torch"
+        )
+    if compile and isinstance(network, Adapted) and isinstance(network.core, Runtime):
+        raise SteadfaceError(f"{path} runs in onnxruntime, which is not compiled by torch; leave compile out")
+    return NetworkEmbedder(network, mirror=mirror, compile=compile, precision=precision, device=device)
+
+
+def runtime(path: Path, convention: Convention, output: str | None = None) -> Adapted:
+    """An ONNX file in onnxruntime under a convention; of several outputs the one called so, else the first."""
+    file = read_onnx(path)
+    core = Runtime(file if output is None else file.taking(output))
+    return Adapted(core, convention, name=str(path), differentiable=False).eval()
+
+
+def stacked(faces: Sequence[Image], size: tuple[int, int]) -> Faces:
+    """Aligned faces of any size as one array (n, H, W, 3) of that size. Raises SteadfaceError where there are none."""
+    if not faces:
+        raise SteadfaceError("there are no faces to embed; give one or more")
+    return np.stack([fit_size(face, size) for face in faces])
+
+
+def _check(faces: Faces, size: tuple[int, int]) -> None:
+    if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (*size, 3):
+        height, width = size
+        raise SteadfaceError(
+            f"faces are {faces.dtype} of shape {faces.shape}; this model takes uint8 RGB (B, {height}, {width}, 3)"
+        )

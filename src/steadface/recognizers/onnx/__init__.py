@@ -1,0 +1,1 @@
+"""ONNX files of recognisers: read, run in torch or onnxruntime, and written."""
