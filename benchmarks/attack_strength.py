@@ -42,6 +42,7 @@ from steadface.attacks import (
 )
 from steadface.attacks.gradients import crafting
 from steadface.evaluation.intervals import clopper_pearson
+from steadface.report.text import with_interval
 
 WIDEST: dict[Norm, float] = {"linf": 16 / 255, "l2": 100.0}
 """Nothing further away is looked for."""
@@ -215,7 +216,7 @@ def line(goal: str, contest: Contest, library: str, row: Row) -> str:
     for successes in row["successes"].values():
         low, high = clopper_pearson(successes, row["pairs"])
         share = successes / row["pairs"]
-        cells.append(f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
+        cells.append(with_interval(100 * share, 100 * low, 100 * high, unit=" %"))
     distance, unit = row["median_distance"], 255 if contest.norm == "linf" else 1
     median = "" if distance is None else f"{unit * distance:.2f}" + ("/255" if unit == 255 else "")
     costs = [f"{row[key]:.0f}" for key in ("pairs", "gradients_per_image", "forwards_per_image")]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steadface.api import read_audit
+from steadface.report.text import with_interval
 
 GOALS = ("dodging", "impersonation")
 
@@ -16,7 +17,7 @@ GOALS = ("dodging", "impersonation")
 def rate(entry: dict[str, Any]) -> str:
     """A rate with its interval, in per cent."""
     low, high = entry["ci"]
-    return f"{100 * entry['error_rate']:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+    return with_interval(100 * entry["error_rate"], 100 * low, 100 * high, digits=0)
 
 
 def distance(found: dict[str, Any] | None, norm: str) -> str:

@@ -36,6 +36,7 @@ from scipy import stats
 import steadface as sf
 from steadface.api import versions
 from steadface.backbones import read_metadata
+from steadface.report.text import with_interval
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 Overrides = dict[str, object]
@@ -243,8 +244,10 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
             values = [row[measure] for row in rows[name]]
             mean = statistics.mean(values)
             digits = 0 if measure == "steps" else 2 if "cosine" in measure else 1
-            spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
-            cells.append(f"{mean:.{digits}f}{spread}")
+            several = len(values) > 1
+            cells.append(
+                with_interval(mean, min(values), max(values), digits=digits) if several else f"{mean:.{digits}f}"
+            )
         lines.append(f"| {measure} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -260,7 +263,7 @@ def paired(rows: dict[str, list[dict[str, float]]], against: Sequence[str]) -> s
             differences = [one[measure] - other[measure] for one, other in pairs]
             mean, n = statistics.mean(differences), len(differences)
             half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-            cells.append(f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
+            cells.append(with_interval(mean, mean - half, mean + half, signed=True))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -35,6 +35,7 @@ from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.guard import Embed, Faces, Guard, calibrate, disagreement, write_guard
+from steadface.report.text import with_interval
 
 FMR = 1e-3
 STEPS = 10
@@ -151,7 +152,7 @@ def say(row: Row) -> None:
     low, high = row.unnoticed_ci
     print(
         f"| {row.attack} | {row.goal} | {255 * row.eps:g}/255 | {row.pairs} | {100 * row.wrong:.0f} | "
-        f"{100 * row.unnoticed:.0f} ({100 * low:.0f} to {100 * high:.0f}) |",
+        f"{with_interval(100 * row.unnoticed, 100 * low, 100 * high, digits=0)} |",
         flush=True,
     )
 
@@ -167,7 +168,8 @@ def calibrated(embed: Embed, pairs: PairSet, size: tuple[int, int], asked: argpa
     probes, references = sides(embed, pairs, second, size)
     for name, flagged in false_alarms(guard, embed, probes, references, rng).items():
         low, high = clopper_pearson(int(flagged.sum()), len(flagged))
-        print(f"false alarms, {name}: {flagged.mean():.2%} of {len(flagged)} ({low:.2%} to {high:.2%})", flush=True)
+        alarms = with_interval(100 * flagged.mean(), 100 * low, 100 * high, digits=2, unit=f" % of {len(flagged)}")
+        print(f"false alarms, {name}: {alarms}", flush=True)
     return guard
 
 

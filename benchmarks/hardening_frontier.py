@@ -11,7 +11,6 @@ about 40 times larger and judged at another threshold.
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from steadface.api import read_audit
+from steadface.report.text import with_interval
 
 ROBFR = {"RobFR, clean": (0.4, 1.41), "RobFR, PGD-AT": (8.7, 10.2), "RobFR, TRADES": (9.0, 10.3)}
 BESIDE = {"RobFR, clean": (0, 8), "RobFR, PGD-AT": (-26, -14), "RobFR, TRADES": (-8, 8)}
@@ -53,22 +53,17 @@ def table(points: list[dict[str, Any]]) -> str:
     lines = [f"| model | {' | '.join(names)} | audit |", "|---" + "|---:" * len(names) + "|---|"]
     for one in points:
         cells = [f"{100 - one['error']:.2f}"]
-        cells += [_within(one["medians"][goal], one["intervals"][goal], 2) for goal in GOALS]
+        cells += [with_interval(one["medians"][goal], *one["intervals"][goal], digits=2) for goal in GOALS]
         for eps in radii:
             dodged, passed = (one["attacked"][goal, eps] for goal in GOALS)
             low, high = dodged["ci"]
             cells += [
-                _within(100 * (1 - dodged["error_rate"]), (100 * (1 - high), 100 * (1 - low)), 0),
-                _within(100 * passed["error_rate"], [100 * end for end in passed["ci"]], 0),
+                with_interval(100 * (1 - dodged["error_rate"]), 100 * (1 - high), 100 * (1 - low), digits=0),
+                with_interval(100 * passed["error_rate"], *(100 * end for end in passed["ci"]), digits=0),
             ]
         audited = f"{one['preset']}, {one['pairs']} + {one['pairs']} pairs"
         lines.append(f"| {one['name']} | {' | '.join(cells)} | {audited} |")
     return "\n".join(lines)
-
-
-def _within(value: float, interval: Sequence[float], digits: int) -> str:
-    low, high = interval
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def plot(points: list[dict[str, Any]]) -> Figure:

@@ -29,6 +29,7 @@ from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.embedder import stacked
+from steadface.report.text import with_interval
 
 Vectors = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -160,7 +161,7 @@ def column(
 def spread(rates: Sequence[float]) -> str:
     """Mean, and the range that 95 % of the draws lie in."""
     low, high = np.percentile(rates, [2.5, 97.5])
-    return f"{100 * np.mean(rates):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return with_interval(100 * float(np.mean(rates)), 100 * low, 100 * high)
 
 
 def main() -> None:

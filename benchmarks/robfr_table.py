@@ -32,6 +32,7 @@ from attacked import Attacked, Networks, attacked_pairs, lengths_of_successes, l
 from steadface.api import versions
 from steadface.attacks import Norm, Score, ball, crafting, score_and_gradient
 from steadface.attacks.distances import shortened
+from steadface.report.text import with_interval
 
 STEPS = 20
 WAY = 1.5
@@ -131,7 +132,7 @@ def rows_of(weights: Path, options: argparse.Namespace) -> list[Row]:
 
 def line(row: Row) -> str:
     low, high = row["interval"] or (math.nan, math.nan)
-    median = "" if row["median"] is None else f"{row['median']:.2f} ({low:.2f} to {high:.2f})"
+    median = "" if row["median"] is None else with_interval(row["median"], low, high, digits=2)
     size = " x ".join(map(str, row["image_size"]))
     cells = [row["weights"], size, f"{row['threshold']:.3f}", row["norm"], row["goal"], median]
     return f"| {' | '.join(cells)} | {row['broken']} of {row['pairs']} |"

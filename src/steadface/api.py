@@ -22,7 +22,7 @@ from steadface.arguments import rate as checked_rate
 from steadface.attacks import PGD, ball
 from steadface.attacks.balls import Norm
 from steadface.audit.chunks import Progress as AuditProgress
-from steadface.audit.compare import compare_audits
+from steadface.audit.comparison import compare_audits
 from steadface.audit.request import Request, checked_radii
 from steadface.audit.run import finish_audit, run_audit
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone

@@ -5,8 +5,8 @@ import pytest
 
 from steadface.attacks import Linf
 from steadface.audit.checks import Again, Tried, holding, masking_checks
+from steadface.audit.execution import Found
 from steadface.audit.run import run_audit
-from steadface.audit.running import Found
 from steadface.evaluation.series import Aim, Outcome
 
 from .audits import Collapsed, Masked, request

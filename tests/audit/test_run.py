@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from steadface import api
-from steadface.audit import attacking
+from steadface.audit import request as asked
+from steadface.audit.execution import Found
 from steadface.audit.run import run_audit
 from steadface.data.faces import decode_image
 from steadface.data.masks import REGIONS
@@ -110,7 +111,7 @@ def test_the_same_request_gives_the_same_figures(tmp_path) -> None:
 
 def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch) -> None:
     whole = run_audit(request(), tmp_path / "whole").data
-    real, made = attacking.arrays_of, []
+    real, made = Found.to_arrays, []
 
     def counted(found):
         made.append(found)
@@ -118,7 +119,7 @@ def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypa
             raise KeyboardInterrupt
         return real(found)
 
-    monkeypatch.setattr(attacking, "arrays_of", counted)
+    monkeypatch.setattr(Found, "to_arrays", counted)
     with pytest.raises(KeyboardInterrupt):
         run_audit(request(), tmp_path / "stopped")
     resumed = run_audit(request(), tmp_path / "stopped").data
@@ -131,7 +132,7 @@ def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypa
 
 def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch) -> None:
     run_audit(request(), tmp_path)
-    monkeypatch.setattr(attacking, "arrays_of", lambda _: pytest.fail("an attack was run again"))
+    monkeypatch.setattr(Found, "to_arrays", lambda _: pytest.fail("an attack was run again"))
     run_audit(request(), tmp_path)
 
 
@@ -195,6 +196,13 @@ def test_a_surrogate_without_gradients_is_refused_before_any_work(tmp_path) -> N
     with pytest.raises(SteadfaceError, match="stranger has no gradients"):
         run_audit(request(surrogates=(opened(network, "stranger"),)), tmp_path / "audit")
     assert not (tmp_path / "audit").exists()
+
+
+def test_pairs_attacked_at_once_follow_the_device_and_are_part_of_what_is_asked(monkeypatch) -> None:
+    assert request(batch_size=None).identity()["batch_size"] == 32
+    monkeypatch.setattr(asked, "resolve_device", lambda _: torch.device("cuda"))
+    assert request(batch_size=None).identity()["batch_size"] == 256
+    assert request(batch_size=5).identity()["batch_size"] == 5
 
 
 def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:

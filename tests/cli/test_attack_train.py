@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steadface.audit.generative import load_generative
+from steadface.audit.generator import load_generative
 from steadface.audit.generator_training import Moved, train_generator
 from steadface.backbones import Architecture, save_backbone
 from steadface.cli import attack_train

@@ -119,6 +119,6 @@ def test_a_finished_audit_is_not_overwritten(
 ) -> None:
     (tmp_path / "audit.json").write_text("{}")
     said = call("audit", models[0], *words(faces, tmp_path))
-    assert said.code == 2
+    assert said.code == 5
     assert "finished audit already" in said.err
     assert (tmp_path / "audit.json").read_text() == "{}"

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom, ttest_rel
 
-from steadface.evaluation.intervals import Figure, clopper_pearson, paired_difference, trials_for_width
+from steadface.evaluation.intervals import (
+    Figure,
+    clopper_pearson,
+    mcnemar,
+    median_interval,
+    paired_difference,
+    paired_interval,
+    trials_for_width,
+)
 
 
 def test_no_error_in_n_trials_has_the_closed_form() -> None:
@@ -79,3 +87,28 @@ def test_it_covers_what_it_should() -> None:
 def test_figures_of_other_people_are_no_pair() -> None:
     with pytest.raises(ValueError, match="of 3 and 4 groups"):
         paired_difference(mean_figure(np.arange(3.0)), mean_figure(np.arange(4.0)))
+
+
+def test_mcnemar_is_the_sign_test_on_discordant_pairs() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == pytest.approx(1.0)
+    assert mcnemar(9, 1) == pytest.approx(2 * binom.cdf(1, 10, 0.5))
+    assert mcnemar(9, 1) == mcnemar(1, 9)
+
+
+def test_the_interval_holds_the_difference_and_flips_with_it() -> None:
+    low, high = paired_interval(12, 3, 100)
+    assert low < 0.09 < high
+    assert paired_interval(3, 12, 100) == pytest.approx((-high, -low))
+    wide = paired_interval(6, 1, 10)
+    assert wide[1] - wide[0] > high - low
+
+
+def test_the_interval_of_a_median_covers_it_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        low, high = median_interval(rng.exponential(size=25))
+        inside += low <= np.log(2) <= high
+    assert 0.945 <= inside / 2000 <= 0.99  # exact, so never below, and discrete, so a little above
+    assert median_interval(np.array([1.0, 2.0])) == (0.0, np.inf)

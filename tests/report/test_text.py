@@ -3,7 +3,19 @@ import math
 import pytest
 
 from steadface.report.arm import Rate
-from steadface.report.text import count, decimal, interval, listing, minutes, percent, power, radius
+from steadface.report.text import (
+    count,
+    decimal,
+    interval,
+    listing,
+    minutes,
+    percent,
+    points,
+    points_interval,
+    power,
+    radius,
+    with_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +40,13 @@ from steadface.report.text import count, decimal, interval, listing, minutes, pe
         (count(12345), "12,345"),
         (interval(Rate(rate=0.2, low=0.1, high=0.3)), "10.0\N{EN DASH}30.0"),
         (interval(Rate(rate=0.2)), ""),
+        (with_interval(14.0, 9.6, 23.2, digits=0), "14 (10 to 23)"),
+        (with_interval(21.0, 6.0, 46.0, unit=" %"), "21.0 % (6.0 to 46.0)"),
+        (with_interval(3.0, -1.0, 7.0, signed=True), "+3.0 (-1.0 to +7.0)"),
+        (points(-0.031), "\N{MINUS SIGN}3.1"),
+        (points(0.031, 2, signed=False), "3.10"),
+        (points_interval(Rate(rate=0.0, low=-0.1, high=0.1)), "\N{MINUS SIGN}10.0 to +10.0"),
+        (points_interval(Rate(rate=0.2)), ""),
         (listing(["a", "b", "c"]), "a, b and c"),
         (listing([]), ""),
     ],

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from steadface.attacks import (
@@ -30,12 +32,15 @@ from steadface.attacks import (
     Universal,
     ball,
 )
+from steadface.audit.chunks import Arrays
+from steadface.audit.execution import GRADIENT, Batch, Found, Victim, run_closest, run_decided, run_rising, run_transfer
+from steadface.audit.figures import Attacked
 from steadface.audit.presets import Preset
-from steadface.audit.running import Batch, Found, Victim, run_closest, run_decided, run_rising, run_transfer
+from steadface.audit.session import Session, Side
 from steadface.evaluation.series import Aim
 
-GRADIENT = 3.0
-"""What a gradient costs, in forward passes."""
+TRANSFER = "transfer"
+"""The one attack that is crafted on surrogates."""
 
 SEARCHES = 6
 """Values of the constant that C&W tries."""
@@ -56,6 +61,15 @@ class Component:
     cost: float
     worst: bool
 
+    def on(self, session: Session, side: Side) -> Found:
+        """What it does to every pair of a side, batch by batch, each batch kept once it is done."""
+
+        def make(rows: NDArray[np.int64], generator: torch.Generator) -> Arrays:
+            batch = session.batch(side, rows, surrogates=self.name == TRANSFER)
+            return self.run(side.aim, batch, generator).to_arrays()
+
+        return Found.joined(session.by_batches(self.name, side, self.cost, make))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Battery:
@@ -64,6 +78,22 @@ class Battery:
     components: tuple[Component, ...]
     balls: tuple[Ball, ...]
     largest: Ball
+
+    @property
+    def cost(self) -> float:
+        """The most that a pair costs, in forward passes."""
+        return sum(component.cost for component in self.components)
+
+    def on(self, session: Session, side: Side) -> Attacked:
+        """Every component on every pair of a side."""
+        return Attacked(
+            aim=side.aim,
+            balls=self.balls,
+            clean=side.clean,
+            found={one.name: one.on(session, side) for one in self.components},
+            worst=tuple(one.name for one in self.components if one.worst),
+            radius=self.largest.radius,
+        )
 
 
 def largest_ball(norm: Norm, eps: Sequence[float]) -> Ball:
@@ -138,7 +168,7 @@ class _Maker:
         )
         run = partial(run_transfer, self.victim, surrogates, [attack.within(one) for one in self.balls])
         cost = 2 * GRADIENT * self.preset.transfer_steps * len(surrogates) * len(self.balls)
-        return Component(name="transfer", run=run, cost=cost, worst=True)
+        return Component(name=TRANSFER, run=run, cost=cost, worst=True)
 
     def square(self) -> Component:
         queries = self.preset.square_queries

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steadface.attacks import APGD, Ball, CosineScore, crafting, score_and_gradient
-from steadface.audit.running import Batch, Found, Victim
+from steadface.attacks import APGD, Ball, CosineScore, ball, crafting
+from steadface.audit.chunks import Arrays
+from steadface.audit.execution import GRADIENT, Batch, Found
+from steadface.audit.session import Session, Side
 from steadface.evaluation.findings import COLLAPSED, RETREAT
-from steadface.evaluation.series import Aim
+from steadface.evaluation.series import Aim, cosines
 
 SLACK = 0.02
 """By how much a weaker attack's rate may exceed a stronger one's, and what more steps or other starts may add in mean
@@ -25,6 +27,7 @@ MORE_PAIRS = 0.1
 """The share of pairs that more steps may break besides."""
 FAR: dict[str, float] = {"linf": 64 / 255, "l2": 30.0}
 """A radius at which nothing recognisable need be left: every pair must break inside."""
+FAR_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +73,65 @@ class Again:
     longer: NDArray[np.float32]
 
 
-def attack_again(
-    victim: Victim, aim: Aim, batch: Batch, ball: Ball, *, steps: int, starts: int, seed: int
-) -> Mapping[str, NDArray[np.float32]]:
-    """The arrays of `Again`: APGD without an end, from several starts and with twice the steps from the first."""
+def cost(session: Session) -> float:
+    """The most that a pair costs, in forward passes, besides `again_cost`."""
+    return GRADIENT * FAR_STEPS if session.victim.differentiable else 0.0
+
+
+def again_cost(session: Session) -> float:
+    """What attacking some pairs again costs at most, for one goal."""
+    preset = session.request.preset
+    passes = GRADIENT * preset.apgd_steps * (preset.checked_starts + 2) * preset.checked_pairs
+    return passes if session.victim.differentiable else 0.0
+
+
+def broken_far(session: Session, side: Side) -> NDArray[np.bool_]:
+    """(n,) the pairs that break in a ball so large that all must."""
+    norm = session.request.norm
+    attack = APGD(ball=ball(norm, FAR[norm]), steps=FAR_STEPS)
+    aim = Aim(goal=side.aim.goal, threshold=side.aim.threshold)
+
+    def make(rows: NDArray[np.int64], generator: torch.Generator) -> Arrays:
+        batch = session.batch(side, rows)
+        crafted = attack(aim.score(session.victim.crafts, batch.references), batch.images, generator=generator)
+        cosine = cosines(session.networks.embedder, crafted, batch.references)
+        return {"broken": (aim.broken(cosine) | aim.broken(batch.clean)).cpu().numpy()}
+
+    parts = session.by_batches("huge radius", side, GRADIENT * FAR_STEPS, make)
+    return np.concatenate([part["broken"] for part in parts])
+
+
+def attacked_again(session: Session, balls: Sequence[Ball], side: Side, apgd: Found) -> Again | None:
+    """Attacks pairs that held against `apgd` again, with more steps and from other starts; None where too few held."""
+    preset, what = session.request.preset, f"again, {side.aim.goal}"
+    session.meter.advance(what)
+    number, rows = holding(side.aim, apgd, preset.checked_pairs // 2, preset.checked_pairs)
+    kept: Arrays = {}
+    if len(rows):
+        kept = session.chunks.get(
+            f"again-{side.aim.goal}", lambda: _again_arrays(session, side.aim, session.batch(side, rows), balls[number])
+        )
+    session.meter.advance(what, again_cost(session))
+    return Again(radius=float(kept["radius"][0]), starts=kept["starts"], longer=kept["longer"]) if kept else None
+
+
+def _again_arrays(session: Session, aim: Aim, batch: Batch, ball: Ball) -> Arrays:
+    """Those of `Again`: APGD without an end, from several starts and with twice the steps from the first."""
+    victim, preset = session.victim, session.request.preset
     sign = torch.full_like(batch.clean, float(aim.sign))
     score = CosineScore(embed=victim.crafts, anchors=batch.references, signs=sign)
 
     def reached(steps: int, start: int) -> NDArray[np.float32]:
-        generator = torch.Generator().manual_seed(seed + start)
-        attack = APGD(ball=ball, steps=steps)
+        generator = torch.Generator().manual_seed(session.request.seed + start)
         with crafting(victim.embedder, victim.crafts):
-            crafted = attack(score, batch.images, generator=generator)
+            crafted = APGD(ball=ball, steps=steps)(score, batch.images, generator=generator)
             with torch.no_grad():
                 values: NDArray[np.float32] = (sign * score(crafted)).cpu().numpy()
         return values
 
     return {
-        "starts": np.stack([reached(steps, start) for start in range(starts)]),
-        "longer": reached(2 * steps, 0),
+        "starts": np.stack([reached(preset.apgd_steps, start) for start in range(preset.checked_starts)]),
+        "longer": reached(2 * preset.apgd_steps, 0),
         "radius": np.array([ball.radius], dtype=np.float32),
     }
 
@@ -232,27 +275,3 @@ def _again(name: str, told: list[str], passed: bool, meaning: str) -> Check:
     if not told:
         return Check(name=name, passed=None, finding="too few pairs held at any radius to be attacked again")
     return Check(name=name, passed=passed, finding="; ".join(told) + ("" if passed else f"; {meaning}"))
-
-
-def loss_surface(
-    victim: Victim, batch: Batch, ball: Ball, generator: torch.Generator, *, steps: int = 6
-) -> list[dict[str, Any]]:
-    """Cosines of each pair over the plane of its gradient's and a random direction, each -2..2 radii, as plain JSON."""
-    axis = torch.linspace(-2, 2, 2 * steps + 1)
-    across, along = torch.meshgrid(axis, axis, indexing="ij")
-    surfaces = []
-    for row in range(len(batch.images)):
-        image, reference = batch.images[row : row + 1], batch.references[row : row + 1]
-        score = CosineScore(embed=victim.crafts, anchors=reference, signs=torch.ones_like(batch.clean[:1]))
-        gradient = score_and_gradient(score, ball.scaled(0.1).sample(image, generator))[1]
-        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
-        ways = [ball.radius * ball.steepest(way) for way in (gradient, noise)]
-        points = image + along.flatten().view(-1, 1, 1, 1).to(image) * ways[0]
-        points = (points + across.flatten().view(-1, 1, 1, 1).to(image) * ways[1]).clamp(0, 1)
-        with torch.no_grad():
-            whose = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-            values = [score.take(whose[: len(part)])(part) for part in torch.split(points, 32)]
-        grid = torch.cat(values).view(len(axis), len(axis)).cpu().numpy()
-        radii = (ball.radius * axis).tolist()
-        surfaces.append({"gradient": radii, "random": radii, "cosine": np.round(grid, 5).tolist()})
-    return surfaces

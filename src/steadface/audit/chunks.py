@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict
 from steadface.files import write_atomically
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -35,9 +35,7 @@ class Chunks:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder / STATE
         if (folder / "audit.json").exists():
-            raise SteadfaceError(
-                f"{folder} holds a finished audit already: choose another --out, or remove that folder"
-            )
+            raise Conflict(f"{folder} holds a finished audit already: choose another --out, or remove that folder")
         text = json.dumps(identity, indent=2, sort_keys=True)
         file = self.folder / "audit-of.json"
         if file.exists():
@@ -63,6 +61,6 @@ def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
     changed = [key for key in sorted(found.keys() | asked.keys()) if found.get(key) != asked.get(key)]
     if changed:
         told = "; ".join(f"{key} was {found.get(key)!r} and is {asked.get(key)!r}" for key in changed[:3])
-        raise SteadfaceError(
+        raise Conflict(
             f"{folder} holds the beginning of another audit ({told}): choose another --out, or remove that folder"
         )

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from steadface.attacks import Ball
-from steadface.audit.running import Found
+from steadface.audit.execution import Found
 from steadface.evaluation.calibration import Calibration
-from steadface.evaluation.intervals import clopper_pearson
+from steadface.evaluation.intervals import clopper_pearson, median_interval
 from steadface.evaluation.series import Aim, Outcome
 
 BEFORE = "no attack"
@@ -179,20 +178,6 @@ def distances(attacked: Attacked) -> dict[str, Any] | None:
         "radius": attacked.radius,
         "already_wrong": int(attacked.aim.broken(attacked.clean).sum()),
     }
-
-
-def median_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a median by order statistics: exact whatever the distribution, and with values at infinity.
-
-    `(x_(l), x_(u))` with `P(l <= Bin(n, 1/2) < u) >= confidence`; (0, inf) where there are too few distances.
-    """
-    ordered = np.sort(values)
-    n = len(ordered)
-    low = int(binom.ppf((1 - confidence) / 2, n, 0.5)) - 1
-    high = n - 1 - low
-    if low < 0:
-        return 0.0, float("inf")
-    return float(ordered[low]), float(ordered[high])
 
 
 def _finite(value: float) -> float | None:

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from steadface.attacks import Ball, GenerativeAttack, crafting, dodge_or_impersonate
-from steadface.audit.generative import SteadyNetwork
+from steadface.audit.generator import SteadyNetwork
 from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.data.loading import Batch, FaceLoader
 from steadface.data.sampling import BalancedSampler
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, Unsupported
 from steadface.evaluation.embedding import MirrorEmbedder
 
 BLOCKS = 3
@@ -51,15 +51,13 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.batch < 4 or self.batch % 2:
-            raise SteadfaceError(f"batch is {self.batch}: give an even number from 4 on, two images each of two people")
+            raise InvalidInput(f"batch is {self.batch}: give an even number from 4 on, two images each of two people")
         if self.steps < 1 or self.width < 1 or self.seed < 0:
-            raise SteadfaceError(
-                f"steps {self.steps}, width {self.width} and seed {self.seed}: give at least 1, 1 and 0"
-            )
+            raise InvalidInput(f"steps {self.steps}, width {self.width} and seed {self.seed}: give at least 1, 1 and 0")
         if not 0 < self.rate < 1:
-            raise SteadfaceError(f"rate {self.rate} is no learning rate between 0 and 1; 3e-3 suits most recognisers")
+            raise InvalidInput(f"rate {self.rate} is no learning rate between 0 and 1; 3e-3 suits most recognisers")
         if not self.ball.radius > 0:
-            raise SteadfaceError(f"eps {self.ball.radius} is no positive radius; write 8/255")
+            raise InvalidInput(f"eps {self.ball.radius} is no positive radius; write 8/255")
 
     def rate_at(self, step: int) -> float:
         return self.rate * (1 + math.cos(math.pi * step / self.steps)) / 2
@@ -98,7 +96,7 @@ def embedding_size(embedder: MirrorEmbedder) -> int:
     with crafting(embedder), torch.enable_grad():
         embeddings = embedder(images)
     if not embeddings.requires_grad:
-        raise SteadfaceError(
+        raise Unsupported(
             "no gradient comes back through this recogniser, and it takes one to train a generative attack: train it "
             "against a PyTorch model, and audit this one with the result"
         )

@@ -1,7 +1,8 @@
 """Adversarial faces as files, and the pairs that tell most about a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,21 +10,50 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steadface.attacks import Ball, CosineScore, crafting, score_and_gradient
 from steadface.attacks.goals import Embed
-from steadface.audit.figures import Attacked, first_broken
+from steadface.audit.execution import Batch, Victim
+from steadface.audit.figures import Attacked, broken_by, first_broken, pair_outcomes
+from steadface.audit.results import Results
+from steadface.audit.session import Session, Side
 from steadface.data.faces import decode_image
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.findings import AttackExample
-from steadface.evaluation.series import Outcome, cosines
+from steadface.evaluation.series import Goal, Outcome, cosines
 from steadface.files import write_atomically
+
+EXAMPLES = 3
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """RGB (H, W, 3) as a PNG, whole or not at all; raises `SteadfaceError` where the disk refuses."""
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     if not done:
-        raise SteadfaceError(f"{path}: an image of shape {image.shape} cannot be written as PNG")
+        raise InvalidInput(f"{path}: an image of shape {image.shape} cannot be written as PNG")
     write_atomically(path, encoded.tobytes())
+
+
+def pair_pictures(
+    session: Session, folder: Path, sides: Mapping[Goal, Side], results: Results
+) -> tuple[list[dict[str, Any]], list[AttackExample]]:
+    """Every pair's outcome, its adversarial image on the disk, and the most telling ones for the page."""
+    request, pairs = session.request, session.plan.pairs
+    told: list[dict[str, Any]] = []
+    examples: list[AttackExample] = []
+    for goal, side in sides.items():
+        one, outcome = results.attacked[goal], results.unions[goal]
+        references = torch.from_numpy(session.embeddings[pairs.second[side.chosen]]).to(request.device)
+        with crafting(session.networks.embedder):
+            saved = save_broken(folder, one, outcome, references, session.networks.embedder, batch_size=request.batch)
+        ends = zip(pairs.first[side.chosen].tolist(), pairs.second[side.chosen].tolist(), strict=True)
+        names = [(pairs.faces.name(first), pairs.faces.name(second)) for first, second in ends]
+        told += pair_outcomes(one, outcome, names, saved)
+        rows = most_telling(one, outcome, 2 * EXAMPLES if request.detail else EXAMPLES)
+        if rows:
+            batch = session.batch(side, np.array(rows))
+            by = broken_by(one, first_broken(one, outcome))
+            examples += examples_of(one, outcome, _shown(batch.images), rows, _shown(batch.targets), by)
+    return told, examples
 
 
 def save_broken(
@@ -94,3 +124,38 @@ def most_telling(attacked: Attacked, outcome: Outcome, count: int) -> list[int]:
     moved = attacked.aim.sign * (outcome.cosine_8bit[last, np.arange(len(at))] - attacked.clean)
     order = np.lexsort((-moved, at))
     return [int(row) for row in order if right[row]][:count]
+
+
+def surfaces(session: Session, one: Ball, side: Side) -> list[dict[str, Any]]:
+    """The cosine around the first two pairs, for a picture."""
+    batch = session.batch(side, np.arange(min(2, len(side.chosen))))
+    drawn = loss_surface(session.victim, batch, one, session.generator(f"surface-{side.aim.goal}"))
+    return [{"goal": side.aim.goal, "norm": one.norm, "eps": one.radius, **surface} for surface in drawn]
+
+
+def loss_surface(
+    victim: Victim, batch: Batch, ball: Ball, generator: torch.Generator, *, steps: int = 6
+) -> list[dict[str, Any]]:
+    """Cosines of each pair over the plane of its gradient's and a random direction, each -2..2 radii, as plain JSON."""
+    axis = torch.linspace(-2, 2, 2 * steps + 1)
+    across, along = torch.meshgrid(axis, axis, indexing="ij")
+    surfaces = []
+    for row in range(len(batch.images)):
+        image, reference = batch.images[row : row + 1], batch.references[row : row + 1]
+        score = CosineScore(embed=victim.crafts, anchors=reference, signs=torch.ones_like(batch.clean[:1]))
+        gradient = score_and_gradient(score, ball.scaled(0.1).sample(image, generator))[1]
+        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
+        ways = [ball.radius * ball.steepest(way) for way in (gradient, noise)]
+        points = image + along.flatten().view(-1, 1, 1, 1).to(image) * ways[0]
+        points = (points + across.flatten().view(-1, 1, 1, 1).to(image) * ways[1]).clamp(0, 1)
+        with torch.no_grad():
+            whose = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+            values = [score.take(whose[: len(part)])(part) for part in torch.split(points, 32)]
+        grid = torch.cat(values).view(len(axis), len(axis)).cpu().numpy()
+        radii = (ball.radius * axis).tolist()
+        surfaces.append({"gradient": radii, "random": radii, "cosine": np.round(grid, 5).tolist()})
+    return surfaces
+
+
+def _shown(images: Tensor) -> list[NDArray[np.float32]]:
+    return [image.permute(1, 2, 0).cpu().numpy() for image in images]

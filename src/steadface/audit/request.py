@@ -14,9 +14,12 @@ from steadface.attacks import Attack, Norm
 from steadface.audit.presets import Preset
 from steadface.data.pairs import PairSet
 from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.thresholds import checked_threshold
 from steadface.recognizers import OpenedRecognizer
+
+ON_CPU, ON_GPU = 32, 256
+"""Pairs attacked at once: what fills a few cores, and a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,8 @@ class Request:
     surrogates: tuple[OpenedRecognizer, ...] = ()
     extra: tuple[tuple[str, Attack], ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch_size: int = 32
+    batch_size: int | None = None
+    """Pairs attacked at once; none given: `ON_CPU`, or `ON_GPU`, as is set when the request is made."""
 
     def __post_init__(self) -> None:
         choice("norm", self.norm, Norm)
@@ -49,12 +53,20 @@ class Request:
         object.__setattr__(self, "device", resolve_device(self.device))
         rate("FMR", self.fmr)
         count("max_pairs", self.max_pairs)
+        if self.batch_size is None:
+            object.__setattr__(self, "batch_size", ON_CPU if self.device.type == "cpu" else ON_GPU)
         count("batch_size", self.batch_size)
         count("seed", self.seed, least=0)
         flag("mirror", self.mirror)
         flag("detail", self.detail)
         if self.threshold is not None:
             checked_threshold(self.threshold)
+
+    @property
+    def batch(self) -> int:
+        """How many pairs are attacked at once."""
+        assert self.batch_size is not None
+        return self.batch_size
 
     def settings(self) -> dict[str, Any]:
         """What is printed in the report."""
@@ -81,7 +93,7 @@ class Request:
             "pairs": _fingerprint(self.pairs),
             "calibration": None if self.calibration is None else _fingerprint(self.calibration),
             "extra": [name for name, _ in self.extra],
-            "batch_size": self.batch_size,
+            "batch_size": self.batch,
         }
 
 
@@ -89,9 +101,9 @@ def checked_radii(eps: float | Sequence[float], norm: Norm) -> tuple[float, ...]
     """One radius or several. Raises SteadfaceError unless there are some, positive and inside the pixel range."""
     radii = (eps,) if isinstance(eps, int | float) else tuple(eps)
     if not radii or not all(0 < number("eps", one) < inf for one in radii):
-        raise SteadfaceError(f"eps {list(radii)}: give one or more positive radii, such as 2/255")
+        raise InvalidInput(f"eps {list(radii)}: give one or more positive radii, such as 2/255")
     if norm == "linf" and max(radii) > 1:
-        raise SteadfaceError(f"eps {max(radii):g} is more than the whole pixel range: write {max(radii):g}/255")
+        raise InvalidInput(f"eps {max(radii):g} is more than the whole pixel range: write {max(radii):g}/255")
     return radii
 
 

@@ -9,21 +9,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
 from steadface.attacks import crafting
-from steadface.audit import attacking, figures, telling
+from steadface.audit import checks, figures, results
 from steadface.audit.battery import Battery, standard_battery
-from steadface.audit.bench import Bench, Meter, Networks, Side
-from steadface.audit.checks import Check, Tried, masking_checks
 from steadface.audit.chunks import STATE, Chunks, Progress
-from steadface.audit.corrupted import PASSES, corrupted_rates
-from steadface.audit.patched import patch_cost, patched_rates
+from steadface.audit.corruptions import PASSES, corruption_rates
+from steadface.audit.identification import identification_rates
+from steadface.audit.patches import patch_cost, patch_rates
+from steadface.audit.pictures import pair_pictures, surfaces
+from steadface.audit.plan import Embedded, Plan, Thresholds, embed_plan, make_plan, thresholds
 from steadface.audit.request import Request
-from steadface.audit.telling import GOALS, Results
-from steadface.audit.trial import Embedded, Thresholds, Trial, embed_trial, plan_trial, thresholds
+from steadface.audit.results import Results
+from steadface.audit.session import GOALS, Meter, Networks, Session, Side
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier, open_gallery
 from steadface.evaluation.robustness import readable_pairs
@@ -42,7 +43,7 @@ class Audit:
 class _Prepared:
     """All that is known before the first attack."""
 
-    bench: Bench
+    session: Session
     battery: Battery
     sides: Mapping[Goal, Side]
     levels: Thresholds
@@ -58,24 +59,25 @@ def run_audit(request: Request, folder: Path, *, progress: Progress | None = Non
     """
     began = time.monotonic()
     prepared = _prepare(request, folder, progress or _silent)
-    bench, battery, sides = prepared.bench, prepared.battery, prepared.sides
-    attacked = {goal: attacking.attack_side(bench, battery, side) for goal, side in sides.items()}
-    results = Results(attacked=attacked, unions={goal: figures.union(one) for goal, one in attacked.items()})
-    checks, surfaces = _check(prepared, results)
-    corrupted = _corrupt(bench, sides)
-    patches = [entry for side in sides.values() for entry in patched_rates(bench, side)]
-    bench.meter.advance("writing pictures")
-    told, examples = telling.pictures(bench, folder, sides, results)
-    data = telling.rates(bench, prepared.levels, results) | {
-        "checks": [check.to_json() for check in checks],
-        "identification": telling.identified(bench, prepared.identifier, sides, results),
+    session, battery, sides = prepared.session, prepared.battery, prepared.sides
+    attacked = {goal: battery.on(session, side) for goal, side in sides.items()}
+    found = Results(attacked=attacked, unions={goal: figures.union(one) for goal, one in attacked.items()})
+    judged = _check(prepared, found)
+    drawn = _surfaces(prepared)
+    corrupted = [entry for side in sides.values() for entry in corruption_rates(session, side)]
+    patches = [entry for side in sides.values() for entry in patch_rates(session, side)]
+    session.meter.advance("writing pictures")
+    pairs, examples = pair_pictures(session, folder, sides, found)
+    data = results.rates(session, prepared.levels, found) | {
+        "checks": [check.to_json() for check in judged],
+        "identification": identification_rates(session, prepared.identifier, sides, found),
         "corruptions": corrupted,
         "patches": patches,
-        "surfaces": surfaces,
-        "pairs": told,
+        "surfaces": drawn,
+        "pairs": pairs,
         "seconds": time.monotonic() - began,
     }
-    data["warnings"] = telling.warnings(bench, checks, data["clean"], len(told))
+    data["warnings"] = results.warnings(session, judged, data["clean"], len(pairs))
     return Audit(data=data, examples=tuple(examples))
 
 
@@ -88,7 +90,7 @@ def _silent(what: str, done: float, total: float) -> None: ...
 
 
 def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
-    trial = plan_trial(
+    plan = make_plan(
         request.pairs,
         preset=request.preset,
         fmr=request.fmr,
@@ -99,14 +101,15 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
     )
     networks = Networks.of(request)
     chunks = Chunks(folder, request.identity())
-    embedded = embed_trial(
+    embedded = embed_plan(
         networks.victim.crafts,
-        trial,
-        batch_size=request.batch_size,
+        plan,
+        batch_size=request.batch,
         progress=lambda done, total: report("embedding", done, total),
     )
-    plan = trial.identification
-    identifier = None if plan is None else open_gallery(plan, trial.pairs, embedded.embeddings)
+    identifier = None
+    if plan.identification is not None:
+        identifier = open_gallery(plan.identification, plan.pairs, embedded.embeddings)
     levels = thresholds(
         embedded.impostors,
         fmr=request.fmr,
@@ -122,20 +125,20 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         detail=request.detail,
         extra=request.extra,
     )
-    sides = {goal: _side(goal, trial, embedded, levels) for goal in GOALS}
-    bench = Bench(
+    sides = {goal: _side(goal, plan, embedded, levels) for goal in GOALS}
+    session = Session(
         request=request,
-        trial=trial,
+        plan=plan,
         networks=networks,
         embeddings=embedded.embeddings,
         chunks=chunks,
         meter=Meter(report),
     )
-    each = attacking.price(bench, battery) + PASSES + patch_cost(bench)
-    again = len(sides) * attacking.again_cost(bench)
-    bench.meter.expect(again + each * sum(len(side.chosen) for side in sides.values()))
+    each = battery.cost + checks.cost(session) + PASSES + patch_cost(session)
+    again = len(sides) * checks.again_cost(session)
+    session.meter.expect(again + each * sum(len(side.chosen) for side in sides.values()))
     return _Prepared(
-        bench=bench,
+        session=session,
         battery=battery,
         sides=sides,
         levels=levels,
@@ -144,48 +147,42 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
     )
 
 
-def _side(goal: Goal, trial: Trial, embedded: Embedded, levels: Thresholds) -> Side:
-    drawn = trial.split.genuine if goal == "dodging" else trial.split.impostor
-    chosen, clean = readable_pairs(trial.pairs, drawn, embedded.embeddings, goal)
+def _side(goal: Goal, plan: Plan, embedded: Embedded, levels: Thresholds) -> Side:
+    match goal:
+        case "dodging":
+            drawn = plan.split.genuine
+        case "impersonation":
+            drawn = plan.split.impostor
+        case _:
+            assert_never(goal)
+    chosen, clean = readable_pairs(plan.pairs, drawn, embedded.embeddings, goal)
     aim = Aim(goal=goal, threshold=levels.main.threshold, line=levels.hardest(goal))
     return Side(aim=aim, chosen=chosen, clean=clean)
 
 
-def _check(prepared: _Prepared, results: Results) -> tuple[list[Check], list[dict[str, Any]]]:
-    """The masking checks, and the surfaces to draw."""
-    bench, battery, sides = prepared.bench, prepared.battery, prepared.sides
-    gradients = bench.victim.differentiable
+def _check(prepared: _Prepared, found: Results) -> list[checks.Check]:
+    session, balls = prepared.session, prepared.battery.balls
+    gradients = session.victim.differentiable
     tried = [
-        Tried(
+        checks.Tried(
             aim=side.aim,
-            radii=tuple(one.radius for one in battery.balls),
-            found=results.attacked[goal].found,
-            far=attacking.broken_far(bench, side) if gradients else None,
-            again=attacking.attacked_again(bench, battery, side, results.attacked[goal]) if gradients else None,
+            radii=tuple(one.radius for one in balls),
+            found=found.attacked[goal].found,
+            far=checks.broken_far(session, side) if gradients else None,
+            again=checks.attacked_again(session, balls, side, found.attacked[goal].found["APGD"])
+            if gradients
+            else None,
         )
-        for goal, side in sides.items()
+        for goal, side in prepared.sides.items()
     ]
-    checks = masking_checks(
-        tried,
-        impostor_mean=prepared.impostor_mean,
-        norm=bench.request.norm,
-        differentiable=gradients,
+    return checks.masking_checks(
+        tried, impostor_mean=prepared.impostor_mean, norm=session.request.norm, differentiable=gradients
     )
-    drawn = []
-    if gradients:
-        with crafting(bench.networks.embedder, bench.victim.crafts):
-            drawn = [surface for side in sides.values() for surface in attacking.surfaces(bench, battery, side)]
-    return checks, drawn
 
 
-def _corrupt(bench: Bench, sides: Mapping[Goal, Side]) -> list[dict[str, Any]]:
-    entries = []
-    for goal, side in sides.items():
-        bench.meter.advance(f"corruptions, {goal}")
-        batches = (bench.batch(side, rows) for rows in bench.rows(side))
-        with crafting(bench.networks.embedder):
-            entries += corrupted_rates(
-                side.aim, bench.networks.embedder, batches, bench.generator(f"corruptions-{goal}")
-            )
-        bench.meter.advance(f"corruptions, {goal}", PASSES * len(side.chosen))
-    return entries
+def _surfaces(prepared: _Prepared) -> list[dict[str, Any]]:
+    session, smallest = prepared.session, prepared.battery.balls[0]
+    if not session.victim.differentiable:
+        return []
+    with crafting(session.networks.embedder, session.victim.crafts):
+        return [surface for side in prepared.sides.values() for surface in surfaces(session, smallest, side)]

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from steadface import api
 from steadface.attacks import ball
-from steadface.audit.generative import Description, check_out, save_generative
+from steadface.audit.generator import Description, check_out, save_generative
 from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
 from steadface.cli.audit import MODEL_HELP
 from steadface.cli.console import console, errors, say_warning, stage_bar

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from steadface import api
-from steadface.audit.generative import load_generative
+from steadface.audit.generator import load_generative
 from steadface.audit.presets import Name, preset
 from steadface.audit.request import Request
 from steadface.cli.console import console, errors, say_warning, stage_bar
@@ -23,7 +23,7 @@ from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import trials_for_width
 from steadface.recognizers import check_exists, open_recognizer, parse_size
-from steadface.report.text import percent, radius
+from steadface.report.text import percent, radius, with_interval
 
 MODEL_HELP = (
     "A run folder or checkpoint of ours, an InsightFace state dict, an .onnx file, or module:function (or "
@@ -167,7 +167,7 @@ def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], a
             f"{test['norm']} {radius(test['eps'], test['norm'])}",
             percent(one),
             percent(other),
-            f"{100 * test['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
+            with_interval(100 * test["difference"], 100 * low, 100 * high, signed=True),
             f"{test['p']:.3g}",
         )
     console.print(table)

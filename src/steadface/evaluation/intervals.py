@@ -1,19 +1,24 @@
-"""Intervals for error rates: of counts, and of what two models differ in on the same people.
+"""Intervals and paired tests of error rates and distances: of counts, of medians, and of what two models differ in.
 
 Of a count the exact one, after Clopper and Pearson (Biometrika 26, 1934), through the beta quantiles. Of a difference
-``d`` between two models the jackknife that leaves out a group of people at a time, ``d_g`` without group g of G:
+`d` between two models the jackknife that leaves out a group of people at a time, `d_g` without group g of G:
 
     SE^2 = (G - 1) / G sum_g (d_g - mean d)^2          d +- t_{G-1} SE
 
 (Efron and Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981). People, not pairs, are left
 out: pairs that share a person are not independent trials, and both models see the same ones.
+
+Of pairs that two models decide, McNemar's exact test on those that only one gets wrong, and the adjusted Wald interval
+for paired proportions of Bonett and Price (Journal of Educational and Behavioral Statistics 37, 2012).
 """
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+from numpy.typing import NDArray
+from scipy.stats import beta, binom, binomtest, norm
 from scipy.stats import t as student
 
 
@@ -54,9 +59,36 @@ def _widest(trials: int, confidence: float) -> float:
     return high - low
 
 
+def median_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a median by order statistics: exact whatever the distribution, and with values at infinity.
+
+    `(x_(l), x_(u))` with `P(l <= Bin(n, 1/2) < u) >= confidence`; (0, inf) where there are too few distances.
+    """
+    ordered = np.sort(values)
+    n = len(ordered)
+    low = int(binom.ppf((1 - confidence) / 2, n, 0.5)) - 1
+    high = n - 1 - low
+    if low < 0:
+        return 0.0, float("inf")
+    return float(ordered[low]), float(ordered[high])
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of as many discordant pairs either way; 1 where there are none."""
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def paired_interval(more: int, fewer: int, pairs: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of `(more - fewer) / pairs`, after one half is added to each of the four cells."""
+    up, down, n = (more + 1) / (pairs + 2), (fewer + 1) / (pairs + 2), pairs + 2
+    half = float(norm.ppf((1 + confidence) / 2)) * sqrt((up + down - (up - down) ** 2) / n)
+    return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure of some people, and what it is ``without`` each group of them in turn, (G,) with G >= 2."""
+    """A figure of some people, and what it is `without` each group of them in turn, (G,) with G >= 2."""
 
     value: float
     without: tuple[float, ...]
@@ -64,7 +96,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far two figures of the same people lie apart: ``value``, its standard ``error``, and its interval."""
+    """How far two figures of the same people lie apart: `value`, its standard `error`, and its interval."""
 
     value: float
     error: float
@@ -76,7 +108,7 @@ class Difference:
 
 
 def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95) -> Difference:
-    """``first`` minus ``second``. Raises ValueError for figures of other groups, or of fewer than two."""
+    """`first` minus `second`. Raises ValueError for figures of other groups, or of fewer than two."""
     groups = len(first.without)
     if groups != len(second.without) or groups < 2:
         raise ValueError(f"figures of {groups} and {len(second.without)} groups: give the same two or more")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from steadface.report import audit_captions, audit_comparison_words, audit_plots, audit_tables, audit_words, html
-from steadface.report.arm import Rate, rate_of
+from steadface.report.arm import rate_of
 from steadface.report.audit_comparison_words import audits_of, rates_of
 from steadface.report.audit_data import GOALS, Data, Named, norm_of, records, security, texts, word
 from steadface.report.audit_page import distance_figure, repeat, write_page
 from steadface.report.history import number
 from steadface.report.output import plain
 from steadface.report.tables import Cell, name_cell, table
-from steadface.report.text import DASH, MINUS, NONE, count, decimal, percent, radius
+from steadface.report.text import DASH, NONE, count, decimal, percent, points, points_interval, radius
 
 Pair = tuple[Named, Named]
 
@@ -86,20 +86,11 @@ def _test_cells(test: Data) -> list[Cell]:
     return [
         Cell(text=f"{norm} {radius(number(test, 'eps'), norm)}"),
         *(Cell(text=percent(rate)) for rate in pair),
-        Cell(text=signed(change.rate), below=_ends(change)),
+        Cell(text=points(change.rate), below=points_interval(change)),
         *(Cell(text=count(n)) for n in only),
         Cell(text=count(number(test, "pairs"))),
         Cell(text=_p(test)),
     ]
-
-
-def signed(value: float) -> str:
-    """A difference of rates in percentage points, with its sign."""
-    return NONE if not math.isfinite(value) else f"{100 * value:+.1f}".replace("-", MINUS)
-
-
-def _ends(rate: Rate) -> str:
-    return "" if not math.isfinite(rate.low + rate.high) else f"{signed(rate.low)} to {signed(rate.high)}"
 
 
 def distance_tests_table(data: Data, audits: Pair) -> str:

@@ -15,7 +15,7 @@ from steadface.report.arm import Arm, Rate, rate_of
 from steadface.report.history import number
 from steadface.report.style import BLUE, GREEN, INK, ORANGE, SHADE, STYLE, VERMILION, WIDTH, legend, svg
 from steadface.report.tables import Cell, head_cells, name_cell, table
-from steadface.report.text import percent, radius
+from steadface.report.text import percent, points, points_interval, radius
 
 KINDS = {
     "look": ("during training, by step", BLUE, "o", "-"),
@@ -150,9 +150,9 @@ def _table(found: Sequence[Row], reference: Mapping[str, Any]) -> str:
         [
             name_cell(row.name, below=row.verdict),
             Cell(text=percent(row.clean, 2)),
-            Cell(text=_points(row.lost.rate), below=_ends(row.lost)),
+            _change(row.lost),
             Cell(text=percent(row.attacked)),
-            Cell(text=_points(row.gained.rate), below=_ends(row.gained)),
+            _change(row.gained),
             *_attacks(row.attacks),
         ]
         for row in found
@@ -172,9 +172,5 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> list[Cell]:
     return [Cell(text=percent(number(attack, "error_rate"), 0)) for attack in attacks]
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _ends(rate: Rate) -> str:
-    return f"{_points(rate.low)} to {_points(rate.high)}"
+def _change(rate: Rate) -> Cell:
+    return Cell(text=points(rate.rate, 2, signed=False), below=points_interval(rate, 2, signed=False))

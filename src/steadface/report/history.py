@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound
 
 Floats = NDArray[np.float64]
 
@@ -77,14 +77,14 @@ def read_history(path: Path | str) -> History:
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise SteadfaceError(f"the training log {path} cannot be read ({error.strerror})") from error
+        raise NotFound(f"the training log {path} cannot be read ({error.strerror})") from error
     records = []
     for index, line in enumerate(lines):
         record = _parse(line)
         if record is not None:
             records.append(record)
         elif line.strip() and index + 1 < len(lines):
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"{path}, line {index + 1}: {line[:60]!r} is no JSON object with a step; repair or remove it"
             )
     return history_from(records)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Unavailable
 
 
 def plain(value: Any) -> Any:
@@ -45,7 +45,7 @@ def write_together(texts: Mapping[Path, str]) -> None:
             temporary.replace(path)
     except OSError as error:
         places = " and ".join(str(path) for path in texts)
-        raise SteadfaceError(
+        raise Unavailable(
             f"the report cannot be written to {places} ({error.strerror}); choose another folder or free some space"
         ) from error
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.report import candidates, html, plots, tables, training_plots, words
 from steadface.report.arm import Arm, settings, supported_fmr
 from steadface.report.output import plain, write_together
@@ -37,9 +37,9 @@ def write_report(
     """
     names = [arm.name for arm in arms]
     if not names:
-        raise SteadfaceError("a report needs at least one arm: pass a training run with its evaluation")
+        raise InvalidInput("a report needs at least one arm: pass a training run with its evaluation")
     if len(set(names)) < len(names):
-        raise SteadfaceError(f"the arms {', '.join(names)} share a name: give each its own")
+        raise InvalidInput(f"the arms {', '.join(names)} share a name: give each its own")
     remarks = [notes] if isinstance(notes, str) else list(notes)
     remarks = [remark for remark in remarks if remark]
     about = {"title": title, "seed": seed, "command": command, "versions": dict(versions), "notes": remarks}

@@ -30,6 +30,26 @@ def interval(rate: Rate, digits: int = 1) -> str:
     return f"{100 * rate.low:.{digits}f}{DASH}{100 * rate.high:.{digits}f}"
 
 
+def with_interval(
+    value: float, low: float, high: float, *, digits: int = 1, signed: bool = False, unit: str = ""
+) -> str:
+    """`12.3 (10.1 to 14.9)`, in the unit that the numbers are in; `signed` ones with their sign."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    return f"{value:{form}}{unit} ({low:{form}} to {high:{form}})"
+
+
+def points(value: float, digits: int = 1, *, signed: bool = True) -> str:
+    """A difference of rates in percentage points with a true minus sign, -0.031 -> `−3.1`, +0.031 -> `+3.1`."""
+    return NONE if not math.isfinite(value) else f"{100 * value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+
+
+def points_interval(rate: Rate, digits: int = 1, *, signed: bool = True) -> str:
+    """`−8.2 to +2.0`, empty where it is not known."""
+    if not math.isfinite(rate.low + rate.high):
+        return ""
+    return f"{points(rate.low, digits, signed=signed)} to {points(rate.high, digits, signed=signed)}"
+
+
 def decimal(value: float | None, digits: int = 3) -> str:
     """A plain number with a true minus sign."""
     if value is None or not math.isfinite(value):

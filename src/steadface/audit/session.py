@@ -1,4 +1,4 @@
-"""What every part of an audit works with: the networks, the trial, work that is kept, and the meter."""
+"""What every part of an audit works with: the networks, the plan, work that is kept, and the meter."""
 
 import zlib
 from collections.abc import Callable
@@ -11,14 +11,16 @@ from torch import nn
 
 from steadface.attacks import crafting
 from steadface.audit.chunks import Arrays, Chunks, Progress
+from steadface.audit.execution import Batch, Victim
+from steadface.audit.plan import Plan
 from steadface.audit.request import Request
-from steadface.audit.running import Batch, Victim
-from steadface.audit.trial import Trial
 from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
 from steadface.evaluation.embedding import MirrorEmbedder
-from steadface.evaluation.series import Aim
+from steadface.evaluation.series import Aim, Goal
 from steadface.recognizers import surrogate_embed
+
+GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
 
 PARITY = 1e-4
 """How far unit embeddings of the fast copy may be from the network's own."""
@@ -82,11 +84,11 @@ def _fast(embedder: MirrorEmbedder, request: Request) -> MirrorEmbedder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Session:
     """`embeddings` (N, D) are clean ones, NaN where none was needed or the image cannot be read."""
 
     request: Request
-    trial: Trial
+    plan: Plan
     networks: Networks
     embeddings: NDArray[np.float32]
     chunks: Chunks
@@ -98,7 +100,7 @@ class Bench:
 
     def rows(self, side: Side) -> list[NDArray[np.int64]]:
         """The pairs of a side in batches."""
-        size = self.request.batch_size
+        size = self.request.batch
         return [np.arange(start, min(start + size, len(side.chosen))) for start in range(0, len(side.chosen), size)]
 
     def generator(self, name: str) -> torch.Generator:
@@ -107,7 +109,7 @@ class Bench:
 
     def batch(self, side: Side, rows: NDArray[np.int64], *, surrogates: bool = False) -> Batch:
         """Those pairs of a side, with what the surrogates make of the references where asked."""
-        pairs, chosen = self.trial.pairs, side.chosen[rows]
+        pairs, chosen = self.plan.pairs, side.chosen[rows]
         device, size = self.request.device, self.networks.embedder.size
         targets = load_images(pairs.faces, pairs.second[chosen], size).to(device)
         with torch.no_grad():

@@ -4,9 +4,8 @@ import copy
 from typing import Any
 
 import pytest
-from scipy.stats import binom
 
-from steadface.audit.compare import compare_audits, mcnemar, paired_interval
+from steadface.audit.comparison import compare_audits
 from steadface.errors import SteadfaceError
 
 
@@ -29,21 +28,6 @@ def audit(broken: list[float | None], distance: list[float | None]) -> dict[str,
 
 WEAK = audit([0.01, 0.02, 0.01, 0.02, 0.0], [0.005, 0.015, 0.006, 0.013, 0.0])
 STRONG = audit([None, 0.02, None, None, 0.0], [0.03, 0.018, 0.03, 0.04, 0.0])
-
-
-def test_mcnemar_is_the_sign_test_on_discordant_pairs() -> None:
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(5, 5) == pytest.approx(1.0)
-    assert mcnemar(9, 1) == pytest.approx(2 * binom.cdf(1, 10, 0.5))
-    assert mcnemar(9, 1) == mcnemar(1, 9)
-
-
-def test_the_interval_holds_the_difference_and_flips_with_it() -> None:
-    low, high = paired_interval(12, 3, 100)
-    assert low < 0.09 < high
-    assert paired_interval(3, 12, 100) == pytest.approx((-high, -low))
-    wide = paired_interval(6, 1, 10)
-    assert wide[1] - wide[0] > high - low
 
 
 def test_pairs_decide() -> None:

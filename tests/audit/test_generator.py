@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from steadface.attacks import CosineScore, ball, dodge
-from steadface.audit.generative import Description, SteadyNetwork, check_out, load_generative, save_generative
+from steadface.audit.generator import Description, SteadyNetwork, check_out, load_generative, save_generative
 from steadface.backbones import Architecture, save_backbone
 from steadface.errors import SteadfaceError
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.attacks import Patch
-from steadface.audit.battery import GRADIENT
-from steadface.audit.bench import Bench, Side
 from steadface.audit.chunks import Arrays
+from steadface.audit.execution import GRADIENT
+from steadface.audit.session import Session, Side
 from steadface.data.masks import REGIONS, Region, face_mask
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import clopper_pearson
@@ -22,41 +22,41 @@ from steadface.evaluation.series import cosines
 VIEWS = 2
 
 
-def patch_cost(bench: Bench) -> float:
+def patch_cost(session: Session) -> float:
     """What all patches cost for a pair, in forward passes."""
-    steps = bench.request.preset.patch_steps
-    return len(REGIONS) * steps * (GRADIENT + 1 + VIEWS) if wanted(bench) else 0.0
+    steps = session.request.preset.patch_steps
+    return len(REGIONS) * steps * (GRADIENT + 1 + VIEWS) if wanted(session) else 0.0
 
 
-def wanted(bench: Bench) -> bool:
+def wanted(session: Session) -> bool:
     """Patches are for detail, need gradients, and have masks for some sizes of faces only."""
     try:
-        face_mask(REGIONS[0], bench.networks.embedder.size)
+        face_mask(REGIONS[0], session.networks.embedder.size)
     except SteadfaceError:
         return False
-    return bench.request.detail and bench.victim.differentiable
+    return session.request.detail and session.victim.differentiable
 
 
-def patched_rates(bench: Bench, side: Side) -> list[dict[str, Any]]:
+def patch_rates(session: Session, side: Side) -> list[dict[str, Any]]:
     """Share of pairs wrong with each patch on the first image; plain JSON values."""
-    if not wanted(bench):
+    if not wanted(session):
         return []
-    return [_rate(bench, side, region) for region in REGIONS]
+    return [_rate(session, side, region) for region in REGIONS]
 
 
-def _rate(bench: Bench, side: Side, region: Region) -> dict[str, Any]:
-    mask = face_mask(region, bench.networks.embedder.size)
-    attack = Patch(mask=mask, steps=bench.request.preset.patch_steps, trials=VIEWS)
+def _rate(session: Session, side: Side, region: Region) -> dict[str, Any]:
+    mask = face_mask(region, session.networks.embedder.size)
+    attack = Patch(mask=mask, steps=session.request.preset.patch_steps, trials=VIEWS)
 
     def make(rows: NDArray[np.int64], generator: torch.Generator) -> Arrays:
-        batch = bench.batch(side, rows)
-        score = side.aim.score(bench.victim.crafts, batch.references)
+        batch = session.batch(side, rows)
+        score = side.aim.score(session.victim.crafts, batch.references)
         worn = attack(score, batch.images, generator=generator)
-        reached = cosines(bench.networks.embedder, worn, batch.references)
+        reached = cosines(session.networks.embedder, worn, batch.references)
         return {"broken": (side.aim.broken(reached) | side.aim.broken(batch.clean)).cpu().numpy()}
 
-    cost = patch_cost(bench) / len(REGIONS)
-    broken = np.concatenate([part["broken"] for part in bench.by_batches(f"patch {region}", side, cost, make)])
+    cost = patch_cost(session) / len(REGIONS)
+    broken = np.concatenate([part["broken"] for part in session.by_batches(f"patch {region}", side, cost, make)])
     return {
         "patch": region,
         "area": float(mask.mean()),

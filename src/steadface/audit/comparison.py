@@ -1,18 +1,14 @@
 """Two audits side by side, pair by pair: the same pairs, so that paired tests can tell the models apart.
 
-- Error rates: McNemar's exact test on the pairs that only one of the models gets wrong; the interval of the difference
-  is the adjusted Wald interval for paired proportions of Bonett and Price, Journal of Educational and Behavioral
-  Statistics 37 (2012).
+- Error rates: McNemar's exact test on the pairs that only one of the models gets wrong.
 - Distances: the sign test over pairs; a censored distance counts as further than any that was found.
 """
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import Any
 
-from scipy.stats import binomtest, norm
-
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
+from steadface.evaluation.intervals import mcnemar, paired_interval
 
 MUST_AGREE = ("preset", "norm", "eps", "fmr", "threshold", "max_pairs", "seed", "mirror", "detail", "budget")
 
@@ -66,19 +62,6 @@ def rate_tests(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict
     return tests
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of as many discordant pairs either way; 1 where there are none."""
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-
-
-def paired_interval(more: int, fewer: int, pairs: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of `(more - fewer) / pairs`, after one half is added to each of the four cells."""
-    up, down, n = (more + 1) / (pairs + 2), (fewer + 1) / (pairs + 2), pairs + 2
-    half = float(norm.ppf((1 + confidence) / 2)) * sqrt((up + down - (up - down) ** 2) / n)
-    return max(-1.0, up - down - half), min(1.0, up - down + half)
-
-
 def distance_tests(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
     """For every goal: medians, their ratio, and the sign test over pairs."""
     tests = []
@@ -117,13 +100,13 @@ def _distances(pairs: Sequence[Mapping[str, Any]], goal: str) -> list[float]:
 def _check(first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]) -> None:
     for audit, name in zip((first, second), names, strict=True):
         if audit.get("kind") != "audit":
-            raise SteadfaceError(f"{name} is no audit: give folders that `steadface audit` has written")
+            raise InvalidInput(f"{name} is no audit: give folders that `steadface audit` has written")
     for key in MUST_AGREE:
         one, other = first["settings"].get(key), second["settings"].get(key)
         if one != other:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"the audits differ in {key} ({one} and {other}): models are compared under the same settings"
             )
     ends = [[(pair["goal"], pair["first"], pair["second"]) for pair in audit["pairs"]] for audit in (first, second)]
     if ends[0] != ends[1]:
-        raise SteadfaceError("the audits attacked different pairs: give both the same images, pairs and seed")
+        raise InvalidInput("the audits attacked different pairs: give both the same images, pairs and seed")

@@ -6,6 +6,7 @@ found.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from steadface.attacks import (
     Ball,
     CarliniWagnerL2,
     Closest,
+    CosineScore,
     Counted,
     Evolutionary,
     HopSkipJump,
@@ -28,8 +30,15 @@ from steadface.attacks import (
 )
 from steadface.attacks.distances import lengths
 from steadface.attacks.rounding import towards_source
+from steadface.audit.chunks import Arrays
 from steadface.evaluation.embedding import MirrorEmbedder
-from steadface.evaluation.series import Aim, Course, Outcome, cosines, run_series
+from steadface.evaluation.series import Aim, Course, Goal, Outcome, cosines, joined, run_series
+
+GRADIENT = 3.0
+"""What a gradient costs, in forward passes."""
+
+OUTCOME = ("cosine", "cosine_8bit", "own", "images")
+OPTIONAL = ("distance", "censored", "queries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,18 @@ class Found:
     distance: NDArray[np.float32] | None = None
     censored: NDArray[np.bool_] | None = None
     queries: NDArray[np.int64] | None = None
+
+    def to_arrays(self) -> Arrays:
+        """What is kept of an attack on a batch."""
+        arrays = {name: getattr(self.outcome, name) for name in OUTCOME}
+        return arrays | {name: value for name in OPTIONAL if (value := getattr(self, name)) is not None}
+
+    @classmethod
+    def joined(cls, parts: Sequence[Arrays]) -> "Found":
+        """The same from what was kept of every batch, in their order."""
+        outcome = joined([Outcome(**{name: part[name] for name in OUTCOME}) for part in parts])
+        found = {name: np.concatenate([part[name] for part in parts]) for name in OPTIONAL if name in parts[0]}
+        return cls(outcome=outcome, **found)
 
 
 def run_rising(
@@ -115,10 +136,9 @@ def run_transfer(
     generator: torch.Generator,
 ) -> Found:
     """An attack crafted on the mean cosine of surrogates, judged by the victim."""
-    goal = dodge if aim.goal == "dodging" else impersonate
 
     def score(rows: Tensor) -> Score:
-        return on_surrogates(goal, surrogates, [reference[rows] for reference in batch.surrogates])
+        return on_surrogates(_pursuit(aim.goal), surrogates, [reference[rows] for reference in batch.surrogates])
 
     outcome = _risen(victim, attacks, aim, batch, generator, score)
     return Found(outcome=outcome)
@@ -126,8 +146,18 @@ def run_transfer(
 
 def _exact_score(victim: Victim, aim: Aim, batch: Batch) -> Score:
     """The score whose end is the threshold itself: what distances are measured to."""
-    goal = dodge if aim.goal == "dodging" else impersonate
-    return goal(victim.crafts, batch.references, threshold=aim.threshold)
+    return _pursuit(aim.goal)(victim.crafts, batch.references, threshold=aim.threshold)
+
+
+def _pursuit(goal: Goal) -> Callable[..., CosineScore]:
+    """What makes a score of a goal."""
+    match goal:
+        case "dodging":
+            return dodge
+        case "impersonation":
+            return impersonate
+        case _:
+            assert_never(goal)
 
 
 def run_closest(

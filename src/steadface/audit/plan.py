@@ -1,13 +1,14 @@
-"""What an audit tries: the pairs it attacks, the images that must be embedded, and the thresholds that follow."""
+"""The plan of an audit: the pairs it attacks, the images that must be embedded, and the thresholds that follow."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steadface.audit.presets import Preset
 from steadface.data.pairs import PairSet
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.calibration import (
     AttackSplit,
     Calibration,
@@ -20,6 +21,7 @@ from steadface.evaluation.calibration import (
 )
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.identification import IdentificationPlan, plan_identification
+from steadface.evaluation.series import Goal
 from steadface.evaluation.verification import lowest_fmr, supports
 
 FMRS = (1e-2, 1e-3, 1e-4)
@@ -31,7 +33,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Plan:
     """All indices are into `pairs`' own arrays; `others` are calibration pairs that the user gave, and `usable` (m,)
     those of their images that show nobody who is attacked.
     """
@@ -58,7 +60,7 @@ class Trial:
         return np.unique(np.concatenate(parts))
 
 
-def plan_trial(
+def make_plan(
     pairs: PairSet,
     *,
     preset: Preset,
@@ -67,7 +69,7 @@ def plan_trial(
     max_pairs: int,
     seed: int,
     calibration: PairSet | None = None,
-) -> Trial:
+) -> Plan:
     """Draws pairs, calibration people and the 1:N part. Costs no embedding.
 
     Raises `SteadfaceError` where the pairs, or those of `calibration` without the attacked people, do not support
@@ -84,10 +86,16 @@ def plan_trial(
     usable = np.empty(0, dtype=np.int64)
     if calibration is not None:
         usable = _others(pairs, split, calibration, preset=preset, fmr=fmr, seed=seed)
-    plan = plan_identification(pairs, split, seed=seed, fpir=FPIR, most=preset.gallery)
-    if isinstance(plan, str):
-        return Trial(pairs=pairs, split=split, others=calibration, usable=usable, identification=None, remark=plan)
-    return Trial(pairs=pairs, split=split, others=calibration, usable=usable, identification=plan)
+    identification = plan_identification(pairs, split, seed=seed, fpir=FPIR, most=preset.gallery)
+    remark = identification if isinstance(identification, str) else ""
+    return Plan(
+        pairs=pairs,
+        split=split,
+        others=calibration,
+        usable=usable,
+        identification=None if isinstance(identification, str) else identification,
+        remark=remark,
+    )
 
 
 def _others(
@@ -95,7 +103,7 @@ def _others(
 ) -> Indices:
     """Images of the calibration pairs whose people are not attacked, at most as many as the preset takes."""
     if calibration.people is None or pairs.people is None:
-        raise SteadfaceError("calibration pairs must say who they show; give a pairs file over identity folders")
+        raise InvalidInput("calibration pairs must say who they show; give a pairs file over identity folders")
     attacked = np.concatenate([split.genuine, split.impostor])
     shown = np.unique(pairs.people[np.concatenate([pairs.first[attacked], pairs.second[attacked]])])
     names = {pairs.faces.people[person] for person in shown}
@@ -104,7 +112,7 @@ def _others(
     kept = used[apart]
     available = count_impostors(calibration.people[kept])
     if not supports(available, fmr):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"the calibration pairs leave {available} impostor pairs of people who are not attacked, too few for FMR "
             f"{fmr:g}; ask for {lowest_fmr(available):.2g} or more, or bring pairs of more people"
         )
@@ -113,16 +121,16 @@ def _others(
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """Unit `embeddings` (N, D) of the trial's images, NaN elsewhere, and the clean similarities of other people."""
+    """Unit `embeddings` (N, D) of the plan's images, NaN elsewhere, and the clean similarities of other people."""
 
     embeddings: NDArray[np.float32]
     impostors: Impostors
 
 
-def embed_trial(embedder: MirrorEmbedder, trial: Trial, *, batch_size: int, progress: Progress | None) -> Embedded:
-    """Embeds what the trial needs. Raises `SteadfaceError` where none of the calibration images can be read."""
-    images = trial.images()
-    total, before = len(images) + len(trial.usable), len(images)
+def embed_plan(embedder: MirrorEmbedder, plan: Plan, *, batch_size: int, progress: Progress | None) -> Embedded:
+    """Embeds what the plan needs. Raises `SteadfaceError` where none of the calibration images can be read."""
+    images = plan.images()
+    total, before = len(images) + len(plan.usable), len(images)
 
     def of_all(done: int, _: int) -> None:
         if progress is not None:
@@ -132,19 +140,17 @@ def embed_trial(embedder: MirrorEmbedder, trial: Trial, *, batch_size: int, prog
         if progress is not None:
             progress(before + done, total)
 
-    rows = embed_faces(
-        embedder, trial.pairs.faces, images, batch_size=batch_size, skip_unreadable=True, progress=of_all
-    )
-    embeddings = np.full((len(trial.pairs.faces), rows.shape[1]), np.nan, dtype=np.float32)
+    rows = embed_faces(embedder, plan.pairs.faces, images, batch_size=batch_size, skip_unreadable=True, progress=of_all)
+    embeddings = np.full((len(plan.pairs.faces), rows.shape[1]), np.nan, dtype=np.float32)
     embeddings[images] = rows
-    if trial.others is None:
-        impostors = clean_impostors(trial.split, trial.pairs, embeddings)
+    if plan.others is None:
+        impostors = clean_impostors(plan.split, plan.pairs, embeddings)
     else:
-        assert trial.others.people is not None
+        assert plan.others.people is not None
         other = embed_faces(
-            embedder, trial.others.faces, trial.usable, batch_size=batch_size, skip_unreadable=True, progress=of_others
+            embedder, plan.others.faces, plan.usable, batch_size=batch_size, skip_unreadable=True, progress=of_others
         )
-        impostors = cross_impostors(other, trial.others.people[trial.usable])
+        impostors = cross_impostors(other, plan.others.people[plan.usable])
     return Embedded(embeddings=embeddings, impostors=impostors)
 
 
@@ -156,12 +162,18 @@ class Thresholds:
     others: tuple[Calibration, ...]
     identification: float | None
 
-    def hardest(self, goal: str) -> float:
+    def hardest(self, goal: Goal) -> float:
         """Of all thresholds, the one that is hardest to cross: the lowest to dodge, the highest to impersonate."""
         every = [self.main.threshold, *(other.threshold for other in self.others)]
         if self.identification is not None:
             every.append(self.identification)
-        return min(every) if goal == "dodging" else max(every)
+        match goal:
+            case "dodging":
+                return min(every)
+            case "impersonation":
+                return max(every)
+            case _:
+                assert_never(goal)
 
 
 def thresholds(
@@ -170,7 +182,7 @@ def thresholds(
     """Raises `SteadfaceError` where the readable impostor pairs are too few for `fmr`."""
     if threshold is not None:
         if not len(impostors.similarity):
-            raise SteadfaceError(
+            raise InvalidInput(
                 "no pair of people who are not attacked is left to measure what the given threshold accepts: attack "
                 "fewer pairs, or give --calibration-pairs"
             )

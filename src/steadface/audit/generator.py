@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from steadface.attacks import Ball, CosineScore, GenerativeAttack, Norm, PerturbationNetwork, Score, ball
 from steadface.backbones.reading import read_safetensors
 from steadface.backbones.weights import write_safetensors
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported
 
 KIND = "generative attack"
 
@@ -113,7 +113,7 @@ class TrainedGenerator:
     def check_embedding_size(self, size: int) -> None:
         """Raises `SteadfaceError` unless the attack was trained for embeddings of that size."""
         if size != self.description.embedding_size:
-            raise SteadfaceError(
+            raise Unsupported(
                 f"{self.file} was trained against {self.description.victim}, whose embeddings have "
                 f"{self.description.embedding_size} numbers, and those of this recogniser have {size}: train one with "
                 "`steadface attack-train` against a recogniser of that size"
@@ -132,10 +132,10 @@ def load_generative(path: Path, *, embedding_size: int | None = None) -> Trained
     is given and not that of the recogniser it was trained against.
     """
     if not path.is_file():
-        raise SteadfaceError(f"{path} is no file; train a generative attack with `steadface attack-train --out {path}`")
+        raise NotFound(f"{path} is no file; train a generative attack with `steadface attack-train --out {path}`")
     state, metadata = read_safetensors(path)
     if not _ours(metadata):
-        raise SteadfaceError(f"{path} holds no generative attack; `steadface attack-train` writes one")
+        raise InvalidInput(f"{path} holds no generative attack; `steadface attack-train` writes one")
     network, description = _rebuilt(path, state, metadata)
     trained = TrainedGenerator(attack=_proposing(network, description), description=description, file=path)
     if embedding_size is not None:
@@ -149,15 +149,15 @@ def check_out(path: Path) -> None:
     What stands there already must be an earlier one, which is replaced.
     """
     if path.suffix != ".safetensors":
-        raise SteadfaceError(f"--out {path}: the weights are written as safetensors; name a file that ends with that")
+        raise InvalidInput(f"--out {path}: the weights are written as safetensors; name a file that ends with that")
     if path.is_dir():
-        raise SteadfaceError(f"--out {path} is a folder: name a file, as in {path / 'generator.safetensors'}")
+        raise InvalidInput(f"--out {path} is a folder: name a file, as in {path / 'generator.safetensors'}")
     if path.exists() and not _is_ours(path):
-        raise SteadfaceError(f"--out {path} exists and holds no generative attack: name another file or remove it")
+        raise Conflict(f"--out {path} exists and holds no generative attack: name another file or remove it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SteadfaceError(f"--out {path}: cannot make its folder: {error.strerror}; name another") from None
+        raise Unavailable(f"--out {path}: cannot make its folder: {error.strerror}; name another") from None
 
 
 def _is_ours(path: Path) -> bool:
@@ -180,7 +180,7 @@ def _rebuilt(
         network.load_state_dict(state)
     except (ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise SteadfaceError(f"{path} is damaged, or of another version ({reason:.300}); train it anew") from error
+        raise InvalidInput(f"{path} is damaged, or of another version ({reason:.300}); train it anew") from error
     return network.eval(), description
 
 
