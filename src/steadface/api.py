@@ -43,12 +43,10 @@ from steadface.hardening import (
     measure_compatibility,
     name_people,
 )
-from steadface.recognizers import TRIED, ChannelOrder, OpenedRecognizer, open_recognizer
-from steadface.recognizers import with_known_convention as probed
+from steadface.recognizers import TRIED, ChannelOrder, OpenedRecognizer, open_recognizer, with_known_convention
 from steadface.recognizers.calibration import Calibrated, calibrated, calibrated_guard, check_told_apart
 from steadface.recognizers.contract import Contract, contract_place, is_named, read_contract, store_contract
 from steadface.recognizers.guard import Guard, write_guard
-from steadface.recognizers.probing_faces import probing_faces
 from steadface.recognizers.under_contract import opened_for_probing, opened_under_contract
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
@@ -349,18 +347,6 @@ class Audited:
     folder: Path
     page: Path
     data: dict[str, Any]
-
-
-def with_known_convention(
-    opened: OpenedRecognizer, pairs: PairSet, *, seed: int = 0, progress: Progress | None = None
-) -> OpenedRecognizer:
-    """``opened`` with what nobody stated of its size, pixel range and colour order probed on a few dozen faces.
-
-    Faces of people who have two images or more in ``pairs``, or of its genuine pairs where the people are not known;
-    without either nothing is probed.
-    """
-    images, people = probing_faces(pairs, seed=seed)
-    return probed(opened, images, people, progress=progress) if len(images) else opened
 
 
 def open_probed(

@@ -1,16 +1,24 @@
+from collections import Counter
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from steadface.errors import SteadfaceError
+from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers import Convention, open_recognizer
 from steadface.recognizers.adapters import Adapted
+from steadface.recognizers.contract import contract_of, store_contract
 from steadface.recognizers.convention import Known
-from steadface.recognizers.onnx.network import OnnxGraph, Runtime
-from steadface.recognizers.onnx.read import read_onnx
+from steadface.recognizers.embedder import NetworkEmbedder
+from steadface.recognizers.onnx.read import read_onnx, read_properties
+from steadface.recognizers.onnx.runtime import Runtime, without_prelu
+from steadface.recognizers.onnx.torch import OnnxGraph
+from steadface.recognizers.under_contract import opened_for_probing
 
 from ..rounding import rounding
 from .recognisers import Embedding, backbone, exported, written
@@ -207,3 +215,117 @@ def test_a_graph_of_maps_is_no_recogniser(tmp_path) -> None:
     path = exported(tmp_path / "maps.onnx", nn.Conv2d(3, 2, 3), (16, 16))
     with pytest.raises(SteadfaceError, match=r"it must return embeddings \(1, D\)"):
         open_recognizer(path)
+
+
+@pytest.fixture
+def counted(monkeypatch) -> Counter[str]:
+    """How often an ONNX file is parsed, opened in onnxruntime and converted to torch from here on."""
+    counts: Counter[str] = Counter()
+
+    def counting(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*given, **named):
+            counts[name] += 1
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counting(onnx, "load")
+    counting(onnxruntime, "InferenceSession")
+    monkeypatch.setattr(OnnxGraph, "__init__", _counted_conversion(counts))
+    return counts
+
+
+def _counted_conversion(counts: Counter[str]):
+    real = OnnxGraph.__init__
+
+    def init(self, *given, **named) -> None:
+        counts["conversion"] += 1
+        real(self, *given, **named)
+
+    return init
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_file_is_parsed_once_run_in_one_session_and_converted_only_for_gradients(tmp_path, counted, outputs) -> None:
+    path = exported(tmp_path / "face.onnx", Embedding(backbone()))
+    if outputs == 2:
+        model = onnx.load(path)
+        model.graph.node.append(node("ArgMax", "embeddings", "largest", axis=1))
+        model.graph.output.append(helper.make_tensor_value_info("largest", TensorProto.INT64, None))
+        onnx.save(model, path)
+    counted.clear()
+    recognizer = Recognizer.open(path)
+    assert counted == {"load": 1, "InferenceSession": 1}
+    counted.clear()
+    opened, _ = opened_for_probing(path)
+    store_contract(path, contract_of(opened, mirror=False))
+    assert counted == {"load": 1, "InferenceSession": 1, "conversion": 1}
+    assert opened.differentiable
+    assert Recognizer.open(path).contract.weights == opened.content
+    faces = (noise(3).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    torch_faces = NetworkEmbedder(opened.network)(faces)
+    np.testing.assert_allclose(recognizer.embedder(faces), torch_faces, atol=1e-5)
+    counted.clear()
+    assert np.array_equal(Recognizer.open(path, backend="torch").embedder(faces), torch_faces)
+    assert counted == {"load": 1, "InferenceSession": 1, "conversion": 1}
+
+
+def test_what_is_noted_beside_the_graph_is_read_without_it(tmp_path) -> None:
+    path = written(tmp_path / "n.onnx", [node("Flatten", "images", "embeddings")])
+    assert read_properties(path) == {}
+    model = onnx.load(path)
+    helper.set_model_props(model, {"one": "1", "long": "x" * 300})
+    onnx.save(model, path)
+    assert read_properties(path) == {"one": "1", "long": "x" * 300}
+    for kept in (len(path.read_bytes()) - 1, 40):
+        (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(SteadfaceError, match="truncated"):
+            read_properties(tmp_path / "cut.onnx")
+
+
+def prelu_between(slope: np.ndarray) -> onnx.ModelProto:
+    """A PReLU of that slope between two convolutions."""
+    weight = RNG.normal(size=(16, 16, 3, 3)).astype(np.float32) / 12
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "weight"], ["a"], pads=[1, 1, 1, 1]),
+            helper.make_node("PRelu", ["a", "slope"], ["b"]),
+            helper.make_node("Conv", ["b", "weight"], ["y"]),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 16, 5, 5))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 16, 3, 3))],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(slope, "slope")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    helper.set_model_props(made, {"steadface": "{}"})
+    return made
+
+
+def run(made: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def copied(made: onnx.ModelProto) -> onnx.ModelProto:
+    other = onnx.ModelProto()
+    other.CopyFrom(made)
+    return other
+
+
+def test_slopes_of_any_sign_and_size_compute_the_same() -> None:
+    made = prelu_between(RNG.uniform(-1.5, 1.5, (16, 1, 1)).astype(np.float32))
+    quick = without_prelu(copied(made))
+    onnx.checker.check_model(quick)
+    x = RNG.normal(size=(3, 16, 5, 5)).astype(np.float32)
+    np.testing.assert_allclose(run(quick, x), run(made, x), atol=1e-5)
+    assert "PRelu" not in {node.op_type for node in quick.graph.node}
+    assert "slope" not in {one.name for one in quick.graph.initializer}, "which nobody reads any more"
+    assert quick.metadata_props == made.metadata_props
+
+
+def test_one_slope_for_all_channels_stays_as_it_is() -> None:
+    made = prelu_between(np.full((1, 1, 5), 0.25, dtype=np.float32))
+    assert without_prelu(copied(made)) == made

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from steadface.errors import SteadfaceError
 from steadface.recognizers import open_recognizer
-from steadface.recognizers.outputs import dimension, embedding_output
+from steadface.recognizers.adapters import dimension, embedding_output
 
 from .recognisers import written
 

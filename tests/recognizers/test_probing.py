@@ -11,8 +11,8 @@ from steadface.recognizers import (
     OpenedRecognizer,
     diagnose,
     probe_convention,
+    probed,
     starting_from,
-    with_known_convention,
 )
 from steadface.recognizers.adapters import Adapted, BlackBox, under
 from steadface.recognizers.convention import Known
@@ -85,7 +85,7 @@ def test_a_size_at_which_a_module_fails_is_no_error_but_one_at_which_all_fails_i
 
 def test_only_what_nobody_stated_is_probed() -> None:
     stated = Convention(size=(16, 16), known=Known(size="stated", pixel_range="stated", channel_order="default"))
-    kept = with_known_convention(opened(Swapped(), stated), IMAGES, PEOPLE)
+    kept = probed(opened(Swapped(), stated), IMAGES, PEOPLE)
     assert kept.convention == Convention(size=(16, 16), channel_order="bgr")
     assert kept.convention.known == Known(size="stated", pixel_range="stated", channel_order="probed")
     assert any("probed on 24 faces" in note and "bgr: AUC" in note for note in kept.notes)
@@ -95,7 +95,7 @@ def test_only_what_nobody_stated_is_probed() -> None:
 
 def test_nothing_is_probed_where_all_is_known_and_all_is_well() -> None:
     known = opened(Reader(), RIGHT)
-    same = with_known_convention(known, IMAGES, PEOPLE)
+    same = probed(known, IMAGES, PEOPLE)
     assert same == known
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_probed_where_all_is_known_and_all_is_well() -> None:
 def test_a_wrong_statement_is_named(core: nn.Module, stated: Convention, remedy: str) -> None:
     diagnosis = str(diagnose(factory(core), stated, IMAGES, PEOPLE))
     assert remedy in diagnosis
-    assert with_known_convention(opened(core, stated), IMAGES, PEOPLE).notes[-1].endswith(diagnosis)
+    assert probed(opened(core, stated), IMAGES, PEOPLE).notes[-1].endswith(diagnosis)
 
 
 def test_a_wrong_size_is_named() -> None:
@@ -142,7 +142,7 @@ def test_a_function_is_asked_for_both_orders_and_for_one_range() -> None:
     convention = Convention(size=(16, 16), pixel_range="0..255", known=Known(size="stated", channel_order="default"))
     network = BlackBox(service, convention, name="service")
     box = OpenedRecognizer(network=network, name="service", fingerprint="0", convention=convention)
-    assert with_known_convention(box, IMAGES, PEOPLE).convention.channel_order == "bgr"
+    assert probed(box, IMAGES, PEOPLE).convention.channel_order == "bgr"
     assert sum(asked) == 2 * len(PEOPLE)
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from steadface.errors import SteadfaceError
 from steadface.recognizers import Convention, OpenedRecognizer, fitted, surrogate_embed
 from steadface.recognizers.adapters import Adapted
-from steadface.recognizers.resizing import resized
+from steadface.recognizers.network import resized
 
 
 class Plain(nn.Module):

@@ -26,7 +26,7 @@ from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.labelled import pairs_from_labels
-from steadface.recognizers import OpenedRecognizer
+from steadface.recognizers import OpenedRecognizer, with_known_convention
 from steadface.recognizers.under_contract import opened_for_probing
 from steadface.training.signals import stop_on_signal
 
@@ -115,7 +115,7 @@ def _probed(opened: OpenedRecognizer, faces: FaceSource, seed: int) -> OpenedRec
         return opened
     with stage_bar() as progress:
         pairs = pairs_from_labels(faces, seed=seed)
-        return api.with_known_convention(opened, pairs, seed=seed, progress=partial(progress, "probing"))
+        return with_known_convention(opened, pairs, seed=seed, progress=partial(progress, "probing"))
 
 
 def _description(options: Options, trained: Trained, opened: OpenedRecognizer, faces: FaceSource) -> Description:

@@ -37,11 +37,21 @@ class FaceNetwork(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-class MirrorEmbedder(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] to unit embeddings (B, D); differentiable where its network is.
+def unit_embeddings(network: Callable[[Tensor], Tensor], images: Tensor, *, mirror: bool) -> Tensor:
+    """Unit embeddings (B, D) of images (B, 3, H, W), in calibration as in service; differentiable where `network` is.
 
-    With `mirror` it is f(x) + f(flipped x), normalised: InsightFace's protocol for verification sets. The network, a
-    `Backbone` or any other module, is a `FaceNetwork`; TypeError else.
+        z = normalise(f(x))        with mirror: normalise(f(x) + f(mirrored x))
+
+    The sum is InsightFace's protocol for verification sets; both halves are one batch.
+    """
+    raw = network(torch.cat([images, images.flip(-1)]) if mirror else images)
+    return F.normalize((raw[: len(images)] + raw[len(images) :] if mirror else raw).float())
+
+
+class MirrorEmbedder(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] to their `unit_embeddings` (B, D); differentiable where its network is.
+
+    The network, a `Backbone` or any other module, is a `FaceNetwork`; TypeError else.
     """
 
     def __init__(self, backbone: nn.Module, mirror: bool = True) -> None:
@@ -52,10 +62,7 @@ class MirrorEmbedder(nn.Module):
         self.mirror = mirror
 
     def forward(self, images: Tensor) -> Tensor:
-        raw: Tensor = self.backbone(images)
-        if self.mirror:
-            raw = raw + self.backbone(images.flip(-1))
-        return F.normalize(raw.float())
+        return unit_embeddings(self.backbone, images, mirror=self.mirror)
 
     @property
     def size(self) -> tuple[int, int]:

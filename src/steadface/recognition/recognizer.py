@@ -99,6 +99,7 @@ class Recognizer:
             mirror=bool(mirror),
             output=output,
             file=None if contract is None else as_path(contract, "the contract"),
+            gradients=backend == "torch",
         )
         if mirror is not None and mirror != known.mirror:
             known = replace(known, mirror=mirror, thresholds=None)

@@ -1,6 +1,5 @@
 """Recognisers of any origin: opened as one kind of network, their convention stated, read or probed."""
 
-from steadface.recognizers.base import OpenedRecognizer
 from steadface.recognizers.convention import ChannelOrder, Convention, Known, PixelRange, parse_size
 from steadface.recognizers.diagnosis import (
     CAUSE,
@@ -8,12 +7,13 @@ from steadface.recognizers.diagnosis import (
     TRIED,
     Diagnosis,
     diagnose,
+    probed,
     starting_from,
     with_known_convention,
 )
+from steadface.recognizers.network import OpenedRecognizer, fitted, surrogate_embed
 from steadface.recognizers.opening import check_exists, open_recognizer
 from steadface.recognizers.probing import Probe, Trial, probe_convention
-from steadface.recognizers.resizing import fitted, surrogate_embed
 
 __all__ = [
     "CAUSE",
@@ -33,6 +33,7 @@ __all__ = [
     "open_recognizer",
     "parse_size",
     "probe_convention",
+    "probed",
     "starting_from",
     "surrogate_embed",
     "with_known_convention",

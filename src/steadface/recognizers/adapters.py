@@ -1,10 +1,12 @@
 """Modules that take images (B, 3, H, W), RGB in [0, 1], and hand them to a recogniser as it expects them.
 
-Both offer what an embedder asks of a network: `image_size` (height, width) and `differentiable`.
+All offer what an embedder asks of a network: `image_size` (height, width) and `differentiable`. Of several outputs of a
+recogniser the embedding is told by the shapes that they have on a batch of images.
 """
 
 import copy
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +17,11 @@ from torch import Tensor, nn
 from steadface.backbones.base import Backbone
 from steadface.errors import SteadfaceError
 from steadface.recognizers.convention import Convention
-from steadface.recognizers.outputs import dimension
+
+LEAST = 32
+"""Embeddings have more numbers; points of a face, ages and attributes mostly fewer."""
+
+Shape = tuple[int, ...]
 
 Service = Callable[[NDArray[np.uint8]], Any]
 """Faces (B, H, W, 3) uint8 to embeddings (B, D)."""
@@ -56,6 +62,10 @@ class Adapted(nn.Module):
         return cast(Tensor, super().__call__(images))
 
 
+class External(nn.Module):
+    """A core that computes outside of torch, which can neither fold nor compile it, nor take its gradients."""
+
+
 class Picked(nn.Module):
     """One of several outputs of a module: by its key, or its place from 0 on."""
 
@@ -73,6 +83,42 @@ def outputs_of(answer: Any) -> dict[str, Any]:
     if isinstance(answer, Mapping):
         return {str(key): value for key, value in answer.items()}
     return {str(place): value for place, value in enumerate(answer if isinstance(answer, tuple | list) else [answer])}
+
+
+def dimension(shape: Shape, count: int) -> int | None:
+    """D of an output (count, D), whatever axes of length one there are beside; None for any other shape."""
+    if len(shape) < 2 or shape[0] != count or max(shape[1:]) != prod(shape[1:]):
+        return None
+    return max(shape[1:])
+
+
+def embedding_output(name: str, shapes: Mapping[str, Shape], count: int, wanted: str | None = None) -> str:
+    """The output of `name` that is `wanted`, or else the only one that is an embedding of `count` images.
+
+    Raises SteadfaceError, which lists them, where there is none of that name, where none is an embedding, or several.
+    """
+    if wanted is not None and wanted not in shapes:
+        raise SteadfaceError(f"{name} has no output {wanted!r}; its outputs are {_listed(shapes)}")
+    if wanted is not None:
+        return wanted
+    if len(shapes) == 1:
+        return next(iter(shapes))
+    sizes = {output: dimension(shape, count) or 0 for output, shape in shapes.items()}
+    for least in (LEAST, 2):
+        found = [output for output, size in sizes.items() if size >= least]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            break
+    many = f"{len(found)} of them may be embeddings" if found else "none of them is an embedding (B, D)"
+    raise SteadfaceError(
+        f"{name} has {len(shapes)} outputs, and {many}: {_listed(shapes)}; say which it is with --output NAME (output= "
+        "in Python)"
+    )
+
+
+def _listed(shapes: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{name} ({' x '.join(map(str, shape[1:])) or 'no axis'})" for name, shape in shapes.items())
 
 
 class ReversedChannels(nn.Module):

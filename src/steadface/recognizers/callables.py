@@ -24,10 +24,27 @@ KINDS = "a torch module, a function without parameters that makes one, or a func
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a spec names, and the source code that it was found in where that can be read."""
+    """What a `spec` names, and the source code that it was found in where that can be read."""
 
+    spec: str
     found: nn.Module | Callable[..., Any]
     source: bytes | None
+
+    @property
+    def name(self) -> str:
+        """Without the folder of a file."""
+        place, _, name = self.spec.rpartition(":")
+        return f"{Path(place).stem}:{name}" if place.endswith(".py") else self.spec
+
+    @property
+    def function(self) -> bytes:
+        """Its name alone: modules of the same weights may compute different things."""
+        return self.spec.rpartition(":")[2].encode()
+
+    @property
+    def seen(self) -> str:
+        """What of its code a fingerprint can cover."""
+        return "no source code" if self.source is None else "the source file it is named in"
 
 
 def load_named(spec: str) -> Named:
@@ -41,7 +58,7 @@ def load_named(spec: str) -> Named:
     with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
         module = _file_module(Path(place)) if place.endswith(".py") else _imported(place)
         found = _called(_member(module, name, spec), spec)
-    return Named(found=found, source=_source(module))
+    return Named(spec=spec, found=found, source=_source(module))
 
 
 def required_parameters(function: Callable[..., Any]) -> int | None:

@@ -11,12 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
-
-import onnx
+from typing import TYPE_CHECKING, Any, get_args
 
 from steadface.backbones import read_metadata
-from steadface.backbones.filekinds import refuse_other_than_onnx
 from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import add_metadata, find_weights, holds_model
 from steadface.errors import SteadfaceError
@@ -25,6 +22,9 @@ from steadface.files import write_atomically
 from steadface.gallery.identity import ModelIdentity
 from steadface.recognizers import Convention, Known, OpenedRecognizer
 from steadface.recognizers.convention import Origin
+
+if TYPE_CHECKING:
+    import onnx
 
 ENTRY = "contract"
 BESIDE = ".contract.json"
@@ -136,6 +136,8 @@ def store_contract(model: Path | str, contract: Contract, file: Path | None = No
     if file is not None or place.suffix == ".json":
         write_atomically(place, json.dumps(contract.to_json(), indent=1).encode())
     elif place.suffix == ".onnx":
+        import onnx
+
         write_atomically(place, with_contract(onnx.load(place), contract).SerializeToString())
     else:
         add_metadata(place, {ENTRY: contract.to_json()})
@@ -162,8 +164,10 @@ def contract_place(model: Path | str, file: Path | None = None) -> Path:
     return weights if ours else beside(weights)
 
 
-def with_contract(graph: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+def with_contract(graph: "onnx.ModelProto", contract: Contract) -> "onnx.ModelProto":
     """`graph` with the contract among its metadata, in place of one that it had."""
+    import onnx
+
     others = [one for one in graph.metadata_props if one.key != METADATA_KEY]
     kept = {one.key: one.value for one in others}
     onnx.helper.set_model_props(graph, {**kept, METADATA_KEY: json.dumps(contract.to_json())})
@@ -211,9 +215,6 @@ def _inside(file: Path) -> Any:
 
 def _exported(file: Path) -> str | None:
     """What our export left in an ONNX file; None for other people's files."""
-    refuse_other_than_onnx(file)
-    try:
-        graph = onnx.load(file, load_external_data=False)
-    except Exception as error:  # protobuf's and onnx's own, which share no base class
-        raise SteadfaceError(f"{file} is not a readable ONNX file ({error}); it may be truncated") from error
-    return next((one.value for one in graph.metadata_props if one.key == METADATA_KEY), None)
+    from steadface.recognizers.onnx.read import read_properties  # imports onnx, and most models are no ONNX files
+
+    return read_properties(file).get(METADATA_KEY)

@@ -116,6 +116,34 @@ class Convention:
         return {"size": f"{height}x{width}", "range": self.pixel_range, "order": self.channel_order, "known": known}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What the user says of the pixels; None where nothing is said."""
+
+    image_size: tuple[int, int] | None
+    pixel_range: str | None
+    channel_order: ChannelOrder | None
+
+    def over(self, convention: Convention) -> Convention:
+        """What is stated in place of what was known; what the file says as well is known from it."""
+        stated = convention.changed(
+            size=self.image_size, pixel_range=self.pixel_range, channel_order=self.channel_order, origin="stated"
+        )
+        before, differing = convention.known, stated.differing(convention)
+        return replace(
+            stated,
+            known=Known(
+                size="file" if before.size == "file" and "size" not in differing else stated.known.size,
+                pixel_range="file"
+                if before.pixel_range == "file" and "pixel range" not in differing
+                else stated.known.pixel_range,
+                channel_order="file"
+                if before.channel_order == "file" and "colour order" not in differing
+                else stated.known.channel_order,
+            ),
+        )
+
+
 def range_named(mean: float, std: float) -> str:
     """The `PixelRange` of that mean and standard deviation in pixels, or else the formula."""
     for name, normalisation in NORMALISATIONS.items():

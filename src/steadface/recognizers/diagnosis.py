@@ -9,12 +9,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from steadface.data.faces import UnreadableImage
+from steadface.data.loading import load_images
+from steadface.data.pairs import PairSet
 from steadface.recognizers.adapters import under
-from steadface.recognizers.base import OpenedRecognizer, digest, fingerprint
 from steadface.recognizers.convention import Aspect, ChannelOrder, Convention, Origin
+from steadface.recognizers.network import OpenedRecognizer, digest, fingerprint
 from steadface.recognizers.probing import (
     ORDERS,
     PROBED,
@@ -41,6 +45,9 @@ POORLY = "people are told apart poorly"
 
 CAUSE = "the likely cause"
 """Stands in a diagnosis that names one."""
+
+FACES_OF, IMAGES_OF_EACH = 24, 4
+"""How many people probing looks at, and images of each."""
 
 OPEN: tuple[Origin, ...] = ("default", "probed")
 """Nobody stated it, and no file says so."""
@@ -109,6 +116,18 @@ def diagnose(
 
 
 def with_known_convention(
+    opened: OpenedRecognizer, pairs: PairSet, *, seed: int = 0, progress: Progress | None = None
+) -> OpenedRecognizer:
+    """`opened` with what nobody stated of its size, pixel range and colour order `probed` on a few dozen faces.
+
+    Faces of people who have two images or more in `pairs`, or of its genuine pairs where the people are not known;
+    without either nothing is probed.
+    """
+    images, people = probing_faces(pairs, seed=seed)
+    return probed(opened, images, people, progress=progress) if len(images) else opened
+
+
+def probed(
     opened: OpenedRecognizer, images: Tensor, people: NDArray[np.int64], *, progress: Progress | None = None
 ) -> OpenedRecognizer:
     """`opened` under the convention that faces (n, 3, H, W), RGB in [0, 1], of `people` (n,) speak for.
@@ -213,3 +232,38 @@ def _swapped(stated: Convention) -> list[Convention]:
     order: ChannelOrder = "bgr" if stated.channel_order == "rgb" else "rgb"
     both = [stated.changed(pixel_range=name, channel_order=order, origin="probed") for name in PROBED]
     return [one for one in distinct(both) if len(one.differing(stated)) == 2]
+
+
+def probing_faces(pairs: PairSet, *, seed: int) -> tuple[Tensor, NDArray[np.int64]]:
+    """Up to 24 people who have two images or more in `pairs`, 4 of each at most: images (n, 3, 112, 112) and who (n,).
+
+    Where the people are not known, both images of up to 48 genuine pairs, each pair taken for a person of its own.
+    Unreadable images are left out. None where fewer than two people have several.
+    """
+    chosen, people = _of_people(pairs, seed) if pairs.people is not None else _of_pairs(pairs, seed)
+    parts = []
+    for place, image in enumerate(chosen):
+        try:
+            parts.append(load_images(pairs.faces, image))
+        except UnreadableImage:
+            people[place] = -1
+    people = people[people >= 0]
+    if (np.unique(people, return_counts=True)[1] > 1).sum() < 2:
+        return torch.empty(0, 3, 112, 112), np.empty(0, dtype=np.int64)
+    return torch.cat(parts), people
+
+
+def _of_people(pairs: PairSet, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    assert pairs.people is not None
+    used = np.union1d(pairs.first, pairs.second)
+    people, counts = np.unique(pairs.people[used], return_counts=True)
+    several = np.random.default_rng(seed).permutation(people[counts > 1])[:FACES_OF]
+    images = [used[pairs.people[used] == person][:IMAGES_OF_EACH] for person in several]
+    chosen = np.concatenate([np.empty(0, dtype=np.int64), *images])
+    return chosen, pairs.people[chosen].astype(np.int64)
+
+
+def _of_pairs(pairs: PairSet, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    genuine = np.flatnonzero(pairs.same & (pairs.first != pairs.second))
+    drawn = np.random.default_rng(seed).permutation(genuine)[: FACES_OF * IMAGES_OF_EACH // 2]
+    return np.stack([pairs.first[drawn], pairs.second[drawn]], axis=1).reshape(-1), np.arange(len(drawn)).repeat(2)

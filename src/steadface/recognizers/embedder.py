@@ -1,7 +1,5 @@
 """Aligned faces to unit embeddings in service: torch, eager or compiled, or onnxruntime.
 
-    z = normalise(f(x))        with mirror: normalise(f(x) + f(mirrored x))
-
 The weights never change here, so that BatchNorms are folded away and what is compiled stays compiled.
 """
 
@@ -14,7 +12,6 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,11 +19,11 @@ from steadface.arguments import choice, count
 from steadface.backbones.frozen import frozen
 from steadface.data.faces import Image, fit_size
 from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
-from steadface.recognizers import Convention, OpenedRecognizer
-from steadface.recognizers.adapters import Adapted, BlackBox
-from steadface.recognizers.onnx.network import Runtime
-from steadface.recognizers.onnx.read import read_onnx
+from steadface.errors import InvalidInput, Unsupported
+from steadface.evaluation.embedding import unit_embeddings
+from steadface.recognizers.adapters import Adapted, BlackBox, External
+from steadface.recognizers.convention import Convention
+from steadface.recognizers.network import OpenedRecognizer
 
 Backend = Literal["auto", "torch", "onnxruntime"]
 Precision = Literal["fp32", "bf16"]
@@ -76,12 +73,10 @@ class NetworkEmbedder:
         _check(faces, self.size)
         parts = [self._part(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
         if not parts:
-            raise SteadfaceError("there are no faces to embed; give one or more")
+            raise InvalidInput("there are no faces to embed; give one or more")
         found = np.concatenate(parts)
         if not np.isfinite(found).all():
-            raise SteadfaceError(
-                "the model gives NaN or infinity for a face; its weights are damaged, use another file"
-            )
+            raise InvalidInput("the model gives NaN or infinity for a face; its weights are damaged, use another file")
         return found
 
     def _part(self, faces: Faces) -> NDArray[np.float32]:
@@ -92,8 +87,7 @@ class NetworkEmbedder:
 
     def _embeddings(self, faces: Tensor) -> Tensor:
         images = faces.permute(0, 3, 1, 2).to(torch.float32) / 255  # channels last in memory, as it came
-        raw: Tensor = self._network(torch.cat([images, images.flip(-1)]) if self._mirror else images)
-        return F.normalize((raw[: len(faces)] + raw[len(faces) :] if self._mirror else raw).float())
+        return unit_embeddings(self._network, images, mirror=self._mirror)
 
     def _compiled(self) -> Callable[[Tensor], Tensor]:
         if self._device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
@@ -106,8 +100,12 @@ def quickened(network: nn.Module) -> nn.Module:
     """`network` with BatchNorms folded, in evaluation mode; what runs in onnxruntime is that already, and a function is
     what it is.
     """
-    given = isinstance(network, BlackBox) or (isinstance(network, Adapted) and isinstance(network.core, Runtime))
+    given = isinstance(network, BlackBox) or in_onnxruntime(network)
     return network.eval() if given else frozen(network)
+
+
+def in_onnxruntime(network: nn.Module) -> bool:
+    return isinstance(network, Adapted) and isinstance(network.core, External)
 
 
 def open_embedder(
@@ -128,34 +126,35 @@ def open_embedder(
     network = opened.network
     if backend != "torch" and path.suffix == ".onnx":
         if resolve_device(device).type != "cpu":
-            raise SteadfaceError(f"{path} runs in onnxruntime on the CPU, not on {device}; give backend='torch'")
-        network = runtime(path, opened.convention, opened.output)
+            raise Unsupported(f"{path} runs in onnxruntime on the CPU, not on {device}; give backend='torch'")
+        if not in_onnxruntime(network):
+            network = runtime(path, opened.convention, opened.output)
     elif backend == "onnxruntime":
-        raise SteadfaceError(
-            f"{path} is no ONNX file: write one with `steadface export {path} FILE.onnx`, or use torch"
-        )
-    if compile and isinstance(network, Adapted) and isinstance(network.core, Runtime):
-        raise SteadfaceError(f"{path} runs in onnxruntime, which is not compiled by torch; leave compile out")
+        raise Unsupported(f"{path} is no ONNX file: write one with `steadface export {path} FILE.onnx`, or use torch")
+    if compile and in_onnxruntime(network):
+        raise Unsupported(f"{path} runs in onnxruntime, which is not compiled by torch; leave compile out")
     return NetworkEmbedder(network, mirror=mirror, compile=compile, precision=precision, device=device)
 
 
-def runtime(path: Path, convention: Convention, output: str | None = None) -> Adapted:
+def runtime(path: Path, convention: Convention, output: str | None = None) -> nn.Module:
     """An ONNX file in onnxruntime under a convention; of several outputs the one called so, else the first."""
+    from steadface.recognizers.onnx.read import read_onnx
+    from steadface.recognizers.onnx.runtime import network_of
+
     file = read_onnx(path)
-    core = Runtime(file if output is None else file.taking(output))
-    return Adapted(core, convention, name=str(path), differentiable=False).eval()
+    return network_of(file, convention, output=output or file.output, gradients=False)[0]
 
 
 def stacked(faces: Sequence[Image], size: tuple[int, int]) -> Faces:
     """Aligned faces of any size as one array (n, H, W, 3) of that size. Raises SteadfaceError where there are none."""
     if not faces:
-        raise SteadfaceError("there are no faces to embed; give one or more")
+        raise InvalidInput("there are no faces to embed; give one or more")
     return np.stack([fit_size(face, size) for face in faces])
 
 
 def _check(faces: Faces, size: tuple[int, int]) -> None:
     if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (*size, 3):
         height, width = size
-        raise SteadfaceError(
+        raise InvalidInput(
             f"faces are {faces.dtype} of shape {faces.shape}; this model takes uint8 RGB (B, {height}, {width}, 3)"
         )

@@ -28,8 +28,9 @@ from steadface.onnx_sessions import open_session
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.adapters import Adapted, BlackBox, under
 from steadface.recognizers.contract import Contract, with_contract
-from steadface.recognizers.onnx.network import OnnxGraph, Runtime
-from steadface.recognizers.onnx.writing import INPUT, OUTPUT, onnx_model, traced
+from steadface.recognizers.onnx.runtime import Runtime
+from steadface.recognizers.onnx.torch import OnnxGraph
+from steadface.recognizers.onnx.write import INPUT, OUTPUT, onnx_model, traced
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -221,8 +222,7 @@ def _cosines(opened: OpenedRecognizer, halved: bytes, samples: Faces) -> NDArray
 
 
 def _unit(raw: Any) -> Embeddings:
-    long = np.asarray(
-        raw, dtype=np.float64
-    )  # in float32 the squares of large numbers are infinite, and all would agree
+    # In float32 the squares of large numbers are infinite, and all would agree.
+    long = np.asarray(raw, dtype=np.float64)
     unit: Embeddings = long / np.linalg.norm(long, axis=1, keepdims=True)
     return unit

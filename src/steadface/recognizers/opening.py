@@ -2,58 +2,28 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from steadface.backbones import load_backbone, read_metadata
-from steadface.errors import SteadfaceError
-from steadface.recognizers.adapters import Adapted, BlackBox, Picked, outputs_of, under
-from steadface.recognizers.base import (
+from steadface.errors import InvalidInput, SteadfaceError
+from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
+from steadface.recognizers.callables import Named, load_named
+from steadface.recognizers.convention import ChannelOrder, Convention, Known, Origin, Stated, range_named
+from steadface.recognizers.network import (
     OpenedRecognizer,
     digest,
     embedding_size_of,
     fingerprint,
+    gradients_reach,
     is_constant,
-    noise_for,
     weights_digest,
 )
-from steadface.recognizers.callables import load_named
-from steadface.recognizers.convention import ChannelOrder, Convention, Known, Origin, range_named
-from steadface.recognizers.outputs import embedding_output
 from steadface.recognizers.probing import PROBED, SIZES
 
 WAYS = "a run folder, a file of weights, an .onnx file, module:function or path/to/file.py:function"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stated:
-    """What the user says of the pixels; None where nothing is said."""
-
-    image_size: tuple[int, int] | None
-    pixel_range: str | None
-    channel_order: ChannelOrder | None
-
-    def over(self, convention: Convention) -> Convention:
-        """What is stated in place of what was known; what the file says as well is known from it."""
-        stated = convention.changed(
-            size=self.image_size, pixel_range=self.pixel_range, channel_order=self.channel_order, origin="stated"
-        )
-        before, differing = convention.known, stated.differing(convention)
-        return replace(
-            stated,
-            known=Known(
-                size="file" if before.size == "file" and "size" not in differing else stated.known.size,
-                pixel_range="file"
-                if before.pixel_range == "file" and "pixel range" not in differing
-                else stated.known.pixel_range,
-                channel_order="file"
-                if before.channel_order == "file" and "colour order" not in differing
-                else stated.known.channel_order,
-            ),
-        )
 
 
 def open_recognizer(
@@ -63,6 +33,7 @@ def open_recognizer(
     pixel_range: str | None = None,
     channel_order: ChannelOrder | None = None,
     output: str | None = None,
+    gradients: bool = True,
 ) -> OpenedRecognizer:
     """The recogniser that `spec` stands for, on the device it was made on, ready to embed.
 
@@ -71,6 +42,7 @@ def open_recognizer(
       (B, 3, H, W); or a callable (or a factory of one) from uint8 faces (B, H, W, 3) to embeddings (B, D), which has no
       gradients.
     - An ONNX file; with gradients where its graph converts to torch, otherwise through onnxruntime (see the notes).
+      Where no `gradients` are wanted it stays in onnxruntime, and nothing is converted.
 
     `image_size` (height, width), `pixel_range` (a `PixelRange`, or a formula such as "(x-127.5)/128") and
     `channel_order` state what the recogniser expects; else the file says, or a default holds that probing can judge.
@@ -78,17 +50,17 @@ def open_recognizer(
     only embedding is taken. Raises SteadfaceError for a spec that names nothing of these, for what fails on two images
     of noise or embeds every image alike, and where nothing tells which output is the embedding.
     """
-    stated = _Stated(image_size=image_size, pixel_range=pixel_range, channel_order=channel_order)
+    stated = Stated(image_size=image_size, pixel_range=pixel_range, channel_order=channel_order)
     stated.over(Convention())  # refuses what cannot be, before anything is loaded
     path = Path(spec)
     if path.suffix == ".py" and path.is_file():
         raise SteadfaceError(f"{path} is a file of code; name a function in it, as in {path}:function")
     if path.is_file() and path.suffix == ".onnx":
-        return _no_constant(_open_onnx(path, stated, output))
+        return _no_constant(_open_onnx(path, stated, output, gradients))
     if path.exists():
         return _no_constant(_open_weights(path, stated, output))
     if ":" in str(spec):
-        return _open_named(str(spec), stated, output)
+        return _open_named(load_named(str(spec)), stated, output)
     raise _missing(spec)
 
 
@@ -102,7 +74,7 @@ def _missing(spec: str | Path) -> SteadfaceError:
     return SteadfaceError(f"{spec} does not exist; give {WAYS}")
 
 
-def _open_weights(path: Path, stated: _Stated, output: str | None) -> OpenedRecognizer:
+def _open_weights(path: Path, stated: Stated, output: str | None) -> OpenedRecognizer:
     _no_output(str(path), output)
     backbone = load_backbone(path, image_size=stated.image_size)
     ours = "architecture" in read_metadata(path)
@@ -128,31 +100,28 @@ def _open_weights(path: Path, stated: _Stated, output: str | None) -> OpenedReco
     )
 
 
-def _open_named(spec: str, stated: _Stated, output: str | None) -> OpenedRecognizer:
-    named = load_named(spec)
+def _open_named(named: Named, stated: Stated, output: str | None) -> OpenedRecognizer:
     if isinstance(named.found, nn.Module):
-        return _no_constant(_open_module(spec, named.found, named.source, stated, output))
-    _no_output(spec, output)
-    return _open_service(spec, named.found, named.source, stated)
+        return _no_constant(_open_module(named, named.found, stated, output))
+    _no_output(named.spec, output)
+    return _open_service(named, named.found, stated)
 
 
-def _open_module(
-    spec: str, module: nn.Module, source: bytes | None, stated: _Stated, output: str | None
-) -> OpenedRecognizer:
+def _open_module(named: Named, module: nn.Module, stated: Stated, output: str | None) -> OpenedRecognizer:
     module.eval()
-    default: Origin = "default"
-    convention = stated.over(Convention(known=Known(size=default, pixel_range=default, channel_order=default)))
+    spec = named.spec
+    convention = stated.over(Convention(known=Known(size="default", pixel_range="default", channel_order="default")))
     sizes = SIZES if stated.image_size is None else ()
     network, size, taken = _at_a_size_that_runs(module, convention, spec, sizes, output)
-    notes = [f"{spec}: the fingerprint covers its weights and {_seen(source)}; code imported from elsewhere is unknown"]
-    if not _gradients_reach(network):
+    notes = [f"{spec}: the fingerprint covers its weights and {named.seen}; code imported from elsewhere is unknown"]
+    if not gradients_reach(network):
         network.differentiable = False
         notes.append(f"{spec}: no gradient reaches the images, so that only attacks without gradients are run")
     which = [] if taken in (None, "0") else [taken.encode()]
-    content = digest([_function(spec), weights_digest(module).encode(), source or b"", *which])
+    content = digest([named.function, weights_digest(module).encode(), named.source or b"", *which])
     return OpenedRecognizer(
         network=network,
-        name=_short(spec),
+        name=named.name,
         fingerprint=fingerprint(content, network.convention),
         content=content,
         convention=network.convention,
@@ -163,59 +132,58 @@ def _open_module(
     )
 
 
-def _open_service(spec: str, service: Callable[..., object], source: bytes | None, stated: _Stated) -> OpenedRecognizer:
+def _open_service(named: Named, service: Callable[..., object], stated: Stated) -> OpenedRecognizer:
+    spec = named.spec
     if stated.pixel_range not in (None, "0..255"):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"pixel_range {stated.pixel_range} cannot be stated for {spec}: a function is given uint8 faces in 0..255"
         )
     convention = stated.over(
         Convention(pixel_range="0..255", known=Known(size="default", pixel_range="file", channel_order="default"))
     )
-    network, content = BlackBox(service, convention, name=spec), digest([_function(spec), source or b""])
+    network, content = BlackBox(service, convention, name=spec), digest([named.function, named.source or b""])
     return OpenedRecognizer(
         network=network,
-        name=_short(spec),
+        name=named.name,
         fingerprint=fingerprint(content, convention),
         content=content,
         convention=convention,
         notes=(
             f"{spec}: a function without gradients, so that only attacks without gradients are run",
-            f"{spec}: the fingerprint covers {_seen(source)}; what the function calls, a service perhaps, is unknown",
+            f"{spec}: the fingerprint covers {named.seen}; what the function calls, a service perhaps, is unknown",
         ),
         path=spec,
         embedding_size=embedding_size_of(network, spec),
     )
 
 
-def _open_onnx(path: Path, stated: _Stated, output: str | None) -> OpenedRecognizer:
+def _open_onnx(path: Path, stated: Stated, output: str | None, gradients: bool) -> OpenedRecognizer:
     # Importing these takes as long as all the rest, and most recognisers are no ONNX files.
-    from steadface.recognizers.onnx.network import network_of, taking_embedding
     from steadface.recognizers.onnx.pixels import convention_of
     from steadface.recognizers.onnx.read import read_onnx
+    from steadface.recognizers.onnx.runtime import network_of
 
     file = read_onnx(path)
     convention = stated.over(convention_of(file))
     if file.size is not None and convention.size != file.size:
         height, width = file.size
-        raise SteadfaceError(
+        raise InvalidInput(
             f"image_size {convention.size} does not fit {path}, whose input is {height} x {width}; leave it out"
         )
     if file.dtype == "uint8" and convention.pixel_range != "0..255":
-        raise SteadfaceError(
-            f"pixel_range {convention.pixel_range} does not fit {path}, which takes uint8; leave it out"
-        )
-    file = taking_embedding(file, convention, output)
-    network, notes = network_of(file, convention)
+        raise InvalidInput(f"pixel_range {convention.pixel_range} does not fit {path}, which takes uint8; leave it out")
+    network, taken, notes = network_of(file, convention, output=output, gradients=gradients)
+    content = file.taking(taken).content
     return OpenedRecognizer(
         network=network,
         name=path.stem,
-        fingerprint=fingerprint(file.content, convention),
-        content=file.content,
+        fingerprint=fingerprint(content, convention),
+        content=content,
         convention=convention,
         notes=notes,
         path=str(path),
         embedding_size=embedding_size_of(network, str(path)),
-        output=file.output if len(file.outputs) > 1 else None,
+        output=taken if len(file.outputs) > 1 else None,
     )
 
 
@@ -280,31 +248,3 @@ def _no_constant(opened: OpenedRecognizer) -> OpenedRecognizer:
         f"{opened.path} gives one and the same embedding for every image: its weights are all zero or damaged, or it "
         "is no recogniser; use another file"
     )
-
-
-def _gradients_reach(network: nn.Module) -> bool:
-    """Whether the embeddings depend on the images as far as autograd can see."""
-    images = noise_for(network).requires_grad_(True)
-    with torch.enable_grad():
-        embeddings: Tensor = network(images)
-    if not embeddings.requires_grad:
-        return False
-    try:
-        (gradient,) = torch.autograd.grad(embeddings.sum(), images, allow_unused=True)
-    except RuntimeError:
-        return False
-    return gradient is not None
-
-
-def _seen(source: bytes | None) -> str:
-    return "no source code" if source is None else "the source file it is named in"
-
-
-def _function(spec: str) -> bytes:
-    """Its name: modules of the same weights may compute different things."""
-    return spec.rpartition(":")[2].encode()
-
-
-def _short(spec: str) -> str:
-    place, _, name = spec.rpartition(":")
-    return f"{Path(place).stem}:{name}" if place.endswith(".py") else spec

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from steadface.errors import SteadfaceError
 from steadface.recognizers.convention import SIZE, ChannelOrder, Convention
-from steadface.recognizers.resizing import resized
+from steadface.recognizers.network import resized
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), of which the latter may change."""

@@ -10,16 +10,21 @@ from steadface.recognizers.convention import Origin
 
 
 def opened_under_contract(
-    model: Path | str, *, mirror: bool = False, output: str | None = None, file: Path | str | None = None
+    model: Path | str,
+    *,
+    mirror: bool = False,
+    output: str | None = None,
+    file: Path | str | None = None,
+    gradients: bool = True,
 ) -> tuple[OpenedRecognizer, Contract]:
     """A recogniser as its contract (in `file`, if it does not lie with the model) says that it takes its pixels;
-    without one, with a contract that has no thresholds.
+    without one, with a contract that has no thresholds. `gradients` are as in `open_recognizer`.
 
     Raises SteadfaceError for what cannot be opened, and for a contract made for other weights or another output.
     """
     contract = read_contract(model, file)
     if contract is None:
-        opened = open_recognizer(model, output=output)
+        opened = open_recognizer(model, output=output, gradients=gradients)
         return opened, replace(contract_of(opened, mirror=mirror), notes=doubts(opened.name, opened.convention))
     known = contract.convention
     opened = open_recognizer(
@@ -28,6 +33,7 @@ def opened_under_contract(
         pixel_range=known.pixel_range,
         channel_order=known.channel_order,
         output=output or contract.output,
+        gradients=gradients,
     )
     check_contract(contract, opened, model)
     convention = replace(opened.convention, known=_earlier(opened.convention.known, known.known))

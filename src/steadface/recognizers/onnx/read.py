@@ -4,10 +4,10 @@ Facts of the format: one input of images, NCHW or NHWC, mostly with a dynamic ba
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from steadface.backbones.filekinds import refuse_other_than_onnx
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 Array = NDArray[Any]
 
@@ -33,7 +33,8 @@ class Node:
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
     """`batch` and `size` (height, width) are None where the graph leaves them open; `channels_last` is NHWC; `dtype` is
-    that of the images. `output` is the one of `outputs` that is taken, and `nodes` lead to it.
+    that of the images. `output` is the one of `outputs` that is taken, and `nodes` lead to it. `model` is the whole
+    file as it was read, with its weights.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class OnnxFile:
     dtype: np.dtype[Any]
     opset: int
     digest: str
+    model: onnx.ModelProto = field(repr=False, compare=False)
 
     def taking(self, output: str) -> "OnnxFile":
         """The file with another of its outputs, and the nodes that lead there."""
@@ -67,7 +69,7 @@ def read_onnx(path: Path) -> OnnxFile:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's and onnx's own, which share no base class
-        raise SteadfaceError(f"{path} is not a readable ONNX file ({error}); it may be truncated") from error
+        raise InvalidInput(f"{path} is not a readable ONNX file ({error}); it may be truncated") from error
     graph = model.graph
     constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     nodes = []
@@ -81,7 +83,7 @@ def read_onnx(path: Path) -> OnnxFile:
     images = [one for one in graph.input if one.name not in constants]
     if len(images) != 1 or not graph.output:
         names = ", ".join(one.name for one in images) or "none"
-        raise SteadfaceError(f"{path} has {len(images)} inputs ({names}); a recogniser has one, of images")
+        raise InvalidInput(f"{path} has {len(images)} inputs ({names}); a recogniser has one, of images")
     batch, size, channels_last = _layout(path, images[0])
     return OnnxFile(
         path=path,
@@ -96,6 +98,7 @@ def read_onnx(path: Path) -> OnnxFile:
         dtype=_dtype(path, images[0]),
         opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1),
         digest=_digest(model, constants),
+        model=model,
     )
 
 
@@ -141,27 +144,77 @@ def _layout(path: Path, images: onnx.ValueInfoProto) -> tuple[int | None, tuple[
     if len(shape) == 4 and shape[1] is None:
         return shape[0], None, False
     given = "x".join("?" if one is None else str(one) for one in shape) or "nothing"
-    raise SteadfaceError(f"{path} takes {given}; a recogniser takes images of 3 colours, (B, 3, H, W) or (B, H, W, 3)")
+    raise InvalidInput(f"{path} takes {given}; a recogniser takes images of 3 colours, (B, 3, H, W) or (B, H, W, 3)")
 
 
 def _dtype(path: Path, images: onnx.ValueInfoProto) -> np.dtype[Any]:
     kind = images.type.tensor_type.elem_type
     found = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)) if kind else np.dtype(np.float32)
     if found not in (np.float16, np.float32, np.float64, np.uint8):
-        raise SteadfaceError(f"{path} takes images of {found}; a recogniser takes float or uint8 pixels")
+        raise InvalidInput(f"{path} takes images of {found}; a recogniser takes float or uint8 pixels")
     return found
 
 
 def _digest(model: onnx.ModelProto, constants: Mapping[str, Array]) -> str:
-    """SHA-256 of the graph and of its weights, wherever they lie; what is noted beside them does not count.
-
-    Leaves nothing of the model but its graph: to be called last.
-    """
-    for field in ("metadata_props", "doc_string", "producer_name", "producer_version"):
-        model.ClearField(field)
-    model.graph.ClearField("initializer")
-    whole = hashlib.sha256(model.SerializeToString(deterministic=True))
+    """SHA-256 of the graph and of its weights, wherever they lie; what is noted beside them does not count."""
+    bare, weights = onnx.ModelProto(), list(model.graph.initializer)
+    model.graph.ClearField("initializer")  # a message of more than 2 GB can be neither copied nor written
+    bare.CopyFrom(model)
+    model.graph.initializer.extend(weights)
+    for part in ("metadata_props", "doc_string", "producer_name", "producer_version"):
+        bare.ClearField(part)
+    whole = hashlib.sha256(bare.SerializeToString(deterministic=True))
     for name in sorted(constants):
         whole.update(name.encode())
         whole.update(np.ascontiguousarray(constants[name]).tobytes())
     return whole.hexdigest()
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """What is noted beside the graph (`metadata_props`, the first of each name); the graph itself is passed over.
+
+    Raises SteadfaceError for a file that is no ONNX model or ends too early.
+    """
+    refuse_other_than_onnx(path)
+    found: dict[str, str] = {}
+    try:
+        with path.open("rb") as file:
+            for part in _noted(file, path.stat().st_size):
+                entry = onnx.StringStringEntryProto.FromString(part)
+                found.setdefault(entry.key, entry.value)
+    except Exception as error:  # protobuf's own among them, which share no base class
+        raise InvalidInput(f"{path} is not a readable ONNX file ({error}); it may be truncated") from error
+    return found
+
+
+METADATA_PROPS = 14
+"""The field's number in ModelProto."""
+
+VARINT, DELIMITED, FIXED = 0, 2, {1: 8, 5: 4}
+"""Wire types of protobuf; of a fixed one the bytes."""
+
+
+def _noted(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The metadata of a protobuf message of `size` bytes (https://protobuf.dev/programming-guides/encoding)."""
+    while file.tell() < size:
+        field_number, kind = divmod(_varint(file), 8)
+        if kind == VARINT:
+            _varint(file)
+            continue
+        length = _varint(file) if kind == DELIMITED else FIXED[kind]
+        if file.tell() + length > size:
+            raise ValueError(f"a part of {length:,} bytes ends beyond the file")
+        if (field_number, kind) == (METADATA_PROPS, DELIMITED):
+            yield file.read(length)
+        else:
+            file.seek(length, 1)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for place in range(10):
+        (byte,) = file.read(1)
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value
+    raise ValueError("a number of more than ten bytes")

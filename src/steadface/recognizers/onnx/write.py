@@ -19,8 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from steadface.errors import SteadfaceError
 from steadface.recognizers import Convention
-from steadface.recognizers.onnx.graph import Batch, Graph, Value
-from steadface.recognizers.onnx.table import TRANSLATIONS, Untranslated
+from steadface.recognizers.onnx.translations import TRANSLATIONS, Batch, Graph, Untranslated, Value
 
 OPSET, IR = 13, 7
 """As old as what is used allows, so that runtimes since 2020 read it."""

@@ -1,0 +1,210 @@
+"""An ONNX recogniser as a network: its graph converted to torch where that agrees with onnxruntime, else the latter.
+
+    || converted(x) - runtime(x) || <= PARITY || runtime(x) ||      for each of 1 and of 4 images of noise
+
+For onnxruntime on a CPU PReLUs are rewritten, which gives the same embeddings sooner:
+
+    PReLU(x) = a x + (1 - a) max(x, 0)                              a the slope of each channel
+
+onnxruntime convolves in a memory layout of its own, blocks of channels, and has no PReLU for it: around each one all
+maps are laid out anew, twice. For max(x, 0), sums and BatchNormalization, here a factor for each channel, it has.
+"""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor
+
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.onnx_sessions import open_session
+from steadface.recognizers.adapters import Adapted, External, embedding_output
+from steadface.recognizers.convention import Convention
+from steadface.recognizers.network import noise_for
+from steadface.recognizers.onnx.operations import NotConverted
+from steadface.recognizers.onnx.read import Array, OnnxFile
+from steadface.recognizers.onnx.torch import OnnxGraph
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PARITY = 1e-4
+"""How far, relative to its length, a converted embedding may be from onnxruntime's."""
+
+
+def network_of(
+    file: OnnxFile, convention: Convention, *, output: str | None = None, gradients: bool = True
+) -> tuple[Adapted, str, tuple[str, ...]]:
+    """The network of a file under a convention, the output it takes, and notes: why it has no gradients if it has none.
+
+    Without `gradients` it stays in onnxruntime, and nothing is converted. Raises SteadfaceError where onnxruntime
+    itself cannot run the file, where it has no such `output`, and where nothing tells which is the embedding.
+    """
+    core = Runtime(file)
+    core.output = _embedding(core, convention, output)
+    runtime = Adapted(core, convention, name=str(file.path), differentiable=False).eval()
+    expected = [_runtime_embeddings(runtime, core, count) for count in ((1, 4) if gradients else (2,))]
+    if not gradients:
+        return runtime, core.output, ()
+    why = ""
+    try:
+        graph = OnnxGraph(file.taking(core.output), core.batch)
+        converted = Adapted(graph, convention, name=str(file.path)).eval()
+        with torch.no_grad():
+            apart = max(_apart(converted(noise_for(converted, len(one))), one) for one in expected)
+        if apart <= PARITY:  # NaN is no parity
+            return converted, core.output, ()
+        why = f"the graph converted to torch differs from onnxruntime by {apart:.2g} of an embedding's length"
+    except NotConverted as reason:
+        why = f"{reason} is not converted to torch"
+    except (SteadfaceError, RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+        why = f"the graph converted to torch fails ({error})"
+    return runtime, core.output, (f"{file.path}: no gradients, since {why}; only attacks without gradients are run",)
+
+
+class Runtime(External):
+    """Normalised pixels (B, 3, H, W) to embeddings (B, D), the `output` of a file, through onnxruntime; no gradients.
+
+    A graph for a fixed `batch` is run as often as it takes.
+    """
+
+    def __init__(self, file: OnnxFile) -> None:
+        super().__init__()
+        self.session = _session(file)
+        self.name, self.batch = str(file.path), file.batch
+        self.outputs, self.output = file.outputs, file.output
+        self._input, self._channels_last, self._dtype = file.input, file.channels_last, file.dtype
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        given = self._given(pixels)
+        size = self.batch or len(given)
+        parts = [self._run(given[start : start + size], size) for start in range(0, len(given), size)]
+        return torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(pixels.device)
+
+    def every(self, pixels: Tensor) -> list[Array]:
+        """All outputs of the file, for as many of the images as it takes at a time."""
+        answers: list[Array] = self.session.run(list(self.outputs), {self._input: self._given(pixels)[: self.batch]})
+        return answers
+
+    def _given(self, pixels: Tensor) -> Array:
+        if self._channels_last:
+            pixels = pixels.permute(0, 2, 3, 1)
+        given = pixels.detach().cpu().numpy()
+        return (given.round() if self._dtype == np.uint8 else given).astype(self._dtype)
+
+    def _run(self, pixels: Array, size: int) -> Array:
+        filled = pixels if len(pixels) == size else np.concatenate([pixels, pixels[-1:].repeat(size - len(pixels), 0)])
+        (answer,) = self.session.run([self.output], {self._input: filled})
+        found: Array = answer[: len(pixels)]
+        return found
+
+
+def _session(file: OnnxFile) -> "onnxruntime.InferenceSession":
+    """The file in onnxruntime, rewritten to run sooner where that can be; raises SteadfaceError."""
+    if any(node.op == "PRelu" for node in file.nodes):
+        # A graph above 2 GB cannot be handed over in memory, and one of an old opset may not take the rewriting.
+        with suppress(Exception):
+            quick = onnx.ModelProto()
+            quick.CopyFrom(file.model)
+            return open_session(without_prelu(quick).SerializeToString())
+    try:
+        return open_session(file.path)
+    except Exception as error:  # onnxruntime's own, which share no public base class
+        raise Unsupported(f"onnxruntime cannot load {file.path}: {error}") from error
+
+
+def _embedding(core: Runtime, convention: Convention, wanted: str | None) -> str:
+    """The output that is `wanted`, or else the only one that is an embedding when the file is run on noise."""
+    if wanted is None and len(core.outputs) == 1:
+        return core.output
+    pixels = torch.rand((2, 3, *convention.size), generator=torch.Generator().manual_seed(0))
+    try:
+        found = core.every(pixels)
+    except Exception as error:  # onnxruntime's own: perhaps the graph takes one image at a time, and does not say so
+        try:
+            found = core.every(pixels[:1])
+        except Exception:
+            raise _unrunnable(core.name, 2, convention.size, error) from error
+    count = len(found[0]) if found[0].ndim else 0
+    shapes = {name: one.shape for name, one in zip(core.outputs, found, strict=True)}
+    return embedding_output(core.name, shapes, count, wanted)
+
+
+def _runtime_embeddings(network: Adapted, core: Runtime, count: int) -> Tensor:
+    """Of so many images of noise; one image at a time where the graph allows no more, although it does not say so."""
+    noise = noise_for(network, count)
+    try:
+        return network(noise)
+    except Exception as error:  # onnxruntime's own, and embeddings that are fewer than the images
+        if core.batch is None and count > 1:
+            core.batch = 1
+            return network(noise)
+        if isinstance(error, SteadfaceError):
+            raise
+        raise _unrunnable(network.name, count, network.image_size, error) from error
+
+
+def _unrunnable(name: str, count: int, size: tuple[int, int], error: Exception) -> SteadfaceError:
+    height, width = size
+    return InvalidInput(
+        f"onnxruntime cannot run {name} on {count} images of {height} x {width} ({error}); state the image_size that "
+        "it takes"
+    )
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+def without_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, changed in place, its float32 PReLUs with a constant slope (C, 1, 1) written as other operations.
+
+    What is still a PReLU afterwards is as it was. The metadata stay; the file's digest is another one.
+    """
+    graph = model.graph
+    constants = {one.name: one for one in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        slope = constants.get(node.input[1]) if node.op_type == "PRelu" else None
+        if slope is None or slope.data_type != onnx.TensorProto.FLOAT or list(slope.dims[1:]) != [1, 1]:
+            nodes.append(node)
+            continue
+        made, factors = _rewritten(node, numpy_helper.to_array(slope).reshape(-1))
+        nodes += made
+        graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in factors.items())
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+    return model
+
+
+def _rewritten(node: onnx.NodeProto, slope: Array) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """Nodes in place of a PReLU, and their constants."""
+    (y,), x = node.output, node.input[0]
+    zeros, ones = np.zeros_like(slope), np.ones_like(slope)
+    factors = {f"{y}/slope": slope, f"{y}/rest": 1 - slope, f"{y}/zeros": zeros, f"{y}/ones": ones}
+    nodes = [
+        helper.make_node("Relu", [x], [f"{y}/positive"], name=f"{y}/positive"),
+        _scaled(x, f"{y}/slope", y),
+        _scaled(f"{y}/positive", f"{y}/rest", y),
+        helper.make_node("Add", [f"{y}/slope/scaled", f"{y}/rest/scaled"], [y], name=f"{y}/sum"),
+    ]
+    return nodes, factors
+
+
+def _scaled(x: str, factor: str, y: str) -> onnx.NodeProto:
+    """Every channel times its factor."""
+    inputs = [x, factor, f"{y}/zeros", f"{y}/zeros", f"{y}/ones"]
+    return helper.make_node("BatchNormalization", inputs, [f"{factor}/scaled"], name=f"{factor}/scaled", epsilon=0.0)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input}
+    kept = [one for one in graph.initializer if one.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
