@@ -198,6 +198,8 @@ def _noted(file: BinaryIO, size: int) -> Iterator[bytes]:
     """The metadata of a protobuf message of `size` bytes (https://protobuf.dev/programming-guides/encoding)."""
     while file.tell() < size:
         field_number, kind = divmod(_varint(file), 8)
+        if field_number < 1:
+            raise ValueError("a field without a number")
         if kind == VARINT:
             _varint(file)
             continue
