@@ -34,9 +34,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.gallery.approximate import ApproximateIndex
-from steadface.gallery.encodings import Half, Int8
-from steadface.gallery.index import FlatIndex, VectorIndex
+from steadface.gallery.index import VectorIndex
+from steadface.gallery.index.approximate import ApproximateIndex
+from steadface.gallery.index.encodings import Half, Int8
+from steadface.gallery.index.exact import FlatIndex
 
 K = 10
 CHUNK = 62_500

@@ -50,12 +50,12 @@ def test_create_makes_a_gallery_for_a_model_and_tells_where_the_key_is(call: Cal
     assert f"its key is in {key}: keep a copy of that elsewhere" in said.err
     assert "8 numbers" in said.out
     again = call("gallery", "create", "--gallery", path, "--model", model)
-    assert (again.code, "there is a file at" in again.err) == (2, True)
+    assert (again.code, "there is a file at" in again.err) == (5, True)
     other = call(
         "gallery", "create", "--gallery", tmp_path / "h.db", "--model", model, "--key", tmp_path / "k", "--json"
     )
     assert told(other)["key"] == str(tmp_path / "k")  # type: ignore[index]
-    assert call("gallery", "info", "--gallery", tmp_path / "h.db").code == 2
+    assert call("gallery", "info", "--gallery", tmp_path / "h.db").code == 4
     assert call("gallery", "info", "--gallery", tmp_path / "h.db", "--key", tmp_path / "k").code == 0
 
 
@@ -91,9 +91,9 @@ def test_one_template_is_removed(call: Call, gallery: Path) -> None:
     said = call("gallery", "remove", "Ada", "--template", 1, "--gallery", gallery)
     assert (said.code, said.out) == (0, "removed template 1 of Ada, now 1 template(s)\n")
     wrong = call("gallery", "remove", "Ada", "--template", 3, "--gallery", gallery)
-    assert (wrong.code, "template 3 is none of Ada's" in wrong.err) == (2, True)
+    assert (wrong.code, "template 3" in wrong.err) == (4, True)
     last = call("gallery", "remove", "Ada", "--template", 2, "--gallery", gallery, "--json")
-    assert (last.code, "is the only one of Ada" in last.err) == (2, True)
+    assert (last.code, "the only one of Ada" in last.err) == (5, True)
     assert call("gallery", "verify-log", "--gallery", gallery).code == 0
 
 
@@ -102,7 +102,7 @@ def test_rename_renames(call: Call, gallery: Path) -> None:
     assert (said.code, said.out) == (0, "renamed Bob [the builder] to \u0410da\n")
     assert "the name \u0410da is easily taken for Ada" in said.err
     taken = call("gallery", "rename", "\u0410da", "Ada", "--gallery", gallery)
-    assert (taken.code, "Ada is enrolled already" in taken.err) == (2, True)
+    assert (taken.code, "Ada is enrolled already" in taken.err) == (5, True)
     told_so = told(call("gallery", "rename", "\u0410da", "Bob", "--gallery", gallery, "--json"))
     assert (told_so["person"], told_so["confusable"]) == ("Bob", [])  # type: ignore[index]
 
@@ -169,7 +169,7 @@ def test_export_and_import_carry_people_over(call: Call, gallery: Path, tmp_path
     assert call("gallery", "export", file, "--gallery", gallery, "--sealed-with", sealing).code == 0
     said = call("gallery", "import", file, "--gallery", target, "--sealed-with", sealing)
     assert (said.code, "2 people enrolled" in said.out) == (0, True)
-    assert call("gallery", "import", file, "--gallery", target, "--sealed-with", sealing).code == 2
+    assert call("gallery", "import", file, "--gallery", target, "--sealed-with", sealing).code == 5
     assert call("gallery", "export", file, "--gallery", gallery, "--plain-vectors").code == 0
 
 
@@ -188,6 +188,6 @@ def test_info_tells_model_and_size(call: Call, gallery: Path) -> None:
     assert (info["people"], info["templates"], info["model"]["dimension"]) == (2, 3, 4)  # type: ignore[index]
 
 
-def test_what_is_no_gallery_is_exit_code_two(call: Call, tmp_path: Path) -> None:
+def test_where_no_gallery_is_the_exit_code_says_so(call: Call, tmp_path: Path) -> None:
     said = call("gallery", "list", "--gallery", tmp_path / "missing.db")
-    assert (said.code, "no gallery at" in said.err) == (2, True)
+    assert (said.code, "no gallery at" in said.err) == (4, True)

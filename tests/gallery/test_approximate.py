@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
-from steadface.gallery.approximate import ApproximateIndex
-from steadface.gallery.index import FlatIndex
+from steadface.gallery.index.approximate import ApproximateIndex
+from steadface.gallery.index.exact import FlatIndex
 
 from ..rounding import rounding
 

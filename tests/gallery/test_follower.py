@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steadface.gallery import records
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.index import FlatIndex
+from steadface.gallery.index.exact import FlatIndex
+from steadface.gallery.sealing.vault import Vault
+from steadface.gallery.storage import TemplateRow
 
 from .conftest import MODEL, Clock, names, unit
 
@@ -52,18 +53,18 @@ def test_catching_up_opens_only_what_is_new(gallery: Gallery, path: Path, monkey
     gallery.enroll("a", unit(50))
     gallery.search(unit(1))
     opened: list[int] = []
-    real = records._opened
+    real = Vault.open_template
 
-    def counted(block: list[tuple[object, ...]], vault: object) -> records.Templates:
-        opened.append(len(block))
-        return real(block, vault)  # type: ignore[arg-type]
+    def counted(vault: Vault, row: TemplateRow) -> bytes:
+        opened.append(row.number)
+        return real(vault, row)
 
-    monkeypatch.setattr(records, "_opened", counted)
+    monkeypatch.setattr(Vault, "open_template", counted)
     with Gallery.open(path) as other:
         other.enroll("b", unit(3, seed=1))
     gallery.search(unit(1))
     gallery.search(unit(1))
-    assert opened == [3]
+    assert opened == [51, 52, 53]
 
 
 def test_an_index_that_fails_once_is_brought_up_to_date_later(path: Path) -> None:

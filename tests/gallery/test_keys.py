@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from steadface.errors import SteadfaceError
-from steadface.gallery.keys import (
+from steadface.gallery.sealing.keys import (
     NONCE,
     Key,
     Unsealable,

@@ -6,13 +6,13 @@ import pytest
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.identity import ModelIdentity
-from steadface.gallery.index import FlatIndex
+from steadface.gallery.index.exact import FlatIndex
 
 pytest.importorskip("pymilvus", reason="pymilvus is not installed: pip install 'steadface[milvus]'")
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip install milvus-lite")
 
-from steadface.gallery import milvus
-from steadface.gallery.milvus import MilvusIndex, hnsw, inverted_lists
+from steadface.gallery.index import milvus
+from steadface.gallery.index.milvus import MilvusIndex, hnsw, inverted_lists
 
 from ..rounding import rounding
 

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from steadface.gallery import records
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.names import ALIKE, skeletons
+from steadface.gallery.person import ALIKE, Person, skeletons
+from steadface.gallery.sealing.vault import Vault
+from steadface.gallery.storage import PersonRow
 
 from .conftest import unit
 
@@ -64,14 +65,14 @@ def test_only_new_names_are_opened(gallery: Gallery, monkeypatch: pytest.MonkeyP
     gallery.confusable("x")
     gallery.enroll("eve", unit(1))
     opened: list[str] = []
-    real = records.people_after
+    real = Vault.open_person
 
-    def counted(*words: object) -> list[object]:
-        found = list(real(*words))  # type: ignore[arg-type]
-        opened.extend(person.name for person in found)
-        return found  # type: ignore[return-value]
+    def counted(vault: Vault, row: PersonRow) -> Person:
+        person = real(vault, row)
+        opened.append(person.name)
+        return person
 
-    monkeypatch.setattr(records, "people_after", counted)
+    monkeypatch.setattr(Vault, "open_person", counted)
     gallery.confusable("x")
     gallery.confusable("x")
     assert opened == ["eve"]

@@ -15,7 +15,7 @@ from steadface.backbones import save_backbone
 from steadface.data.faces import UnreadableImage
 from steadface.data.synthetic import synthetic_faces
 from steadface.errors import SteadfaceError
-from steadface.gallery.changes import NotAlike
+from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
@@ -499,7 +499,7 @@ def test_a_gallery_that_was_closed_or_replaced_answers_nothing(with_gallery, lar
     with_gallery.enroll("dan", [large.read(0)], aligned=True)
     gallery = with_gallery.gallery
     gallery.backup(tmp_path / "b.db")
-    (tmp_path / "b.db").replace(gallery.path)
+    (tmp_path / "b.db").replace(gallery.name)
     said = "another file has taken the place of the gallery"
     with pytest.raises(SteadfaceError, match=said):
         with_gallery.identify(large.read(0), fmr=0.1, aligned=True)

@@ -1,4 +1,4 @@
-"""``steadface gallery``: who is enrolled, and what keeps a gallery in order."""
+"""`steadface gallery`: who is enrolled, and what keeps a gallery in order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ from steadface.cli.options import (
     OutputOption,
     print_json,
 )
-from steadface.gallery.changes import NotEnrolled
-from steadface.gallery.checking import described
-from steadface.gallery.corrections import Template
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.keys import read_key, read_or_write_key
-from steadface.gallery.people import Person
+from steadface.gallery.identity import described
+from steadface.gallery.maintenance import Template
+from steadface.gallery.person import Person
+from steadface.gallery.sealing.keys import read_key, read_or_write_key
+from steadface.gallery.sealing.transaction import NotEnrolled
 from steadface.recognition.recognizer import Recognizer, confusing
 
 gallery_app = typer.Typer(

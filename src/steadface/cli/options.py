@@ -17,7 +17,7 @@ from steadface.data.listing import PictureTree, Skips
 from steadface.errors import SteadfaceError
 from steadface.evaluation.thresholds import checked_threshold
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.keys import given_key, read_or_write_key
+from steadface.gallery.sealing.keys import given_key, read_or_write_key
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers import ChannelOrder, PixelRange
 from steadface.recognizers.embedder import Backend

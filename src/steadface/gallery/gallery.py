@@ -16,17 +16,16 @@ from datetime import date
 from numpy.typing import ArrayLike
 
 from steadface.arguments import as_path
-from steadface.errors import SteadfaceError
-from steadface.gallery import changes, checking, corrections, portable, records
-from steadface.gallery.changes import Enrollee, Enrolment
-from steadface.gallery.corrections import Merged, Template
-from steadface.gallery.follower import Follower
+from steadface.errors import InvalidInput
+from steadface.gallery import enrollment, maintenance, parquet
+from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.identity import ModelIdentity
-from steadface.gallery.journal import Verification
-from steadface.gallery.keys import Key, given, keys_folder, new_key, write_key
-from steadface.gallery.opening import OpenGallery
-from steadface.gallery.people import Person, checked_name, checked_vectors
-from steadface.gallery.store import read_header
+from steadface.gallery.index.follower import Follower
+from steadface.gallery.maintenance import Merged, Template
+from steadface.gallery.person import Person, checked_name, checked_vectors
+from steadface.gallery.sealing.keys import Key, given, keys_folder, new_key, write_key
+from steadface.gallery.sealing.log import Verification
+from steadface.gallery.session import OpenGallery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,37 +56,33 @@ class Gallery(OpenGallery):
 
     def __len__(self) -> int:
         """The number of people, expired ones included."""
-        with self._looking() as connection:
-            return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+        with self._reading() as reader:
+            return reader.rows.count_people()
 
     def info(self) -> Info:
-        with self._looking() as connection:
-            header = read_header(connection)
-            people, templates = connection.execute(
-                "SELECT (SELECT count(*) FROM people), (SELECT count(*) FROM templates)"
-            ).fetchone()
-            (head,) = connection.execute("SELECT hash FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
-            pages, page = (connection.execute(f"PRAGMA page_{what}").fetchone()[0] for what in ("count", "size"))
-        return Info(
-            id=header.id,
-            created=header.created,
-            model=header.model,
-            key=header.key,
-            people=people,
-            templates=templates,
-            size=pages * page,
-            head=head.hex(),
-        )
+        with self._reading() as reader:
+            rows = reader.rows
+            header, last = rows.header(), rows.last_entry()
+            return Info(
+                id=header.id,
+                created=header.created,
+                model=header.model,
+                key=header.key,
+                people=rows.count_people(),
+                templates=rows.count_templates(),
+                size=rows.size(),
+                head="" if last is None else last.hash.hex(),
+            )
 
     def people(self) -> list[Person]:
         """Everybody, expired or not, in the order in which they were enrolled."""
-        with self._looking() as connection:
-            return list(records.all_people(connection, self._vault))
+        with self._reading() as reader:
+            return list(reader.people())
 
     def person(self, name: str) -> Person:
         """Raises `NotEnrolled`."""
-        with self._looking() as connection:
-            return self._desk(connection).known(name)
+        with self._reading() as reader:
+            return reader.known(name)
 
     def enroll(
         self,
@@ -103,56 +98,55 @@ class Gallery(OpenGallery):
 
         `expires` is a day, to its end in UTC, or a time with its zone; as a `date`, a `datetime` or in ISO 8601.
 
-        Raises `SteadfaceError` for what are no templates of the gallery's model, somebody whose consent expired, and
-        `NotAlike` where `person` is enrolled already and one of the vectors has no cosine of `alike` or more (None:
-        whatever it is) with any of their templates.
+        Raises `InvalidInput` for what are not templates of the gallery's model, `Conflict` for somebody whose consent
+        expired, and `NotAlike` where `person` is enrolled already and one of the vectors has no cosine of `alike` or
+        more (None: whatever it is) with any of their templates.
         """
         return self.enroll_many(
             [Enrollee(name=person, vectors=vectors, consent=consent, expires=expires, notes=notes, alike=alike)]
         )[0]
 
     def enroll_many(self, enrollees: Iterable[Enrollee]) -> list[Enrolment]:
-        """Many people in one transaction: everybody or nobody. Raises `SteadfaceError` as `enroll` does."""
+        """Many people in one transaction: everybody or nobody. Raises as `enroll` does."""
         model, now = self.model, self._now()
-        checked = [changes.checked(enrollee, model, now) for enrollee in enrollees]
-        with self._changing(model) as desk:
-            return [changes.enroll(desk, enrollee) for enrollee in checked]
+        checked = [enrollment.checked(enrollee, model, now) for enrollee in enrollees]
+        with self._writing(model) as writer:
+            return [enrollment.enroll(writer, enrollee) for enrollee in checked]
 
     def remove(self, name: str) -> Person:
         """Removes a person; once this returns, nothing of them is left in the file but their random id in the log.
 
         Raises `NotEnrolled`.
         """
-        with self._changing() as desk:
-            person = desk.known(name)
-            sealed = changes.delete(desk, person, "remove")
-        self._writer.scrub(sealed)
+        with self._writing() as writer:
+            person = writer.known(name)
+            traces = writer.delete(person, "remove")
+        self._storage.scrub(traces)
         return person
 
     def templates(self, name: str) -> list[Template]:
         """A person's templates, oldest first. Raises `NotEnrolled`."""
-        with self._looking() as connection:
-            desk = self._desk(connection)
-            return corrections.templates(desk, desk.known(name))
+        with self._reading() as reader:
+            return maintenance.templates(reader, reader.known(name))
 
     def remove_template(self, name: str, template: int) -> Person:
         """Removes one template of a person, of which nothing is left in the file either; the person with the others.
 
-        Raises `NotEnrolled`, and `SteadfaceError` where it is not theirs, or the only one that they have.
+        Raises `NotEnrolled`, `NotFound` where it is not theirs, and `Conflict` where it is the only one that they have.
         """
-        with self._changing() as desk:
-            person, sealed = corrections.remove_template(desk, desk.known(name), template)
-        self._writer.scrub([sealed])
+        with self._writing() as writer:
+            person, traces = maintenance.remove_template(writer, writer.known(name), template)
+        self._storage.scrub(traces)
         return person
 
     def rename(self, name: str, new: str) -> Person:
         """Gives a person the name `new`; nothing is left of the old one.
 
-        Raises `NotEnrolled`, and `SteadfaceError` where somebody has the new name, or it is none.
+        Raises `NotEnrolled`, `Conflict` where somebody has the new name, and `InvalidInput` where it is not a name.
         """
-        with self._changing() as desk:
-            person, sealed = corrections.rename(desk, desk.known(name), new)
-        self._writer.scrub(sealed)
+        with self._writing() as writer:
+            person, traces = maintenance.rename(writer, writer.known(name), new)
+        self._storage.scrub(traces)
         return person
 
     def merge(self, name: str, into: str, *, alike: float | None = None) -> Merged:
@@ -160,31 +154,31 @@ class Gallery(OpenGallery):
 
         `into` keeps consent and notes, or takes over what only `name` has; the earlier expiry counts. Raises
         `NotEnrolled`, `NotAlike` where no two of their templates have a cosine of `alike` or more (None: whatever it
-        is), and `SteadfaceError` where both are one, or somebody's consent expired.
+        is), `InvalidInput` where both are one, and `Conflict` where somebody's consent expired.
         """
-        with self._changing() as desk:
-            merged, sealed = corrections.merge(desk, desk.known(name), desk.known(into), alike)
-        self._writer.scrub(sealed)
+        with self._writing() as writer:
+            merged, traces = maintenance.merge(writer, writer.known(name), writer.known(into), alike)
+        self._storage.scrub(traces)
         return merged
 
     def confusable(self, name: str) -> list[str]:
-        """The names of other people enrolled that look like `name` (`steadface.gallery.names`)."""
-        with self._looking() as connection:
-            self._names.catch_up(connection, self._vault)
-            return self._names.like(checked_name(name), connection, self._vault)
+        """The names of other people enrolled that look like `name` (`steadface.gallery.person`)."""
+        with self._reading() as reader:
+            self._names.catch_up(reader)
+            return self._names.like(checked_name(name), reader)
 
     def findable(self) -> int:
         """The number of people whom a search may find: all but those whose consent has expired."""
-        with self._looking() as connection:
-            return records.count_people(connection, self._now())
+        with self._reading() as reader:
+            return reader.count_findable()
 
     def expire(self) -> list[Person]:
         """Removes everybody whose consent has expired, as `remove` does, and says whom."""
-        with self._changing() as desk:
-            expired = records.expired_people(desk.connection, desk.vault, desk.now)
-            sealed = [row for person in expired for row in changes.delete(desk, person, "expire")]
+        with self._writing() as writer:
+            expired = writer.expired()
+            traces = [trace for person in expired for trace in writer.delete(person, "expire")]
         if expired:
-            self._writer.scrub(sealed)
+            self._storage.scrub(traces)
         return expired
 
     def search(self, vectors: ArrayLike, k: int = 1) -> list[list[Candidate]]:
@@ -194,23 +188,23 @@ class Gallery(OpenGallery):
         model = self.model
         probes = checked_vectors(vectors, model, "the search")
         if k < 1:
-            raise SteadfaceError(f"a search for {k} people finds nobody; ask for 1 or more")
+            raise InvalidInput(f"a search for {k} people finds nobody; ask for 1 or more")
         while True:
-            with self._looking(model) as connection:
-                self._follower.catch_up(connection, self._vault, self._now())
+            with self._reading(model) as reader:
+                self._follower.catch_up(reader)
                 follower = self._follower
-            found = follower.search(probes, k)
-            with self._looking() as connection:
-                numbers = {number for one in found for number, _, _ in one}
-                people = records.people_numbered(connection, self._vault, numbers)
+            matches = follower.search(probes, k)
+            numbers = {number for one in matches for number, _, _ in one}
+            with self._reading() as reader:
+                people = {person.number: person for person in reader.people(numbers=numbers)}
             if len(people) == len(numbers):  # else somebody was removed meanwhile
                 break
         if self._log_searches:
-            with self._changing() as desk:
-                desk.log("search", k=k, best=[people[one[0][0]].id if one else None for one in found])
+            with self._writing() as writer:
+                writer.log("search", k=k, best=[people[one[0][0]].id if one else None for one in matches])
         return [
             [Candidate(person=people[number], similarity=cosine, template=key) for number, cosine, key in one]
-            for one in found
+            for one in matches
         ]
 
     def rotate(self, key: Key | str | os.PathLike[str] | None = None) -> Key:
@@ -220,13 +214,13 @@ class Gallery(OpenGallery):
         self._check_usable()  # before a key is made for it
         new = given(key) or self._new_key()
         if new.id == self.key.id:
-            raise SteadfaceError(f"{new.source} holds the gallery's present key; give another")
+            raise InvalidInput(f"{new.source} holds the gallery's present key; give another")
         vault = self._vault.rekeyed(new)
-        with self._reader.lock, self._writer.lock:  # no thread uses the old key meanwhile
-            with self._changing() as desk:
-                changes.rotate(desk, vault)
+        with self._storage.exclusive():  # no thread uses the old key meanwhile
+            with self._writing() as writer:
+                maintenance.rotate(writer, vault)
             self._vault = vault
-        self._writer.scrub()
+        self._storage.scrub()
         return new
 
     def re_embed(
@@ -234,49 +228,49 @@ class Gallery(OpenGallery):
     ) -> tuple[list[Enrolment], list[Person]]:
         """Makes this a gallery of another model: everybody's templates give way to unit `vectors` (n, D) by name.
 
-        Returns the new enrolments and who was dropped. Raises `SteadfaceError`, and changes nothing, where somebody
-        has no vectors, unless they are to be dropped.
+        Returns the new enrolments and who was dropped. Raises `InvalidInput`, and changes nothing, where somebody has
+        no vectors, unless they are to be dropped.
         """
-        with self._reader.lock, self._writer.lock:
-            with self._changing() as desk:
-                done = changes.re_embed(desk, model, vectors, drop_missing=drop_missing)
+        with self._storage.exclusive():
+            with self._writing() as writer:
+                done = maintenance.re_embed(writer, model, vectors, drop_missing=drop_missing)
             self.model, self._follower = model, Follower(self._index(model.dimension))
-        self._writer.scrub()
+        self._storage.scrub()
         return done
 
     def verify_log(self, *, head: str | None = None) -> Verification:
         """Checks the log, from its first entry on, by itself, against the rows, and against a `head` noted earlier."""
-        with self._looking() as connection:
-            return checking.verify_log(connection, self._vault, self.path, head)
+        with self._reading() as reader:
+            return reader.verify_log(head)
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copies the gallery, while it is in use, into one file that the same key opens."""
-        self._reader.backup(as_path(target, "the backup"))
+        self._storage.backup(as_path(target, "the backup"))
 
     def export(self, target: str | os.PathLike[str], *, key: Key | None = None, plain: bool = False) -> int:
         """Writes Parquet: who is enrolled, and with `key` also templates sealed with it, or with `plain` as plain
-        vectors (see `steadface.gallery.portable`). Returns the number of rows.
+        vectors (see `steadface.gallery.parquet`). Returns the number of rows.
         """
         file = as_path(target, "the export")
-        with self._changing() as desk:
-            table = portable.exported(desk, self.model, key=key, plain=plain)
-            desk.log("export", kind=portable.kind_of(key, plain), rows=table.num_rows)
-        portable.write(file, table)
+        with self._writing() as writer:
+            table = parquet.exported(writer, self.model, key=key, plain=plain)
+            writer.log("export", kind=parquet.kind_of(key, plain), rows=table.num_rows)
+        parquet.write(file, table)
         return int(table.num_rows)
 
-    def import_(self, source: str | os.PathLike[str], *, key: Key | None = None) -> portable.Imported:
+    def import_(self, source: str | os.PathLike[str], *, key: Key | None = None) -> parquet.Imported:
         """Enrols the people of a Parquet file that `export` wrote: everybody or nobody.
 
-        Raises `SteadfaceError` for a file that is broken, of another model or sealed with another key, and for people
-        who are enrolled already.
+        Raises `InvalidInput` for a file that is broken or sealed with another key, and `Conflict` for one of another
+        model and for people who are enrolled already.
         """
         self._check_usable()
         model, source = self.model, as_path(source, "the import")
-        brought = portable.read(source, model, key=key, now=self._now())
-        with self._changing(model) as desk:
-            portable.refuse_known(desk, brought, source)
-            enrolled = [changes.enroll(desk, enrollee) for enrollee in brought.enrollees]
-            desk.log("import", people=len(enrolled))
+        brought = parquet.read(source, model, key=key, now=self._now())
+        with self._writing(model) as writer:
+            parquet.refuse_known(writer, brought, source)
+            enrolled = [enrollment.enroll(writer, enrollee) for enrollee in brought.enrollees]
+            writer.log("import", people=len(enrolled))
         return brought
 
     def _new_key(self) -> Key:

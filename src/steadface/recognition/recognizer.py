@@ -28,10 +28,10 @@ from steadface.faces.detection import Detector
 from steadface.faces.detector_files import open_detector
 from steadface.faces.photograph import Picture
 from steadface.faces.quality import way_up
-from steadface.gallery.changes import NotAlike
-from steadface.gallery.checking import check_model
+from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.people import parse_expiry
+from steadface.gallery.identity import check_model
+from steadface.gallery.person import parse_expiry
 from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
 from steadface.recognition.face_finder import Pictures, Seeing, listed
 from steadface.recognizers.contract import Contract
@@ -124,7 +124,7 @@ class Recognizer:
         if gallery is not None:
             if not isinstance(gallery, Gallery):
                 raise SteadfaceError(f"the gallery is {quoted(gallery)}; open it first, gallery=Gallery.open(path)")
-            check_model(gallery.model, self.contract.identity, gallery.path)
+            check_model(gallery.model, self.contract.identity, gallery.name)
         self._gallery = gallery
 
     def verify(
@@ -187,7 +187,7 @@ class Recognizer:
             notes=(
                 *_ways_up(faces),
                 *self._doubts(at),
-                *(() if enrolled else (f"there is nobody to be found in {gallery.path}",)),
+                *(() if enrolled else (f"there is nobody to be found in {gallery.name}",)),
             ),
         )
 

@@ -11,46 +11,18 @@ rows, since `added` and `removed` name templates by number. Searching follows th
 import hashlib
 import hmac
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from steadface.gallery.vault import stamp
+from steadface.gallery.sealing.vault import stamp
+from steadface.gallery.storage import Entry
 
-SCHEMA = """
-CREATE TABLE journal (
-    sequence INTEGER PRIMARY KEY,
-    time TEXT NOT NULL,
-    event TEXT NOT NULL,
-    person TEXT,
-    details TEXT NOT NULL,
-    previous BLOB NOT NULL,
-    hash BLOB NOT NULL
-) STRICT;
-"""
 ORIGIN = bytes(32)
 SHOWN = 5
 
 Ranges = list[tuple[int, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of the log; `details` is JSON as it was written, `person` a random id."""
-
-    sequence: int
-    time: str
-    event: str
-    person: str | None
-    details: str
-    previous: bytes
-    hash: bytes
-
-    def expected(self, log_key: bytes) -> bytes:
-        content = [self.sequence, self.time, self.event, self.person, self.details, self.previous.hex()]
-        return hmac.new(log_key, json.dumps(content).encode(), hashlib.sha256).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,48 +46,25 @@ class Verification:
         return not self.findings
 
 
-def append(
-    connection: sqlite3.Connection,
-    log_key: bytes,
-    event: str,
-    *,
-    now: datetime,
-    person: str | None = None,
-    details: Mapping[str, Any] | None = None,
-) -> None:
-    """Adds an entry, in the transaction that is open."""
-    last = connection.execute("SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
-    sequence, previous = last or (0, ORIGIN)
+def following(
+    last: Entry | None, log_key: bytes, event: str, *, now: datetime, person: str | None = None, **details: Any
+) -> Entry:
+    """The entry behind `last` (None: the first), with its hash."""
     entry = Entry(
-        sequence=sequence + 1,
+        sequence=1 if last is None else last.sequence + 1,
         time=stamp(now),
         event=event,
         person=person,
-        details=json.dumps(details or {}),
-        previous=previous,
+        details=json.dumps(details),
+        previous=ORIGIN if last is None else last.hash,
         hash=b"",
     )
-    row = vars(entry) | {"hash": entry.expected(log_key)}
-    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(row.values()))
+    return replace(entry, hash=expected_hash(entry, log_key))
 
 
-def entries(connection: sqlite3.Connection, after: int = 0) -> Iterator[Entry]:
-    """Those behind the one with that sequence number."""
-    rows = connection.execute("SELECT * FROM journal WHERE sequence > ? ORDER BY sequence", (after,))
-    for sequence, time, event, person, details, previous, digest in rows:
-        yield Entry(
-            sequence=sequence,
-            time=time,
-            event=event,
-            person=person,
-            details=details,
-            previous=previous,
-            hash=digest,
-        )
-
-
-def last_sequence(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT coalesce(max(sequence), 0) FROM journal").fetchone()[0])
+def expected_hash(entry: Entry, log_key: bytes) -> bytes:
+    content = [entry.sequence, entry.time, entry.event, entry.person, entry.details, entry.previous.hex()]
+    return hmac.new(log_key, json.dumps(content).encode(), hashlib.sha256).digest()
 
 
 def verify(
@@ -156,7 +105,7 @@ def _broken(entry: Entry, last: tuple[int, bytes], log_key: bytes) -> Iterator[F
             sequence=entry.sequence,
             what=f"entry {entry.sequence} does not follow the one before it: one of them was replaced or moved",
         )
-    if not hmac.compare_digest(entry.hash, entry.expected(log_key)):
+    if not hmac.compare_digest(entry.hash, expected_hash(entry, log_key)):
         yield Finding(
             sequence=entry.sequence, what=f"entry {entry.sequence} ({entry.event}) was edited, moved or forged"
         )
@@ -214,3 +163,8 @@ def numbers(runs: Iterable[tuple[int, int]]) -> Iterator[int]:
     """What `ranges` were made of."""
     for first, last in runs:
         yield from range(first, last + 1)
+
+
+def named(entry: Entry, what: Literal["added", "removed"]) -> Iterator[int]:
+    """The numbers of the templates that an entry says were added or removed."""
+    return numbers(json.loads(entry.details).get(what, []))

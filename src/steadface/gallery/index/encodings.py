@@ -7,23 +7,29 @@ numbers in -127..127 and a = max|x_i| / 127, and likewise q ~ b d,
 
 and by Cauchy and Schwarz the estimate a b (d . c) is wrong by at most |q - b d| |x| + |b d| |x - a c|. |x - a c| is
 computed when a template is added and kept with it, |q - b d| for each probe; the product of the codes is exact, in
-integers. Rows whose estimate does not settle the matter are looked at in full (`steadface.gallery.scanning`).
+integers. Rows whose estimate does not settle the matter are looked at in full (`steadface.gallery.index.top_k`).
 
 Codes that fit the processor's cache are read two to four times as fast in the order in which it multiplies them.
 Packing them so costs as much as some fifty searches, so an index does it when it has not changed for a while.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.gallery.scanning import Floats, Keys, Reading
-from steadface.gallery.table import Columns, Table
+from steadface.gallery.index import Keys
+from steadface.gallery.index import Vectors as Floats
+from steadface.gallery.index.top_k import Reading
+
+if TYPE_CHECKING:
+    from numkong import PackedMatrix
 
 Codes = NDArray[np.int8]
+Columns = Mapping[str, NDArray[np.generic]]
+"""Of n rows each."""
 
 LEVELS = 127
 """Codes reach from -127 to 127; -128 is left out for symmetry."""
@@ -58,11 +64,11 @@ class Encoding(Protocol):
         """Rows for unit vectors (n, D)."""
         ...
 
-    def packed(self, table: Table) -> numkong.PackedMatrix | None:
+    def packed(self, columns: Columns) -> "PackedMatrix | None":
         """What a search of one probe reads faster than the table, until that changes; None where nothing is."""
         ...
 
-    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:
+    def read(self, columns: Columns, probes: Floats, packed: "PackedMatrix | None" = None) -> Reading:
         """For a search of unit probes (B, D)."""
         ...
 
@@ -102,13 +108,13 @@ class Int8:
         quantised = quantise(vectors)
         return {"codes": quantised.codes, "scales": quantised.scales}
 
-    def packed(self, table: Table) -> numkong.PackedMatrix | None:
-        return packed_codes(table)
+    def packed(self, columns: Columns) -> "PackedMatrix | None":
+        return packed_codes(columns)
 
-    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:
+    def read(self, columns: Columns, probes: Floats, packed: "PackedMatrix | None" = None) -> Reading:
         return _Estimated(
-            codes=cast(Codes, table["codes"]),
-            scales=cast(Floats, table["scales"]),
+            codes=cast(Codes, columns["codes"]),
+            scales=cast(Floats, columns["scales"]),
             probes=quantise(probes),
             packed=packed,
         )
@@ -124,11 +130,11 @@ class Half:
     def encode(self, vectors: Floats) -> Columns:
         return {"halves": vectors.astype(np.float16)}
 
-    def packed(self, table: Table) -> numkong.PackedMatrix | None:  # noqa: ARG002
+    def packed(self, columns: Columns) -> "PackedMatrix | None":  # noqa: ARG002
         return None
 
-    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:  # noqa: ARG002
-        return _Halves(halves=cast("NDArray[np.float16]", table["halves"]), probes=probes.astype(np.float16))
+    def read(self, columns: Columns, probes: Floats, packed: "PackedMatrix | None" = None) -> Reading:  # noqa: ARG002
+        return _Halves(halves=cast("NDArray[np.float16]", columns["halves"]), probes=probes.astype(np.float16))
 
 
 @dataclass(frozen=True)
@@ -152,17 +158,17 @@ class Exact:
             "residuals": quantised.residuals,
         }
 
-    def packed(self, table: Table) -> numkong.PackedMatrix | None:
-        return packed_codes(table)
+    def packed(self, columns: Columns) -> "PackedMatrix | None":
+        return packed_codes(columns)
 
-    def read(self, table: Table, probes: Floats, packed: numkong.PackedMatrix | None = None) -> Reading:
+    def read(self, columns: Columns, probes: Floats, packed: "PackedMatrix | None" = None) -> Reading:
         return _Bounded(
-            codes=cast(Codes, table["codes"]),
-            scales=cast(Floats, table["scales"]),
+            codes=cast(Codes, columns["codes"]),
+            scales=cast(Floats, columns["scales"]),
             probes=quantise(probes),
             packed=packed,
-            residuals=cast(Floats, table["residuals"]),
-            vectors=cast(Floats, table["vectors"]),
+            residuals=cast(Floats, columns["residuals"]),
+            vectors=cast(Floats, columns["vectors"]),
             full=probes,
         )
 
@@ -174,10 +180,12 @@ class _Estimated:
     codes: Codes
     scales: Floats
     probes: Quantised
-    packed: numkong.PackedMatrix | None
+    packed: "PackedMatrix | None"
 
     def estimates(self, block: slice) -> tuple[Floats, Floats]:
         if self.packed is not None and block == slice(0, len(self.codes)):
+            import numkong
+
             products = np.asarray(numkong.dots_packed(self.probes.codes, self.packed)).reshape(-1, 1)
         else:
             products = products_of_codes(self.codes[block], self.probes.codes)
@@ -204,6 +212,8 @@ class _Bounded(_Estimated):
         return estimates, wrong.astype(np.float32)
 
     def similarities(self, rows: Keys, probes: Keys, estimates: Floats) -> Floats:
+        import numkong
+
         similarities = np.empty_like(estimates)
         step = max(1, CLOSELY // self.full.shape[1])
         for start in range(0, len(rows), step):
@@ -219,6 +229,8 @@ class _Halves:
     probes: NDArray[np.float16]
 
     def estimates(self, block: slice) -> tuple[Floats, Floats]:
+        import numkong
+
         halves = self.halves[block]
         estimates = np.empty((len(halves), len(self.probes)), dtype=np.float32)
         numkong.cdist(halves, self.probes, "dot", out=estimates)
@@ -228,8 +240,10 @@ class _Halves:
         return estimates
 
 
-def packed_codes(table: Table) -> numkong.PackedMatrix | None:
-    codes = cast(Codes, table["codes"])
+def packed_codes(columns: Columns) -> "PackedMatrix | None":
+    import numkong
+
+    codes = cast(Codes, columns["codes"])
     return numkong.dots_pack(codes) if 0 < codes.nbytes <= PACKED else None
 
 
@@ -239,6 +253,8 @@ def products_of_codes(codes: Codes, probes: Codes) -> NDArray[np.number[Any]]:
     float32 asks numkong for the dot product of each pair, int32 for a product of matrices; up to D = 1040 both are
     exact, beyond it the former is rounded once.
     """
+    import numkong
+
     pairwise = len(probes) == 1 and probes.shape[1] >= PAIRWISE_FROM
     products: NDArray[np.number[Any]] = np.empty((len(codes), len(probes)), dtype=np.float32 if pairwise else np.int32)
     numkong.cdist(codes, probes, "dot", out=products)

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from steadface.gallery.journal import SCHEMA, Verification, append, entries, numbers, ranges, verify
+from steadface.gallery.sealing.log import Verification, following, numbers, ranges, verify
+from steadface.gallery.storage.sqlite.rows import SCHEMA, Rows
 
 KEY = bytes(range(32))
 NOW = datetime(2031, 5, 2, tzinfo=UTC)
@@ -14,21 +15,26 @@ TEMPLATES = {1: "a", 2: "a", 4: "c"}
 """What the log below leads to."""
 
 
+def append(log: sqlite3.Connection, key: bytes, event: str, **details: object) -> None:
+    rows = Rows(log, "g")
+    rows.append(following(rows.last_entry(), key, event, now=NOW, **details))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def log() -> Iterator[sqlite3.Connection]:
     """Five entries: a made gallery, three people, of whom one is removed."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute(SCHEMA)
-    append(connection, KEY, "create", now=NOW)
+    connection.executescript(SCHEMA)
+    append(connection, KEY, "create")
     for person, added in (("a", [(1, 2)]), ("b", [(3, 3)]), ("c", [(4, 4)])):
-        append(connection, KEY, "enroll", now=NOW, person=person, details={"added": added})
-    append(connection, KEY, "remove", now=NOW, person="b", details={"removed": [(3, 3)], "gone": True})
+        append(connection, KEY, "enroll", person=person, added=added)
+    append(connection, KEY, "remove", person="b", removed=[(3, 3)], gone=True)
     yield connection
     connection.close()
 
 
 def judged(log: sqlite3.Connection, head: str | None = None, key: bytes = KEY) -> Verification:
-    return verify(entries(log), key, templates=TEMPLATES, people=PEOPLE, head=head)
+    return verify(Rows(log, "g").entries(), key, templates=TEMPLATES, people=PEOPLE, head=head)
 
 
 def where(found: Verification) -> list[int | None]:
@@ -43,7 +49,7 @@ def test_what_nobody_touched_is_intact(log: sqlite3.Connection) -> None:
 
 def test_an_earlier_head_is_still_there_when_the_log_goes_on(log: sqlite3.Connection) -> None:
     head = judged(log).head
-    append(log, KEY, "search", now=NOW)
+    append(log, KEY, "search")
     assert judged(log, head=head).intact
     assert judged(log).head != head
 
@@ -92,7 +98,7 @@ def test_a_cut_off_end_shows_against_the_rows(log: sqlite3.Connection) -> None:
 
 
 def test_a_cut_off_end_that_left_no_rows_shows_against_the_head(log: sqlite3.Connection) -> None:
-    append(log, KEY, "search", now=NOW)
+    append(log, KEY, "search")
     head = judged(log).head
     log.execute("DELETE FROM journal WHERE sequence = 6")
     assert judged(log).intact
@@ -106,12 +112,12 @@ def test_an_empty_log_is_no_log(log: sqlite3.Connection) -> None:
 
 
 def test_nobody_without_the_key_can_write_an_entry(log: sqlite3.Connection) -> None:
-    append(log, bytes(32), "search", now=NOW)
+    append(log, bytes(32), "search")
     assert where(judged(log)) == [6]
 
 
 def test_a_template_that_changed_hands_shows(log: sqlite3.Connection) -> None:
-    found = verify(entries(log), KEY, templates=TEMPLATES | {1: "c"}, people=PEOPLE)
+    found = verify(Rows(log, "g").entries(), KEY, templates=TEMPLATES | {1: "c"}, people=PEOPLE)
     assert len(found.findings) == 2
 
 

@@ -21,8 +21,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from steadface.errors import SteadfaceError
-from steadface.gallery.checks import (
+from steadface.errors import Conflict, Unavailable, Unsupported
+from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.index import (
     Matches,
     checked_count,
     checked_dimension,
@@ -31,7 +32,6 @@ from steadface.gallery.checks import (
     checked_vectors,
     no_matches,
 )
-from steadface.gallery.identity import ModelIdentity
 
 KEY = "id"
 METRIC = "IP"
@@ -58,7 +58,7 @@ FLAT = ServerIndex()
 
 
 def hnsw(*, connectivity: int = 16, expansion_add: int = 128, expansion_search: int = 128) -> ServerIndex:
-    """A graph, approximate: M, efConstruction and ef of the paper that `steadface.gallery.approximate` names."""
+    """A graph, approximate: M, efConstruction and ef of the paper that `steadface.gallery.index.approximate` names."""
     return ServerIndex(
         kind="HNSW",
         building={"M": connectivity, "efConstruction": expansion_add},
@@ -75,8 +75,8 @@ class MilvusIndex:
     """A `VectorIndex` kept by the Milvus at `address`: a URL, or the path of a Milvus Lite folder, `NAME.db`.
 
     The `collection` is made where it is missing, for the templates of `model` alone: one of another model, dimension or
-    index raises SteadfaceError, as does a server that does not answer within `timeout` seconds. Unlike an index in
-    memory it takes large `add`s in several messages, which a search may come between.
+    index raises `Conflict`, and a server that does not answer within `timeout` seconds `Unavailable`. Unlike an index
+    in memory it takes large `add`s in several messages, which a search may come between.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class MilvusIndex:
             fields = self._client.describe_collection(self._collection, timeout=self._timeout)["fields"]
         dimensions = {found["name"]: found["params"].get("dim") for found in fields}
         if dimensions.get(self._vector) != self.dimension or KEY not in dimensions:
-            raise SteadfaceError(
+            raise Conflict(
                 f"collection {self._collection} at {self._address} holds other vectors than those of {model.dimension} "
                 f"numbers that {model.name or 'this model'} gives ({', '.join(dimensions)}); name another collection, "
                 "or drop this one and fill it again"
@@ -201,7 +201,7 @@ class MilvusIndex:
         with self._told():
             kind = self._client.describe_index(self._collection, self._vector, timeout=self._timeout)["index_type"]
         if kind != self._index.kind:
-            raise SteadfaceError(
+            raise Conflict(
                 f"collection {self._collection} at {self._address} was made with a {kind} index, not "
                 f"{self._index.kind}; ask for that, or name another collection"
             )
@@ -212,7 +212,7 @@ class MilvusIndex:
         try:
             yield
         except self._failure as error:
-            raise SteadfaceError(
+            raise Unavailable(
                 f"Milvus at {self._address}: {getattr(error, 'message', '') or error}; see that the address is right, "
                 "that the server runs and that it lets you in (token, or user and password)"
             ) from error
@@ -229,5 +229,5 @@ def _pymilvus() -> tuple[Any, type[Exception]]:
     try:
         import pymilvus
     except ImportError as error:
-        raise SteadfaceError("a gallery in Milvus needs pymilvus; pip install 'steadface[milvus]'") from error
+        raise Unsupported("a gallery in Milvus needs pymilvus; pip install 'steadface[milvus]'") from error
     return pymilvus.MilvusClient, pymilvus.MilvusException

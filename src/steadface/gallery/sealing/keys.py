@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from steadface.arguments import as_path
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, InvalidInput, NotFound
 
 BYTES = 32
 NONCE = 12
@@ -71,26 +71,28 @@ def new_key(source: str = "a new key") -> Key:
 
 
 def given(key: Key | str | os.PathLike[str] | None) -> Key | None:
-    """A key, or that in the file of that name. Raises `SteadfaceError` as `read_key` does."""
+    """A key, or that in the file of that name. Raises as `read_key` does."""
     return key if key is None or isinstance(key, Key) else read_key(key)
 
 
 def read_key(path: str | os.PathLike[str]) -> Key:
     """The key in a file: 32 bytes, or these as base64.
 
-    Raises `SteadfaceError` for a file that holds no key, or that other users of the machine can read or write.
+    Raises `NotFound`, and `InvalidInput` for a file that holds no key, or that other users of the machine can read or
+    write.
     """
     path = as_path(path, "the key")
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
         if len(str(path)) != BYTES and _secret(os.fsencode(path)) is not None:  # not to be repeated
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"a key was given in place of the name of its file; put it into {KEY_VARIABLE}, or into a file"
             ) from None
-        raise SteadfaceError(f"the key file {path} cannot be read: {error.strerror}; check the path") from None
+        kind = NotFound if isinstance(error, FileNotFoundError) else InvalidInput
+        raise kind(f"the key file {path} cannot be read: {error.strerror}; check the path") from None
     if os.name == "posix" and mode & 0o077:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"the key file {path} is open to other users (mode {mode & 0o777:03o}); make it yours alone with "
             f"`chmod 600 {path}`, and rotate the key if somebody may have read it"
         )
@@ -100,7 +102,7 @@ def read_key(path: str | os.PathLike[str]) -> Key:
 def write_key(path: Path, key: Key | None = None) -> Key:
     """A key, a new one if none is given, in a file that only its owner can read, flushed to the disk before it is used.
 
-    Raises `SteadfaceError` where there is a file already, which may be all that opens some gallery.
+    Raises `Conflict` where there is a file already, which may be all that opens some gallery.
     """
     key = Key(secret=(key or new_key()).secret, source=str(path))
     try:
@@ -110,9 +112,9 @@ def write_key(path: Path, key: Key | None = None) -> Key:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
-        raise SteadfaceError(f"there is a file at {path} already, perhaps a key in use; name another") from None
+        raise Conflict(f"there is a file at {path} already, perhaps a key in use; name another") from None
     except OSError as error:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"cannot write the key file {path}: {error.strerror}; name a folder that can be written"
         ) from None
     return key
@@ -130,7 +132,7 @@ def keys_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def given_key(environment: Mapping[str, str] = os.environ) -> Key | None:
-    """The key that the environment gives, if it does. Raises `SteadfaceError` for what is no key."""
+    """The key that the environment gives, if it does. Raises `InvalidInput` for what is not a key."""
     if text := environment.get(KEY_VARIABLE):
         return _parsed(text.encode(), f"the environment variable {KEY_VARIABLE}")
     if name := environment.get(FILE_VARIABLE):
@@ -140,15 +142,15 @@ def given_key(environment: Mapping[str, str] = os.environ) -> Key | None:
 
 def find_key(gallery: str, key: str, environment: Mapping[str, str] = os.environ) -> Key:
     """The key whose id is `key`, of the gallery of that id: from the environment, else from the user's configuration,
-    where a rotation leaves the old key beside the new one. Raises `SteadfaceError` where there is none.
+    where a rotation leaves the old key beside the new one. Raises `NotFound` where there is none.
     """
-    if (given := given_key(environment)) is not None:
-        return given
+    if (key_given := given_key(environment)) is not None:
+        return key_given
     folder = keys_folder(environment)
     for path in (folder / f"{gallery}.key", folder / f"{gallery}.{key}.key"):
-        if path.exists() and (found := read_key(path)).id == key:
-            return found
-    raise SteadfaceError(
+        if path.exists() and (kept := read_key(path)).id == key:
+            return kept
+    raise NotFound(
         f"the key {key} of gallery {gallery} is not in {folder} and none was given; name its file with --key FILE or "
         f"in {FILE_VARIABLE}, or set {KEY_VARIABLE} to it as base64 (without its key nobody can read a gallery)"
     )
@@ -157,7 +159,7 @@ def find_key(gallery: str, key: str, environment: Mapping[str, str] = os.environ
 def _parsed(content: bytes, source: str) -> Key:
     secret = _secret(content)
     if secret is None:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{source} holds no key: {BYTES} bytes are expected, as they are or as base64 ({len(content)} bytes found)"
         )
     return Key(secret=secret, source=source)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.place import Place
-from steadface.gallery.store import Store
+from steadface.gallery.storage.sqlite.connection import OpenedFiles
+from steadface.gallery.storage.sqlite.storage import SQLiteStorage
 
 from .conftest import MODEL, names, start, unit
 
@@ -64,8 +64,8 @@ USES: dict[str, Callable[[Gallery], object]] = {
     "findable": lambda gallery: gallery.findable(),
     "confusable": lambda gallery: gallery.confusable("a"),
     "verify_log": lambda gallery: gallery.verify_log(),
-    "backup": lambda gallery: gallery.backup(gallery.path.with_name("copy.db")),
-    "export": lambda gallery: gallery.export(gallery.path.with_name("e.parquet"), plain=True),
+    "backup": lambda gallery: gallery.backup(Path(gallery.name).with_name("copy.db")),
+    "export": lambda gallery: gallery.export(Path(gallery.name).with_name("e.parquet"), plain=True),
 }
 
 
@@ -100,8 +100,8 @@ def test_what_takes_the_place_in_the_middle_of_a_change_is_noticed_before_it_is_
     """Between the first look at the files and the commit, and, in the second case, right behind it."""
     with Gallery.open(place) as gallery:
         with monkeypatch.context() as patch:
-            patch.setattr("steadface.gallery.changes.journal.append", lambda *_, **__: moved(place))
-            with pytest.raises(SteadfaceError, match="was moved away or deleted since it was opened"):
+            patch.setattr("steadface.gallery.storage.sqlite.rows.Rows.append", lambda *_: moved(place))
+            with pytest.raises(Unavailable, match="moved away"):
                 gallery.enroll("c", unit(1, seed=2))
         place.with_name("elsewhere.db").rename(place)
         assert gallery.people()[-1].name == "c", "it had been committed, so it is there when the file comes back"
@@ -113,14 +113,14 @@ def test_an_answer_from_a_file_that_goes_during_the_search_is_not_given(
     with Gallery.open(place) as gallery:
         found = gallery._follower.search
         monkeypatch.setattr(gallery._follower, "search", lambda *probes: (replaced(place), found(*probes))[1])
-        with pytest.raises(SteadfaceError, match="another file has taken the place"):
+        with pytest.raises(Conflict, match="another file has taken the place"):
             gallery.search(unit(1))
 
 
 def test_a_gallery_that_comes_back_is_used_again(place: Path) -> None:
     with Gallery.open(place) as gallery:
         moved(place)
-        with pytest.raises(SteadfaceError, match="put the file back"):
+        with pytest.raises(Unavailable, match="put the file back"):
             gallery.enroll("c", unit(1))
         place.with_name("elsewhere.db").rename(place)
         gallery.enroll("c", unit(1))
@@ -136,7 +136,7 @@ def test_a_link_counts_as_what_it_leads_to(place: Path, tmp_path: Path) -> None:
         gallery.enroll("c", unit(1))
         link.unlink()
         link.symlink_to(place.with_name("backup.db"))
-        with pytest.raises(SteadfaceError, match="another file has taken the place"):
+        with pytest.raises(Conflict, match="another file has taken the place"):
             gallery.enroll("d", unit(1))
 
 
@@ -149,10 +149,10 @@ def test_a_change_of_the_working_directory_is_no_move(place: Path, monkeypatch: 
 
 
 def test_a_file_that_is_replaced_while_it_is_being_opened_is_refused(place: Path) -> None:
-    looked_at = Place(place)
+    looked_at = OpenedFiles(place)
     replaced(place)
-    with pytest.raises(SteadfaceError, match="another file has taken the place"):
-        Store(place, place=looked_at)
+    with pytest.raises(Conflict, match="another file has taken the place"):
+        SQLiteStorage(place).open(looked_at)
 
 
 def test_without_inodes_a_file_that_is_there_is_the_one_that_was_opened(
@@ -165,10 +165,10 @@ def test_without_inodes_a_file_that_is_there_is_the_one_that_was_opened(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", lambda path: path.read_bytes() and Found())
-        looked_at = Place(place)
+        looked_at = OpenedFiles(place)
         looked_at.check()
         place.unlink()
-        with pytest.raises(SteadfaceError, match="moved away or deleted"):
+        with pytest.raises(Unavailable, match="moved away"):
             looked_at.check()
 
 
@@ -202,7 +202,7 @@ def test_a_program_that_read_the_file_itself_is_told_when_that_cost_it_the_log(p
     with Gallery.open(place) as gallery:
         place.read_bytes()  # and closes it, with which POSIX locks go
         elsewhere(place)
-        with pytest.raises(SteadfaceError, match=r"g.db-wal, a part of the gallery .* open it again"):
+        with pytest.raises(Unavailable, match=r"g.db-wal, a part of the gallery .* open it again"):
             gallery.enroll("c", unit(1))
     with Gallery.open(place) as again:
         again.enroll("c", unit(1))
@@ -221,7 +221,7 @@ def test_a_closed_gallery_says_so_for_every_use(place: Path) -> None:
         "enroll_many": lambda gallery: gallery.enroll_many([]),
     }
     for do in uses.values():
-        with pytest.raises(SteadfaceError, match=f"the gallery {place} was closed; open it again with Gallery.open"):
+        with pytest.raises(Unavailable, match=f"{place} was closed"):
             do(gallery)
     assert sorted(file.name for file in place.parent.iterdir()) == ["backup.db", "g.db"]
     with Gallery.open(place) as again:

@@ -8,7 +8,7 @@ import pytest
 
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.keys import Key, new_key
+from steadface.gallery.sealing.keys import Key, new_key
 
 from .conftest import MODEL, OTHER, Clock, unit
 
@@ -86,9 +86,9 @@ def test_vectors_leave_only_when_asked_for(full: Gallery, target: Gallery, file:
 def test_exports_are_logged(full: Gallery, target: Gallery, file: Path) -> None:
     full.export(file, plain=True)
     target.import_(file)
-    with full._reader.reading() as connection:
-        row = connection.execute("SELECT event, details FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
-    assert row == ("export", '{"kind": "plain", "rows": 5}')
+    with full._storage.reading() as rows:
+        last = rows.last_entry()
+    assert (last.event, last.details) == ("export", '{"kind": "plain", "rows": 5}')
 
 
 def test_an_empty_gallery_is_exported_and_imported(gallery: Gallery, target: Gallery, file: Path) -> None:
@@ -145,12 +145,12 @@ PLAIN = VECTORS.tolist()
     ("columns", "said"),
     [
         ({"template": [*PLAIN[:4], PLAIN[3]]}, "has a template of 'Bob' 2 times; remove the copies"),
-        ({"template": [*PLAIN[:4], [2 * x for x in PLAIN[4]]]}, "vector 3 of Bob is no unit vector"),
-        ({"template": [[np.nan] * 16, *PLAIN[1:]]}, "vector 1 of Ada is no unit vector"),
+        ({"template": [*PLAIN[:4], [2 * x for x in PLAIN[4]]]}, "vector 3 of Bob is not a unit vector"),
+        ({"template": [[np.nan] * 16, *PLAIN[1:]]}, "vector 1 of Ada is not a unit vector"),
         ({"template": [None, *PLAIN[1:]]}, "a row without a name or template"),
         ({"name": ["Ada", "Ada", None, "Bob", "Bob"]}, "a row without a name or template"),
         ({"name": ["Ada", "Bob", "Bob", "Bob", "Bob"]}, "rows of 'Bob' in .* disagree on consent"),
-        ({"name": ["Ada ", "Ada ", "Bob", "Bob", "Bob"]}, "'Ada ' is no name"),
+        ({"name": ["Ada ", "Ada ", "Bob", "Bob", "Bob"]}, "'Ada ' is not a name"),
     ],
 )
 def test_what_is_wrong_with_a_row_stops_everything(
@@ -188,7 +188,7 @@ def test_a_flipped_bit_in_the_vectors_is_told(full: Gallery, target: Gallery, fi
 @pytest.mark.parametrize("about", [{}, {b"steadface gallery": b"{}"}, {b"steadface gallery": b"[]"}, {b"x": b"y"}])
 def test_other_parquet_files_are_no_exports(target: Gallery, file: Path, about: dict[bytes, bytes]) -> None:
     pq.write_table(pa.table({"name": ["Ada"]}).replace_schema_metadata(about), file)
-    with pytest.raises(SteadfaceError, match="is no export of a gallery"):
+    with pytest.raises(SteadfaceError, match="is not an export"):
         target.import_(file)
 
 
@@ -199,5 +199,5 @@ def test_columns_of_another_type_are_told(full: Gallery, target: Gallery, file: 
     with pytest.raises(SteadfaceError, match="column consent is int64"):
         target.import_(file)
     pq.write_table(table.drop_columns(["notes"]), file)
-    with pytest.raises(SteadfaceError, match="is no export of a gallery"):
+    with pytest.raises(SteadfaceError, match="is not an export"):
         target.import_(file)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-from steadface.gallery.keys import BYTES, Key, Unsealable, derive
-from steadface.gallery.people import Person, Vectors
-
-PersonRow = tuple[int, str, bytes, str, str | None, bytes, int]
-"""number, id, tag, created, expires, sealed, number of templates."""
+from steadface.gallery.index import Vectors
+from steadface.gallery.person import Person
+from steadface.gallery.sealing.keys import BYTES, NONCE, Key, Unsealable, derive
+from steadface.gallery.storage import PersonRow, TemplateRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,44 +54,63 @@ class Vault:
         """What a name is looked up by; without the key nobody can tell whose it is."""
         return hmac.new(self._names_key, name.encode(), hashlib.sha256).digest()
 
-    def seal_person(self, person: Person) -> bytes:
-        """The person's name, consent and notes, bound to id and times."""
+    def seal_person(self, person: Person) -> PersonRow:
+        """The name, consent and notes are sealed, bound to id and times."""
         plain = json.dumps([person.name, person.consent, person.notes]).encode()
-        expires = None if person.expires is None else stamp(person.expires)
-        return self.key.seal(plain, self._person_bound(person.id, stamp(person.created), expires))
+        created, expires = stamp(person.created), None if person.expires is None else stamp(person.expires)
+        return PersonRow(
+            number=person.number,
+            id=person.id,
+            tag=self.tag(person.name),
+            created=created,
+            expires=expires,
+            sealed=self.key.seal(plain, self._person_bound(person.id, created, expires)),
+            templates=person.templates,
+        )
 
     def open_person(self, row: PersonRow) -> Person:
         """Raises `Unsealable` for a row that was changed in any column."""
-        number, identity, tag, created, expires, sealed, templates = row
-        bound = self._person_bound(identity, created, expires)
-        name, consent, notes = json.loads(self.key.open(sealed, bound))
-        if not hmac.compare_digest(tag, self.tag(name)):
+        bound = self._person_bound(row.id, row.created, row.expires)
+        name, consent, notes = json.loads(self.key.open(row.sealed, bound))
+        if not hmac.compare_digest(row.tag, self.tag(name)):
             raise Unsealable(bound)
         return Person(
-            id=identity,
+            id=row.id,
             name=name,
-            created=moment(created),
-            expires=None if expires is None else moment(expires),
+            created=moment(row.created),
+            expires=None if row.expires is None else moment(row.expires),
             consent=consent,
             notes=notes,
-            templates=templates,
-            number=number,
+            templates=row.templates,
+            number=row.number,
         )
 
-    def seal_template(self, template: int, person: str, vector: Vectors) -> bytes:
-        """One vector (D,) as little-endian float32."""
-        return self.key.seal(vector.astype("<f4").tobytes(), self.template_bound(template, person))
+    def seal_template(self, number: int, person: Person, vector: Vectors) -> TemplateRow:
+        """One vector (D,) as little-endian float32, bound to its number and its owner's id."""
+        sealed = self.key.seal(vector.astype("<f4").tobytes(), self._template_bound(number, person.id))
+        return TemplateRow(number=number, person=person.number, owner=person.id, sealed=sealed)
 
-    def open_template(self, template: int, person: str, sealed: bytes) -> bytes:
-        return self.key.open(sealed, self.template_bound(template, person))
+    def open_template(self, row: TemplateRow) -> bytes:
+        """Raises `Unsealable` for a row that was changed or is somebody else's."""
+        return self.key.open(row.sealed, self._template_bound(row.number, row.owner))
+
+    def resealed(self, row: TemplateRow, new: "Vault") -> TemplateRow:
+        """With the key of `new` in place of this one's."""
+        bound = new._template_bound(row.number, row.owner)
+        return row._replace(sealed=new.key.seal(self.open_template(row), bound))
 
     def _person_bound(self, identity: str, created: str, expires: str | None) -> str:
         return (
             f"person {identity} created {created} expiring {expires} in gallery {self.gallery} under key {self.key.id}"
         )
 
-    def template_bound(self, template: int, person: str) -> str:
+    def _template_bound(self, template: int, person: str | None) -> str:
         return f"template {template} of person {person} in gallery {self.gallery} under key {self.key.id}"
+
+
+def trace(sealed: bytes) -> bytes:
+    """What must not be left of a row that is gone: without its nonce nothing of it can be opened, by anybody."""
+    return sealed[:NONCE]
 
 
 def _secret_bound(gallery: str, key: Key) -> str:

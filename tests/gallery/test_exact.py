@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
-from steadface.gallery import scanning
-from steadface.gallery.encodings import Exact, Half, Int8, quantise
-from steadface.gallery.index import UNCHANGED, FlatIndex
+from steadface.gallery.index import top_k
+from steadface.gallery.index.encodings import Exact, Half, Int8, quantise
+from steadface.gallery.index.exact import UNCHANGED, FlatIndex
 
 
 def unit(vectors):
@@ -65,7 +65,7 @@ HARD = {
 @pytest.mark.parametrize("dimension", [7, 128, 512])
 @pytest.mark.parametrize("kind", HARD)
 def test_the_matches_are_the_true_ones_however_close_the_templates(monkeypatch, kind, dimension):
-    monkeypatch.setattr(scanning, "BLOCK", 2000)  # several blocks
+    monkeypatch.setattr(top_k, "BLOCK", 2000)  # several blocks
     rng = np.random.default_rng(0)
     templates = HARD[kind](rng, dimension)
     keys = rng.permutation(10 * len(templates))[: len(templates)]
@@ -90,7 +90,7 @@ def test_estimates_are_within_the_bound_that_they_promise():
     for templates in (make(rng, 256) for make in HARD.values()):
         probes = np.concatenate([random(rng, 3, 256), templates[:3], np.eye(2, 256, dtype=np.float32)])
         index = filled(np.arange(len(templates)), templates)
-        estimates, wrong = Exact().read(index._table, probes).estimates(slice(0, len(templates)))
+        estimates, wrong = Exact().read(index._table.columns, probes).estimates(slice(0, len(templates)))
         true = templates.astype(np.float64) @ probes.astype(np.float64).T
         assert (np.abs(estimates - true) <= wrong).all()
         assert wrong.max() < 0.2  # and it means something
@@ -108,14 +108,14 @@ def test_quantising_leaves_the_residual_that_it_states():
 def test_the_kth_largest_is_reached_by_k_rows_at_least_and_not_by_many_more():
     values = np.random.default_rng(4).standard_normal((20_000, 3)).astype(np.float32)
     for k in (1, 10, 200):
-        reached = (values >= scanning.kth_largest(values, k)).sum(axis=0)
+        reached = (values >= top_k.kth_largest(values, k)).sum(axis=0)
         assert (reached >= k).all()
         assert (reached <= 1.5 * k + 2).all()
-    assert (scanning.kth_largest(values[:9], 10) == -np.inf).all()
+    assert (top_k.kth_largest(values[:9], 10) == -np.inf).all()
 
 
 def test_threads_and_the_number_of_probes_change_nothing(monkeypatch):
-    monkeypatch.setattr("steadface.gallery.index.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("steadface.gallery.index.exact.WORTH_A_THREAD", 0)
     rng = np.random.default_rng(5)
     templates, probes = random(rng, 2003, 96), random(rng, 150, 96)
     one = filled(np.arange(2003), templates, threads=1).search(probes, 7)
@@ -255,7 +255,7 @@ def test_senseless_questions_are_refused():
         index.search(np.eye(1, 4), 0)
     with pytest.raises(SteadfaceError, match="length"):
         index.search([[0.0, 0, 0, 0.5]], 1)
-    with pytest.raises(SteadfaceError, match="dimension of 0"):
+    with pytest.raises(SteadfaceError, match="dimension is 0"):
         FlatIndex(0)
     with pytest.raises(SteadfaceError, match="threads is -1"):
         FlatIndex(4, threads=-1)

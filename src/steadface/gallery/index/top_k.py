@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Keys = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from steadface.gallery.index import Keys, no_matches
+from steadface.gallery.index import Vectors as Floats
 
 BLOCK = 2**19
 """Estimates held at a time, 2 MB: what is read again must still be in the cache."""
@@ -74,9 +73,8 @@ class Best:
 
 def scan(reading: Reading, keys: Keys, rows: range, probes: int, k: int) -> Best:
     """The k best of `rows` for each of the probes, B of them; `keys` are those of all rows."""
-    best = Best(
-        keys=np.full((probes, k), -1, dtype=np.int64), similarities=np.full((probes, k), -np.inf, dtype=np.float32)
-    )
+    nothing = no_matches(probes, k)
+    best = Best(keys=nothing.keys, similarities=nothing.similarities)
     for block in _blocks(rows, max(1, BLOCK // probes)):
         best = _with_block(best, reading, keys, block)
     return best

@@ -9,11 +9,11 @@ the worst case. Measure it on your own templates before you rely on it (`benchma
 
 import numpy as np
 from numpy.typing import ArrayLike
-from usearch.index import Index, MetricKind
 
-from steadface.gallery.checks import (
+from steadface.gallery.index import (
     Keys,
     Matches,
+    ReadersWriter,
     checked_count,
     checked_dimension,
     checked_entries,
@@ -21,7 +21,6 @@ from steadface.gallery.checks import (
     checked_vectors,
     no_matches,
 )
-from steadface.gallery.locking import ReadersWriter
 
 
 class ApproximateIndex:
@@ -41,6 +40,8 @@ class ApproximateIndex:
         expansion_search: int = 128,
         threads: int | None = None,
     ) -> None:
+        from usearch.index import Index, MetricKind
+
         self.dimension = checked_dimension(dimension)
         self._threads = 0 if threads is None else checked_count(threads, "threads")  # 0: usearch takes all processors
         self._lock = ReadersWriter()

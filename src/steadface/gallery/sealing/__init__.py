@@ -1,0 +1,1 @@
+"""How rows are sealed, and how the log of them is chained."""

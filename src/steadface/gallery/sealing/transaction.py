@@ -1,0 +1,188 @@
+"""People and their templates as a storage keeps them: opened on the way out, sealed on the way in, and written down in
+the log; callers hold the transaction.
+"""
+
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steadface.errors import NotFound, quoted
+from steadface.gallery.index import Vectors
+from steadface.gallery.person import Person, checked_name
+from steadface.gallery.sealing import log
+from steadface.gallery.sealing.keys import Unsealable
+from steadface.gallery.sealing.log import Finding, Verification
+from steadface.gallery.sealing.vault import Vault, moment, stamp, trace
+from steadface.gallery.storage import Snapshot, TemplateRow, Transaction
+
+BLOCK = 8192
+"""Templates opened at a time, 17 MB of 512 numbers each."""
+
+
+class NotEnrolled(NotFound):
+    """Nobody of that name is in the gallery."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templates:
+    """Some templates: their `numbers` (n,), the `owners` (n,), numbers of people, and `vectors` (n, D)."""
+
+    numbers: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One state of a gallery, its `rows` opened with `vault`; `now` is the time. All of it raises `Unsealable` for rows
+    that were changed by other means.
+    """
+
+    rows: Snapshot
+    vault: Vault
+    now: datetime
+
+    def find(self, name: str) -> Person | None:
+        return next(map(self.vault.open_person, self.rows.people(tag=self.vault.tag(name))), None)
+
+    def known(self, name: str) -> Person:
+        """Raises `NotEnrolled`."""
+        person = self.find(checked_name(name))
+        if person is None:
+            raise NotEnrolled(f"{quoted(name)} is not enrolled; `steadface gallery list` says who is")
+        return person
+
+    def people(self, *, ids: Collection[str] | None = None, numbers: Collection[int] | None = None) -> Iterator[Person]:
+        """All of them, or those of these ids or numbers, in the order in which they were enrolled."""
+        return map(self.vault.open_person, self.rows.people(ids=ids, numbers=numbers))
+
+    def expired(self) -> list[Person]:
+        return list(map(self.vault.open_person, self.rows.people(expired_by=stamp(self.now))))
+
+    def count_findable(self) -> int:
+        """How many have not expired."""
+        return self.rows.count_people() - self.rows.count_people(expired_by=stamp(self.now))
+
+    def templates_of(self, person: Person) -> Templates:
+        """Those of one person, who has one or more, ascending."""
+        return self._opened(list(self.rows.templates(person=person.number)))
+
+    def templates(self, after: int = 0) -> Iterator[Templates]:
+        """Those with higher numbers, ascending, in blocks."""
+        rows = self.rows.templates(after=after)
+        while block := list(islice(rows, BLOCK)):
+            yield self._opened(block)
+
+    def times_added(self, person: Person) -> dict[int, datetime]:
+        """When the templates of a person were added, by number, as the log says."""
+        return {
+            number: moment(entry.time)
+            for entry in self.rows.entries(person=person.id)
+            for number in log.named(entry, "added")
+        }
+
+    def verify_log(self, head: str | None) -> Verification:
+        """The chain, its agreement with the rows, and that each row is as it was sealed. Raises `InvalidInput` where
+        what the storage keeps is damaged.
+        """
+        self.rows.check()
+        owners, edited = self._look_through()
+        verified = log.verify(
+            self.rows.entries(),
+            self.vault.log_key,
+            templates=owners,
+            people={row.id for row in self.rows.people()},
+            head=head,
+        )
+        return replace(verified, findings=(*verified.findings, *edited))
+
+    def _look_through(self) -> tuple[dict[int, str], list[Finding]]:
+        """Whose each template is, and the first person and the first template that are not as they were sealed."""
+        broken: dict[str, str] = {}
+        for person in self.rows.people():
+            try:
+                self.vault.open_person(person)
+            except Unsealable as error:
+                broken.setdefault("person", str(error))
+        owners: dict[int, str] = {}
+        for template in self.rows.templates():
+            if template.owner is not None:
+                owners[template.number] = template.owner
+            try:
+                self.vault.open_template(template)
+            except Unsealable as error:
+                broken.setdefault("template", str(error))
+        said = [f"a row was edited or moved: {what} does not unseal" for what in broken.values()]
+        return owners, [Finding(sequence=None, what=what) for what in said]
+
+    def _opened(self, block: Sequence[TemplateRow]) -> Templates:
+        plain = b"".join(map(self.vault.open_template, block))
+        return Templates(
+            numbers=np.array([row.number for row in block], dtype=np.int64),
+            owners=np.array([row.person for row in block], dtype=np.int64),
+            vectors=np.frombuffer(plain, dtype="<f4").reshape(len(block), -1).astype(np.float32, copy=False),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer(Reader):
+    """A change, in a transaction."""
+
+    rows: Transaction
+
+    def log(self, event: str, person: Person | None = None, **details: Any) -> None:
+        identity = None if person is None else person.id
+        last = self.rows.last_entry()
+        self.rows.append(log.following(last, self.vault.log_key, event, now=self.now, person=identity, **details))
+
+    def owe(self) -> None:
+        """Notes that the storage has yet to be cleared of what is deleted here."""
+        self.rows.write_header(replace(self.rows.header(), owed=True))
+
+    def put(self, person: Person) -> Person:
+        """The person as enrolled anew (number 0), under a random id, or as changed."""
+        if not person.number:
+            person = replace(person, id=secrets.token_hex(16))
+        return replace(person, number=self.rows.put_person(self.vault.seal_person(person)))
+
+    def put_templates(self, person: Person, vectors: Vectors) -> range:
+        """Their numbers, which follow all that there ever were."""
+        first = self.rows.next_template()
+        self.rows.add_templates(
+            self.vault.seal_template(number, person, vector) for number, vector in enumerate(vectors, start=first)
+        )
+        return range(first, first + len(vectors))
+
+    def delete_templates(self, person: Person, only: int | None = None) -> tuple[list[int], list[bytes]]:
+        """Deletes those of a person, or `only` the one of that number: the numbers, and the traces that must go."""
+        gone = [row for row in self.rows.templates(person=person.number) if only is None or row.number == only]
+        numbers = [row.number for row in gone]
+        self.rows.delete_templates(numbers)
+        return numbers, [trace(row.sealed) for row in gone]
+
+    def delete(self, person: Person, event: str) -> list[bytes]:
+        """Deletes a person with all templates; the traces that must go."""
+        numbers, traces = self.delete_templates(person)
+        traces.append(self.trace_of(person))
+        self.rows.delete_person(person.number)
+        self.log(event, person, removed=log.ranges(numbers), gone=True)
+        self.owe()
+        return traces
+
+    def trace_of(self, person: Person) -> bytes:
+        """Of their name, consent and notes as they are kept now."""
+        (row,) = self.rows.people(numbers=[person.number])
+        return trace(row.sealed)
+
+    def reseal(self, new: Vault) -> None:
+        """Seals every row with the key of `new` in place of the present one."""
+        for person in list(self.people()):
+            self.rows.put_person(new.seal_person(person))
+        templates = list(self.rows.templates())
+        self.rows.reseal_templates(self.vault.resealed(row, new) for row in templates)
