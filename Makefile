@@ -1,6 +1,8 @@
 # make demo   trains on built-in synthetic faces and writes demo/report.html
-# make test   lint, types and tests
+# make test   lint, types and tests, these in as many processes as there are cores
 # make test-other-cpu  the numerical tests once more, with the kernels that another processor would take
+# make docs   builds the documentation into site/, which fetches nothing from elsewhere; warnings are errors
+# make reference  writes docs/cli.md and docs/python.md anew from the program
 # All create .venv when it is missing.
 # make bench  creates .venv-bench, which holds the libraries that benchmarks/ compare with
 
@@ -10,11 +12,13 @@ BIN := $(VENV)/bin
 BENCH := .venv-bench
 NUMERICAL := $(addprefix tests/,attacks backbones evaluation recognizers recognition training \
 	test_clustering.py test_heads.py test_margins.py)
+# One thread in each process. Stealing leaves most of a file's tests in one process, which makes its fixtures once.
+PARALLEL := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 # Slow, or about files and resuming rather than numbers.
 OTHERS := killed or Evolutionary or HopSkipJump or more_queries or moves_the_cosine or test_export or test_filekinds \
 	or test_filling or test_layouts or test_loop or test_parts or test_reading or test_recipe or test_weights
 
-.PHONY: setup demo test test-other-cpu bench clean
+.PHONY: setup demo test test-other-cpu docs reference bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,7 +34,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PARALLEL)
 
 # Nothing wider than SSE in torch (ATen, oneDNN, MKL) and in numpy (OpenBLAS): sums come in another order everywhere.
 test-other-cpu: export ATEN_CPU_CAPABILITY = default
@@ -38,7 +42,19 @@ test-other-cpu: export ONEDNN_MAX_CPU_ISA = SSE41
 test-other-cpu: export MKL_CBWR = COMPATIBLE
 test-other-cpu: export OPENBLAS_CORETYPE = Nehalem
 test-other-cpu: setup
-	$(BIN)/pytest $(NUMERICAL) -k 'not ($(OTHERS))'
+	$(PARALLEL) $(NUMERICAL) -k 'not ($(OTHERS))'
+
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	! grep -rE '<(script|link|img|iframe|source)[^>]*(src|href)="?(https?:)?//' site --include='*.html'
+	! grep -rE '(@import|url\()[^;)]*//' site --include='*.css'
+
+$(VENV)/.docs-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+reference: setup
+	$(BIN)/python docs/reference.py
 
 bench: $(BENCH)/.ready
 
@@ -50,4 +66,4 @@ $(BENCH)/.ready: pyproject.toml benchmarks/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) demo
+	rm -rf $(VENV) $(BENCH) demo site

@@ -1,8 +1,10 @@
-"""What the documentation names exists, its commands can be typed, and its examples run."""
+"""What the documentation names exists, commands can be typed, examples run, generated pages are up to date."""
 
 import ast
+import doctest
 import functools
 import importlib
+import importlib.util
 import re
 import shlex
 import shutil
@@ -26,6 +28,8 @@ from steadface.faces.detection import Face
 from steadface.recognition import recognizer
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src"
+DOCTESTED = [path for path in sorted(SOURCE.rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 CODE = sorted(set(re.findall(r"`(steadface[\w.]*):([\w.]+)`", METHOD)))
 TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", METHOD)))
@@ -97,6 +101,8 @@ TINY = {
     "run": {"steps": 2, "log_every": 1, "checkpoint_every": 2, "device": "cpu", "threads": 1, "tensorboard": False},
 }
 """A recipe like those that ship, for faces of 16 x 16 and two steps."""
+FEW = dict.fromkeys(("apgd_steps", "fmn_start_steps", "fmn_steps", "square_queries", "transfer_steps"), 2)
+"""Steps of an audit that has to run, not to find anything."""
 
 
 class WholePicture:
@@ -128,7 +134,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "recipes" / "gated.yaml").write_text(yaml.safe_dump({"name": "gated", **TINY}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(presets, "STANDARD", replace(QUICK, name="standard"))
+    monkeypatch.setattr(presets, "STANDARD", replace(QUICK, name="standard", **FEW))
     monkeypatch.setattr(recognizer, "open_detector", lambda *_: WholePicture())
     return tmp_path
 
@@ -150,7 +156,7 @@ def test_there_are_examples_and_commands():
 def understood(words):
     """The command of a line, in a context of its own, and the words that are left for it."""
     command, context = typer.main.get_command(app), None
-    while hasattr(command, "resolve_command"):
+    while hasattr(command, "resolve_command") and words and not words[0].startswith("-"):
         context = command.context_class(command, parent=context, info_name="steadface", resilient_parsing=True)
         _, command, words = command.resolve_command(context, words)
     return command, context, words
@@ -167,3 +173,23 @@ def test_a_command_that_is_mentioned_exists_with_its_options(mention):
     command, _, words = understood(shlex.split(mention, comments=True)[1:])
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--") and word != "--help"} <= options
+
+
+@pytest.mark.parametrize("path", DOCTESTED, ids=lambda path: path.stem)
+def test_the_examples_of_docstrings_run(path):
+    found = doctest.testmod(importlib.import_module(".".join(path.relative_to(SOURCE).with_suffix("").parts)))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def reference():
+    """The program that writes the pages of the reference."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("page", "written"), [("cli.md", "command_line"), ("python.md", "python_names")])
+def test_the_reference_is_what_the_program_says(page, written):
+    assert getattr(reference(), written)() == PAGES[page], f"docs/{page} is out of date: make reference"

@@ -14,7 +14,11 @@ Norm = Literal["linf", "l2"]
 
 
 def radius_from(text: str) -> float:
-    """`4/255`, `2.5/255` or `0.0157` as a number. Raises ValueError or ZeroDivisionError for what is none."""
+    """`4/255`, `2.5/255` or `0.0157` as a number. Raises ValueError or ZeroDivisionError for what is none.
+
+    >>> radius_from("4/255") == 4 / 255
+    True
+    """
     numerator, slash, denominator = text.partition("/")
     return float(numerator) / float(denominator) if slash else float(text)
 
@@ -60,7 +64,11 @@ class Linf:
         return gradient.sign()
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The exact Euclidean projection: both sets are boxes, so each coordinate is clamped alone."""
+        """The exact Euclidean projection: both sets are boxes, so each coordinate is clamped alone.
+
+        >>> Linf(0.25).project(torch.tensor([0.9, 0.4, 0.1]), torch.tensor([0.5, 0.5, 0.0]))
+        tensor([0.7500, 0.4000, 0.1000])
+        """
         return torch.minimum(torch.maximum(x_adv, x - self.radius), x + self.radius).clamp(0, 1)
 
     def squash(self, field: Tensor) -> Tensor:
@@ -91,6 +99,10 @@ class L2:
 
         Clipping moves every coordinate towards ``x``, so the result stays in the ball: feasible and
         idempotent, though not the nearest point of the intersection.
+
+        >>> x = torch.zeros(1, 1, 1, 2)
+        >>> L2(0.5).project(torch.tensor([0.6, 0.8]).view(1, 1, 1, 2), x)
+        tensor([[[[0.3000, 0.4000]]]])
         """
         delta = x_adv - x
         factor = (self.radius / _length(delta).clamp_min(torch.finfo(x.dtype).tiny)).clamp(max=1)

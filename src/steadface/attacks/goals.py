@@ -52,6 +52,9 @@ class CosineScore:
 def template(references: Tensor) -> Tensor:
     """The one reference ``(..., D)`` that enrolling several ``(..., T, D)`` of a person makes: the normalised mean of
     the unit embeddings. `dodge` and `impersonate` take it like the embedding of a single image.
+
+    >>> template(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+    tensor([0.7071, 0.7071])
     """
     return F.normalize(F.normalize(references, dim=-1).mean(-2), dim=-1)
 

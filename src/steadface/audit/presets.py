@@ -86,6 +86,11 @@ FULL = Preset(
 
 
 def preset(name: Name) -> Preset:
-    """The preset of that name. Raises SteadfaceError for one that is none."""
+    """The preset of that name. Raises SteadfaceError for one that is none.
+
+    >>> import steadface as sf
+    >>> sf.preset("standard").apgd_restarts
+    2
+    """
     choice("preset", name, Name)
     return {"quick": QUICK, "standard": STANDARD, "full": FULL}[name]

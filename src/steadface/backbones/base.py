@@ -32,6 +32,12 @@ class Architecture(BaseModel):
     the published MobileFaceNet (2 is InsightFace's) and the published IResNet; it defaults to 2 and 1 respectively.
     `blocks` is the depth of the four stages and defaults to the depth that the name stands for. Pixels in 0..255 are
     normalised as (x - mean) / std. `corner` rounds the activations (`layers.PReLU`); published networks have 0.
+
+    >>> import steadface as sf
+    >>> tiny = sf.Architecture(width=0.25, blocks=(1, 0, 0, 0), embedding_size=16, image_size=32)
+    >>> backbone = tiny.build(torch.Generator().manual_seed(0)).eval()
+    >>> backbone(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 16])
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -27,6 +27,10 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
 
     Counts are taken as independent trials, so for cross pairs, which share images, the interval is narrower
     than it should be. No trials say nothing: (0, 1). Raises ValueError for counts that cannot be.
+
+    >>> low, high = clopper_pearson(0, 100)
+    >>> low, round(high, 3)
+    (0.0, 0.036)
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials: give 0 <= successes <= trials")
@@ -42,6 +46,9 @@ def trials_for_width(width: float, *, confidence: float = 0.95) -> int:
     """The fewest trials whose interval is at most `width` wide whatever the proportion (it is widest at one half).
 
     Raises ValueError unless 0 < width < 1.
+
+    >>> trials_for_width(0.1)
+    402
     """
     if not 0 < width < 1:
         raise ValueError(f"the width of an interval of rates lies between 0 and 1, got {width}")
@@ -108,7 +115,14 @@ class Difference:
 
 
 def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95) -> Difference:
-    """`first` minus `second`. Raises ValueError for figures of other groups, or of fewer than two."""
+    """`first` minus `second`. Raises ValueError for figures of other groups, or of fewer than two.
+
+    >>> before = Figure(value=0.5, without=(0.5, 0.4, 0.6))
+    >>> after = Figure(value=0.2, without=(0.2, 0.1, 0.3))
+    >>> found = paired_difference(before, after)  # all groups agree on it
+    >>> round(found.value, 3), round(found.error, 3)
+    (0.3, 0.0)
+    """
     groups = len(first.without)
     if groups != len(second.without) or groups < 2:
         raise ValueError(f"figures of {groups} and {len(second.without)} groups: give the same two or more")

@@ -169,6 +169,11 @@ def threshold_at(impostor: Floats, fmr: float) -> float:
 
     It is the next number, in the precision of the similarities, above the highest impostor that must be
     refused; equal impostors are refused together. Raises `SteadfaceError` unless 0 < fmr < 1.
+
+    >>> impostor = np.array([0.1, 0.2, 0.3, 0.9])
+    >>> threshold = threshold_at(impostor, 0.25)  # one of four may be accepted
+    >>> impostor >= threshold
+    array([False, False, False,  True])
     """
     if not 0 < fmr < 1:
         raise SteadfaceError(f"FMR {fmr} is not a rate between 0 and 1; ask for e.g. 1e-2")
@@ -178,7 +183,13 @@ def threshold_at(impostor: Floats, fmr: float) -> float:
 
 
 def operating_point(genuine: Floats, impostor: Floats, fmr: float) -> OperatingPoint:
-    """TAR and FNMR with their 95 % Clopper-Pearson intervals at the threshold of `fmr`."""
+    """TAR and FNMR with their 95 % Clopper-Pearson intervals at the threshold of `fmr`.
+
+    >>> genuine, impostor = np.array([0.5, 0.8, 0.9, 0.95]), np.array([0.1, 0.2, 0.3, 0.6])
+    >>> point = operating_point(genuine, impostor, 0.25)
+    >>> point.measured_fmr, point.fnmr
+    (0.25, 0.0)
+    """
     threshold = threshold_at(impostor, fmr)
     accepted, trials = int(np.count_nonzero(genuine >= threshold)), len(genuine)
     return OperatingPoint(
@@ -205,7 +216,11 @@ def roc(genuine: Floats, impostor: Floats) -> Curve:
 
 
 def equal_error_rate(curve: Curve) -> float:
-    """Where FMR = FNMR on the straight lines that join the points of the curve."""
+    """Where FMR = FNMR on the straight lines that join the points of the curve.
+
+    >>> equal_error_rate(roc(np.array([0.4, 0.8]), np.array([0.1, 0.6])))
+    0.5
+    """
     excess = (1 - curve.tar) - curve.fmr  # rises from -1, everything accepted, to 1, everything refused
     after = int(np.argmax(excess >= 0))
     before = after - 1

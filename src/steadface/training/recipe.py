@@ -107,7 +107,13 @@ def load_recipe(path: AnyPath, overrides: Sequence[str] | None = None) -> Recipe
 
 
 def make_recipe(values: dict[str, Any], overrides: Sequence[str] | None = None, *, source: str = "recipe") -> Recipe:
-    """A recipe from plain values; see ``load_recipe``."""
+    """A recipe from plain values; see ``load_recipe``.
+
+    >>> import steadface as sf
+    >>> recipe = sf.make_recipe({"name": "mine", "data": {"images": "faces"}}, ["run.minutes=10"])
+    >>> recipe.run.minutes, recipe.method.timing
+    (10.0, 'same')
+    """
     for override in [overrides] if isinstance(overrides, str) else overrides or []:
         values = _set(values, override)
     try:

@@ -49,6 +49,12 @@ def triplet(e: Embeddings, *, margin: float) -> Tensor:
     """``mean max(0, m + cos(z_a, sg q_t) - cos(z_a, sg z_s))``.
 
     Zero at perfect invariance (``z_a = z_s``) wherever ``cos(z_s, q_t) <= 1 - m``: a robust model is not punished.
+
+    >>> z, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+    >>> triplet(Embeddings(source=z, adversarial=z, repel=q), margin=0.2)  # 0.2 + 0.6 - 1 is below 0
+    tensor(0.)
+    >>> triplet(Embeddings(source=z, adversarial=q, repel=q), margin=0.2)
+    tensor(0.6000)
     """
     assert e.repel is not None, "the triplet term needs target samples"
     apart = cosine(e.adversarial, e.repel.detach()) - cosine(e.adversarial, e.source.detach())
@@ -56,7 +62,11 @@ def triplet(e: Embeddings, *, margin: float) -> Tensor:
 
 
 def pull(samples: Tensor, home: Tensor) -> Tensor:
-    """``mean (1 - cos(samples, sg home))``."""
+    """``mean (1 - cos(samples, sg home))``.
+
+    >>> pull(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.4000)
+    """
     return (1 - cosine(samples, home.detach())).mean()
 
 
