@@ -16,13 +16,29 @@ import typer
 
 import steadface
 from steadface.cli.main import app
+from steadface.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
 
 FOLDER = Path(__file__).parent
 UNIONS = (Union, UnionType)
+ERRORS = (InvalidInput, NotFound, Conflict, Unsupported, Unavailable)
 VALUES = {str: "text", Path: "path", int: "number", float: "number", bool: ""}
 CLI_HEAD = """# Command line
 
-What `steadface --help` and the `--help` of every command say. Exit codes: [Recognise faces](recognition.md#scripts).
+What `steadface --help` and the `--help` of every command say.
+
+## Exit codes
+
+| code | |
+|---:|---|
+| 0 | Done, or a match. |
+| 1 | No match, and what else a command says of it in its help. |
+{errors}
+| 3 | A hardening that gained nothing. |
+| 70 | What nobody foresaw: a fault of the program or of the machine; `STEADFACE_DEBUG=1` shows where. |
+| 130 | Ctrl-C. |
+| 141 | The reader of the output has left, as in `steadface gallery list \\| head`. |
+
+Wrong usage, and output that cannot be written, end with 2 too.
 """
 PYTHON_HEAD = """# Python
 
@@ -34,7 +50,9 @@ module and may move between versions.
 def command_line() -> str:
     """The page of every command with its arguments and options, in the order of `steadface --help`."""
     command = typer.main.get_command(app)
-    return CLI_HEAD + "".join(_sections(command, command.context_class(command, info_name="steadface")))
+    sections = _sections(command, command.context_class(command, info_name="steadface"))
+    errors = [f"| {kind.exit_code} | {inspect.cleandoc(kind.__doc__ or '').splitlines()[0]} |" for kind in ERRORS]
+    return CLI_HEAD.format(errors="\n".join(errors)) + "".join(sections)
 
 
 def python_names() -> str:
