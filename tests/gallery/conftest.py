@@ -1,5 +1,6 @@
 """Small galleries of random unit vectors, whose keys are nobody's."""
 
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from steadface import errors
 from steadface.gallery.gallery import Candidate, Gallery
 from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.storage.sqlite.rows import Rows
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True, name="ours")
 OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="theirs")
@@ -20,12 +22,18 @@ OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="th
 def unit(count: int, *, seed: int = 0, dimension: int = MODEL.dimension) -> NDArray[np.float32]:
     """`count` random unit vectors."""
     vectors = np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def files_of(path: Path) -> bytes:
     """All that SQLite keeps of a gallery."""
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+def sql(rows: object) -> sqlite3.Connection:
+    """SQLite's connection, below the rows of a gallery in a file."""
+    assert isinstance(rows, Rows)
+    return rows.connection
 
 
 def names(found: list[list[Candidate]]) -> list[list[str]]:

@@ -75,7 +75,8 @@ class MemoryRows:
         return self.log[-1] if self.log else None
 
     def size(self) -> int:
-        return sum(len(row.sealed) for row in (*self.everybody.values(), *self.vectors.values()))
+        people = sum(len(row.sealed) for row in self.everybody.values())
+        return people + sum(len(row.sealed) for row in self.vectors.values())
 
     def check(self) -> None:
         """There is no disk that could have damaged anything."""
@@ -134,6 +135,8 @@ class MemoryStorage:
     def open(self) -> None:
         if self._rows is None:
             raise NotFound("no gallery in memory")
+        if self._open:
+            raise Conflict("the gallery in memory is open already")
         self._open = True
 
     def check_open(self) -> None:

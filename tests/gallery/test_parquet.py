@@ -88,6 +88,7 @@ def test_exports_are_logged(full: Gallery, target: Gallery, file: Path) -> None:
     target.import_(file)
     with full._storage.reading() as rows:
         last = rows.last_entry()
+    assert last is not None
     assert (last.event, last.details) == ("export", '{"kind": "plain", "rows": 5}')
 
 

@@ -215,15 +215,23 @@ def test_what_is_owed_is_owed_until_it_was_scrubbed(storage: Storage) -> None:
         assert rows.header() == HEADER
 
 
-def test_a_closed_storage_says_so(storage: Storage) -> None:
-    storage.check_open()
-    storage.close()
-    storage.close()
-    for use in (storage.check_open, lambda: ids(storage), lambda: storage.writing().__enter__()):
-        with pytest.raises(Unavailable, match="closed"):
+def test_a_storage_is_used_while_it_is_open_and_by_one_at_a_time(free: Storage) -> None:
+    uses = (free.check_open, lambda: ids(free), lambda: free.writing().__enter__())
+    free.close()
+    for use in uses:
+        with pytest.raises(Unavailable):
             use()
-    storage.open()
-    assert ids(storage) == []
+    free.create(HEADER, FIRST)
+    for _ in range(2):
+        free.open()
+        with pytest.raises(Conflict):
+            free.open()
+        assert ids(free) == []
+        free.close()
+        free.close()
+        for use in uses:
+            with pytest.raises(Unavailable, match="closed"):
+                use()
 
 
 def test_a_gallery_is_kept_in_it(free: Storage, clock: Clock) -> None:

@@ -4,8 +4,9 @@
         gallery.enroll("Ada", vectors, consent="form of 2031-05-02", expires=when)
         gallery.search(probes, k=5)
 
-What is returned from `enroll` or `remove` is on the disk. Any number of threads and processes may use one gallery at
-once: one writes at a time, nobody waits to search, and a search sees all that was committed before it began.
+A path is that of a file; another `Storage` (`steadface.gallery.storage`) does as well. What is returned from `enroll`
+or `remove` is on the disk. Any number of threads and processes may use one gallery at once: one writes at a time,
+nobody waits to search, and a search sees all that was committed before it began.
 """
 
 import os

@@ -151,13 +151,13 @@ def _table(path: Path) -> tuple["pa.Table", About]:
         about = json.loads((table.schema.metadata or {})[METADATA])
         if about.pop("format") > FORMAT:
             raise Unsupported(f"{path} was written by a newer Steadface; upgrade Steadface")
-        found = About(**(about | {"model": ModelIdentity(**about["model"])}))
-        _check_columns(table, found.kind)
+        stated = About(**(about | {"model": ModelIdentity(**about["model"])}))
+        _check_columns(table, stated.kind)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
             f"{path} is not an export of a gallery ({error!r}); `steadface gallery export` writes them"
         ) from None
-    return table, found
+    return table, stated
 
 
 def _check_columns(table: "pa.Table", kind: Kind) -> None:

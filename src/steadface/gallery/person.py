@@ -120,7 +120,7 @@ def skeletons(name: str) -> frozenset[str]:
 
 
 def checked_expiry(expires: date | str | None, now: datetime, name: str) -> datetime | None:
-    """As `parse_expiry` reads it. Raises `InvalidInput` for what is no such time, and for one that has passed."""
+    """As `parse_expiry` reads it. Raises `InvalidInput` for what is not such a time, and for one that has passed."""
     if expires is None:
         return None
     end = parse_expiry(expires)

@@ -74,13 +74,13 @@ class ApproximateIndex:
         with self._lock.reading():
             if not len(probes) or not len(self._index):
                 return no_matches(len(probes), k)
-            found = self._index.search(probes, k, threads=self._threads)
+            hits = self._index.search(probes, k, threads=self._threads)
         matches = no_matches(len(probes), k)
-        # Of one probe usearch gives what it has found, of several k places each, and how many of them are filled.
-        filled = np.arange(k) < (np.array([[len(found)]]) if len(probes) == 1 else found.counts[:, None])
+        # Of one probe usearch gives what it has, of several k places each, and how many of them are filled.
+        filled = np.arange(k) < (np.array([[len(hits)]]) if len(probes) == 1 else hits.counts[:, None])
         chosen = slice(None) if len(probes) == 1 else filled
-        matches.keys[filled] = found.keys[chosen]
-        matches.similarities[filled] = np.float32(1) - found.distances[chosen]  # from 1 - q . x
+        matches.keys[filled] = hits.keys[chosen]
+        matches.similarities[filled] = np.float32(1) - hits.distances[chosen]  # from 1 - q . x
         return matches
 
     def _drop(self, keys: Keys) -> None:

@@ -192,12 +192,12 @@ class Table:
         """The rows (n,) that keys have, or get at the end."""
         places = self._by_key()
         free = iter(range(self._rows, self._rows + len(keys)))
-        found = []
+        rows = []
         for key in keys.tolist():
             if key not in places:
                 places[key] = next(free)
-            found.append(places[key])
-        return np.array(found)
+            rows.append(places[key])
+        return np.array(rows)
 
     def _by_key(self) -> dict[int, int]:
         if self._places is None:

@@ -1,4 +1,4 @@
-"""An index, and the names that look alike, kept in step with the truth, whoever changes it: this process, another
+"""An index, and the names that look alike, kept in step with the truth, no matter who changes it: this process, another
 thread, or another process.
 
 Before a search the storage is asked for the last entry of its log. If that is new, the numbers of templates, which only
@@ -22,7 +22,7 @@ REMOVING = ("remove", "expire", "re-embed")
 NAMING = ("enroll", "rename")
 """Events after which somebody may have another name."""
 
-Found = list[tuple[int, float, int]]
+Ranked = list[tuple[int, float, int]]
 """Of one probe: number of the person, similarity, number of the template; most similar first."""
 
 
@@ -47,22 +47,22 @@ class Follower:
         elif self._next_expiry is not None and self._next_expiry <= stamp(reader.now):
             self._drop_expired(reader)
 
-    def search(self, probes: Vectors, k: int) -> list[Found]:
+    def search(self, probes: Vectors, k: int) -> list[Ranked]:
         """For each of the unit `probes` (B, D) the `k` most similar people, each with the best of their templates."""
-        found: list[Found] = [[] for _ in probes]
+        best: list[Ranked] = [[] for _ in probes]
         short, fetched = np.arange(len(probes)), k
         while len(short):
             matches = self.index.search(probes[short], fetched)
             for probe, keys, similarities in zip(short, matches.keys, matches.similarities, strict=True):
-                found[probe] = self._distinct(keys, similarities)[:k]
+                best[probe] = self._distinct(keys, similarities)[:k]
             if fetched >= len(self.index):
                 break
             # Where several of the templates belong to one person, more are asked for, until there are none.
-            short = np.array([probe for probe in short if len(found[probe]) < k], dtype=np.int64)
+            short = np.array([probe for probe in short if len(best[probe]) < k], dtype=np.int64)
             fetched = min(2 * fetched, len(self.index))
-        return found
+        return best
 
-    def _distinct(self, keys: NDArray[np.int64], similarities: Vectors) -> Found:
+    def _distinct(self, keys: NDArray[np.int64], similarities: Vectors) -> Ranked:
         best: dict[int, tuple[int, float, int]] = {}
         known = (keys >= 0) & (keys < len(self._owners))  # a server's index may hold what is no longer here, or not yet
         keys, similarities = keys[known], similarities[known]

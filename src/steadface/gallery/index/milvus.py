@@ -5,7 +5,7 @@ its URL. The truth stays with the gallery, whose templates are encrypted; the in
 again, and both `add` and `remove` can be repeated without harm.
 
 **A server's index holds plain vectors**, since it has to compute with them. Templates can be inverted to faces that
-look like the person, so whoever reads the collection has biometric data of everybody in it: not the gallery's
+look like the person, so anybody who reads the collection has biometric data of everybody in it: not the gallery's
 encryption but the server's operator protects them. Transport (give an `https://` URL), accounts and their rights,
 encryption of its disks, its logs and backups are the operator's to see to. A deletion reaches the server as a mark on
 the vector: it is not found from then on, but leaves the disk when Milvus has compacted the segment, and the backups
@@ -191,7 +191,7 @@ class MilvusIndex:
         """Of a collection that was there already."""
         with self._told():
             fields = self._client.describe_collection(self._collection, timeout=self._timeout)["fields"]
-        dimensions = {found["name"]: found["params"].get("dim") for found in fields}
+        dimensions = {one["name"]: one["params"].get("dim") for one in fields}
         if dimensions.get(self._vector) != self.dimension or KEY not in dimensions:
             raise Conflict(
                 f"collection {self._collection} at {self._address} holds other vectors than those of {model.dimension} "

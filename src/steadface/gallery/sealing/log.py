@@ -3,8 +3,8 @@
     hash_i = HMAC-SHA-256(log key, (i, time, event, person, details, hash_{i-1}))        hash_0 = 0
 
 An entry is written in the transaction of what it reports. It names people by their random ids, and holds neither names
-nor vectors, so that it may stay when a person is removed. Whoever can write to the file but lacks the key can change no
-entry unseen, nor add one; that entries were cut off at the end shows against a head noted earlier, and against the
+nor vectors, so that it may stay when a person is removed. Those who can write to the file but lack the key can change
+no entry unseen, nor add one; that entries were cut off at the end shows against a head noted earlier, and against the
 rows, since `added` and `removed` name templates by number. Searching follows the same two to keep its index in step.
 """
 
@@ -135,10 +135,10 @@ def _differences(what: str, logged: set[Any], there: set[Any]) -> Iterator[Findi
             what=f"{len(lost)} {what} of the log are not in the gallery ({_named(lost)}): rows were removed by other "
             "means, or the entries that removed them were",
         )
-    if found := there - logged:
+    if added := there - logged:
         yield Finding(
             sequence=None,
-            what=f"{len(found)} {what} of the gallery are not in the log ({_named(found)}): rows were added by other "
+            what=f"{len(added)} {what} of the gallery are not in the log ({_named(added)}): rows were added by other "
             "means, or the entries that added them were removed",
         )
 
@@ -150,13 +150,13 @@ def _named(some: set[Any]) -> str:
 
 def ranges(ordered: Iterable[int]) -> Ranges:
     """Ascending numbers as first and last of each run."""
-    found: Ranges = []
+    runs: Ranges = []
     for number in ordered:
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
         else:
-            found.append((number, number))
-    return found
+            runs.append((number, number))
+    return runs
 
 
 def numbers(runs: Iterable[tuple[int, int]]) -> Iterator[int]:

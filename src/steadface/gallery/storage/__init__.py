@@ -149,9 +149,10 @@ class Transaction(Snapshot, Protocol):
 
 @runtime_checkable
 class Storage(Protocol):
-    """A place for one gallery. It is made closed; `open` comes before anything but `check_free` and `create`.
+    """A place for one gallery, safe for several threads.
 
-    Safe for several threads. Once it is closed, everything but `close` raises `Unavailable`.
+    It is made closed, and may be opened anew after `close`; while it is closed only `check_free`, `create`, `open` and
+    `close` do anything, and all else raises `Unavailable`.
     """
 
     @property
@@ -168,7 +169,7 @@ class Storage(Protocol):
         ...
 
     def open(self) -> None:
-        """Raises `NotFound` where there is none."""
+        """Raises `NotFound` where there is none, and `Conflict` where this is open already."""
         ...
 
     def check_open(self) -> None: ...

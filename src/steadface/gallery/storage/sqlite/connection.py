@@ -118,7 +118,7 @@ class Connection:
             raise NotFound(f"no gallery at {path}; check the path, or make one with `steadface gallery create`")
         self.path, self.files = path, files or OpenedFiles(path)
         self.lock = threading.RLock()
-        self._closed = False
+        self.closed = False
         with explained(path):
             self._sqlite = connected(path, timeout)
             try:
@@ -162,11 +162,11 @@ class Connection:
     def close(self) -> None:
         """Does nothing where it is closed already."""
         with self.lock:
-            self._closed = True
+            self.closed = True
             self._sqlite.close()
 
     def check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise Unavailable(f"the gallery {self.path} was closed; open it again with Gallery.open")
 
     @contextmanager

@@ -107,8 +107,8 @@ class Rows:
         return int(self._one(f"SELECT count(*) FROM people {condition}", *words))
 
     def next_expiry(self, after: str) -> str | None:
-        found: str | None = self._one("SELECT min(expires) FROM people WHERE expires > ?", after)
-        return found
+        later: str | None = self._one("SELECT min(expires) FROM people WHERE expires > ?", after)
+        return later
 
     def templates(self, *, after: int = 0, person: int | None = None) -> Iterator[TemplateRow]:
         rows = self._selected(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
-from steadface.errors import Conflict, InvalidInput, SteadfaceError
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
 from steadface.gallery.storage import Entry, Header
 from steadface.gallery.storage.sqlite.connection import (
     APPLICATION,
@@ -45,8 +45,7 @@ class SQLiteStorage:
 
     def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
         self.path, self._timeout = path, timeout
-        self._reader: Connection
-        self._writer: Connection
+        self._connections: tuple[Connection, Connection] | None = None
 
     @property
     def name(self) -> str:
@@ -74,12 +73,27 @@ class SQLiteStorage:
 
     def open(self, files: OpenedFiles | None = None) -> None:
         """Raises as `Connection` does; `files` are those that are meant, by default what is there now."""
-        self._reader = Connection(self.path, timeout=self._timeout, files=files)
+        if self._connections is not None and not self._reader.closed:
+            raise Conflict(f"the gallery {self.path} is open already; make another SQLiteStorage to open it once more")
+        reader = Connection(self.path, timeout=self._timeout, files=files)
         try:
-            self._writer = Connection(self.path, timeout=self._timeout, files=self._reader.files)
+            self._connections = reader, Connection(self.path, timeout=self._timeout, files=reader.files)
         except BaseException:
-            self._reader.close()
+            reader.close()
             raise
+
+    @property
+    def _reader(self) -> Connection:
+        return self._opened()[0]
+
+    @property
+    def _writer(self) -> Connection:
+        return self._opened()[1]
+
+    def _opened(self) -> tuple[Connection, Connection]:
+        if self._connections is None:
+            raise Unavailable(f"the gallery {self.path} was not opened; open it with Gallery.open")
+        return self._connections
 
     def check_open(self) -> None:
         self._reader.check_open()
@@ -126,8 +140,8 @@ class SQLiteStorage:
             partial.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for connection in self._connections or ():
+            connection.close()
 
 
 def _fill(connection: sqlite3.Connection, name: str, header: Header, first: Entry) -> None:
