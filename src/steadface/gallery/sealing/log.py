@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -50,20 +50,26 @@ def following(
     last: Entry | None, log_key: bytes, event: str, *, now: datetime, person: str | None = None, **details: Any
 ) -> Entry:
     """The entry behind `last` (None: the first), with its hash."""
-    entry = Entry(
-        sequence=1 if last is None else last.sequence + 1,
-        time=stamp(now),
+    sequence, previous = (1, ORIGIN) if last is None else (last.sequence + 1, last.hash)
+    time, text = stamp(now), json.dumps(details)
+    return Entry(
+        sequence=sequence,
+        time=time,
         event=event,
         person=person,
-        details=json.dumps(details),
-        previous=ORIGIN if last is None else last.hash,
-        hash=b"",
+        details=text,
+        previous=previous,
+        hash=_keyed_hash(log_key, [sequence, time, event, person, text, previous.hex()]),
     )
-    return replace(entry, hash=expected_hash(entry, log_key))
 
 
 def expected_hash(entry: Entry, log_key: bytes) -> bytes:
+    """What the hash of an entry is unless somebody changed it."""
     content = [entry.sequence, entry.time, entry.event, entry.person, entry.details, entry.previous.hex()]
+    return _keyed_hash(log_key, content)
+
+
+def _keyed_hash(log_key: bytes, content: list[Any]) -> bytes:
     return hmac.new(log_key, json.dumps(content).encode(), hashlib.sha256).digest()
 
 
