@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from steadface.backbones import Architecture
-from steadface.backbones.base import Name
 from steadface.backbones.layouts import LAYOUTS
 from steadface.backbones.parts import parts_of
 
 
 @pytest.mark.parametrize("counters", [True, False])
 @pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"])
-def test_published_networks_are_recognised(name: Name, counters: bool) -> None:
+def test_published_networks_are_recognised(name: str, counters: bool) -> None:
     published = Architecture(name=name, embedding_size=512)
     state = published.skeleton().state_dict()
     kept = {f"module.{key}": value for key, value in state.items() if counters or "num_batches_tracked" not in key}

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steadface.backbones.base import Architecture, Backbone
+from steadface.backbones import Architecture, Backbone
 from steadface.data.faces import ArrayFaces, Image, UnreadableImage
 from steadface.data.pairs import PairSet
 

@@ -1,67 +1,39 @@
-"""What every backbone is: a description that can be written down, and a network built from it."""
+"""What every backbone is: it describes itself, and takes aligned faces to embeddings. Families build on this."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from steadface.backbones.layers import PReLU
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
-Name = Literal["mobilefacenet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"]
 # Bounded, as all that a file states: what is built from it takes memory.
 Depth = Annotated[int, Field(le=256)]
 Blocks = tuple[Depth, Depth, Depth, Depth]
+Width = Annotated[float, Field(gt=0, le=64)]
 
-DEPTHS: dict[str, Blocks] = {
-    "mobilefacenet": (1, 4, 6, 2),
-    "iresnet18": (2, 2, 2, 2),
-    "iresnet34": (3, 4, 6, 3),
-    "iresnet50": (3, 4, 14, 3),
-    "iresnet100": (3, 13, 30, 3),
-    "iresnet200": (6, 26, 60, 6),
-}
+ONE_EMBEDDING = 1e-6
+"""Of an embedding's length: less than this, single precision's rounding, tells no two faces apart."""
 
 
-class Architecture(BaseModel):
-    """All that is needed to rebuild a backbone before its weights are loaded; written into every checkpoint.
+class Description(BaseModel):
+    """What networks of every family say of themselves; each family adds its own options (`FamilyOptions`).
 
-    `image_size` is (height, width) in pixels; a single number means a square. `width` multiplies the channels: 1 is
-    the published MobileFaceNet (2 is InsightFace's) and the published IResNet; it defaults to 2 and 1 respectively.
-    `blocks` is the depth of the four stages and defaults to the depth that the name stands for. Pixels in 0..255 are
-    normalised as (x - mean) / std. `corner` rounds the activations (`layers.PReLU`); published networks have 0.
-
-    >>> import steadface as sf
-    >>> tiny = sf.Architecture(width=0.25, blocks=(1, 0, 0, 0), embedding_size=16, image_size=32)
-    >>> backbone = tiny.build(torch.Generator().manual_seed(0)).eval()
-    >>> backbone(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 16])
+    `image_size` is (height, width) in pixels; a single number means a square. Pixels in 0..255 are normalised as
+    (x - mean) / std. `corner` rounds the activations (`layers.PReLU`); published networks have 0.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
-    name: Name = "mobilefacenet"
+    name: str = "mobilefacenet"
     embedding_size: int = Field(default=512, ge=1, le=65536)
     image_size: tuple[int, int] = (112, 112)
-    width: float = Field(default=2.0, gt=0, le=64)
-    blocks: Blocks = (1, 4, 6, 2)
     mean: float = Field(default=127.5, allow_inf_nan=False)
     std: float = Field(default=127.5, gt=0, allow_inf_nan=False)
     corner: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, given: Any) -> Any:
-        """Fill in what the name implies, so that what is written down does not depend on today's defaults."""
-        if not isinstance(given, dict):
-            return given
-        values = {key: value for key, value in given.items() if value is not None}
-        name = values.get("name", "mobilefacenet")
-        values.setdefault("width", 2.0 if name == "mobilefacenet" else 1.0)
-        values.setdefault("blocks", DEPTHS.get(str(name), DEPTHS["mobilefacenet"]))
-        return values
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -77,37 +49,27 @@ class Architecture(BaseModel):
             raise ValueError(f"image_size {value} is above 4096 pixels")
         return value
 
-    @model_validator(mode="after")
-    def _deep_enough(self) -> "Architecture":
-        # MobileFaceNet's later residual stages may be empty; each IResNet stage starts with its downsampling block.
-        least = (1, 0, 0, 0) if self.name == "mobilefacenet" else (1, 1, 1, 1)
-        if any(depth < lowest for depth, lowest in zip(self.blocks, least, strict=True)):
-            raise ValueError(f"blocks {self.blocks} must be at least {least} for {self.name}")
-        return self
-
     @property
     def feature_size(self) -> tuple[int, int]:
         """(height, width) of the last feature map: ceil of a sixteenth of the image."""
         height, width = self.image_size
         return -(-height // 16), -(-width // 16)
 
-    def skeleton(self) -> "Backbone":
-        """The network without storage (on the device `meta`), in training mode; `to_empty` gives it some."""
-        # The networks need this module's classes, so they can only be imported once they are asked for.
-        from steadface.backbones.iresnet import IResNet
-        from steadface.backbones.mobilefacenet import MobileFaceNet
 
-        with torch.device("meta"):
-            backbone = MobileFaceNet(self) if self.name == "mobilefacenet" else IResNet(self)
-        backbone.round_corners(self.corner)
-        return backbone
+class FamilyOptions(BaseModel):
+    """What one family of networks says of itself beyond a `Description`; written beside that, under its own keys."""
 
-    def build(self, generator: torch.Generator | None = None) -> "Backbone":
-        """The network on the CPU in training mode, its weights drawn from `generator` (None: torch's global one)."""
-        # Built without storage first: torch's own initialisation would draw from the global random state.
-        backbone = self.skeleton().to_empty(device="cpu")
-        backbone.reset_parameters(generator)
-        return backbone
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, name: str, given: dict[str, Any]) -> Self:
+        """Those of the network `name`, with what is `given`. Raises pydantic's ValidationError."""
+        return cls.model_validate({**cls.implied(name), **given})
+
+    @classmethod
+    def implied(cls, name: str) -> dict[str, Any]:  # noqa: ARG003 - a family of one network has nothing to tell apart
+        """What the network's name stands for where it is not given."""
+        return {}
 
 
 class Backbone(nn.Module, ABC):
@@ -117,7 +79,7 @@ class Backbone(nn.Module, ABC):
     notes: tuple[str, ...] = ()
     """What a user should know of the file that the weights came from."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Description) -> None:
         super().__init__()
         self.architecture = architecture
 
@@ -125,11 +87,11 @@ class Backbone(nn.Module, ABC):
         """Embed `images` (B, 3, H, W), RGB in [0, 1]: raw embeddings (B, D), not L2-normalised.
 
         The pixels are normalised here and nowhere else, so that a perturbation budget always means pixels. Raises
-        SteadfaceError where the images are not of the size that the network was made for.
+        InvalidInput where the images are not of the size that the network was made for.
         """
         if images.shape[1:] != (3, *self.architecture.image_size):
             height, width = self.architecture.image_size
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"images of shape {tuple(images.shape)} do not fit this backbone, which takes "
                 f"(B, 3, {height}, {width}); load the faces at {height} x {width}"
             )
@@ -166,3 +128,22 @@ def reset_norms_and_activations(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.PReLU):
             part.reset_parameters()
+
+
+def noise_for(network: nn.Module, count: int = 2) -> Tensor:
+    """Images (count, 3, H, W) of noise, the same each time, of the network's size and on its device."""
+    height, width = cast("tuple[int, int]", network.image_size)
+    parameter = next(network.parameters(), None)
+    noise = torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
+    return noise if parameter is None else noise.to(parameter.device)
+
+
+def is_constant(network: nn.Module) -> bool:
+    """Whether noise, black and white have one and the same embedding, or none but zeros."""
+    noise = noise_for(network)
+    with torch.no_grad():
+        embeddings: Tensor = network(
+            torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
+        ).double()  # in float32 the squares of large numbers are infinite
+    length = embeddings.norm(dim=1).max()
+    return bool((embeddings - embeddings[0]).norm(dim=1).max() <= ONE_EMBEDDING * length)

@@ -15,6 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from steadface.backbones.layers import per_channel
+
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
@@ -34,7 +36,7 @@ class Shift(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long, device=bias.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.to(x.dtype).view(-1, *[1] * (x.dim() - 2))
+        return x + per_channel(self.bias.to(x.dtype), x)
 
 
 def followers(part: nn.Module) -> Iterable[tuple[str, str]]:

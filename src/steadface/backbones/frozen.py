@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from steadface.backbones.folding import Shift, followers
-from steadface.backbones.layers import DepthwiseConv2d, PReLU
+from steadface.backbones.layers import DepthwiseConv2d, PReLU, per_channel
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -65,13 +65,13 @@ class _PReLU(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         positive = torch.ops.aten.threshold_backward(gradient, x, 0.0)
         # From the gradient where x > 0 towards all of it, by the slope: in place, since fresh memory costs as much.
-        return positive.lerp_(gradient, weight.view(-1, *[1] * (x.dim() - 2)).expand_as(gradient)), None
+        return positive.lerp_(gradient, per_channel(weight, x).expand_as(gradient)), None
 
 
 class _RoundedPReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, corner: float) -> Tensor:
-        slope = weight.view(-1, *[1] * (x.dim() - 2))
+        slope = per_channel(weight, x)
         ctx.save_for_backward(x)
         ctx.square, ctx.even, ctx.odd = x.new_tensor(corner**2), 0.5 - 0.5 * slope, 0.5 + 0.5 * slope
         # In place from the first pass on, and the root anew on the way back: fresh memory costs more than the passes.

@@ -6,12 +6,41 @@ A block is BatchNorm, 3x3 conv, BatchNorm, PReLU, 3x3 conv (with the stride), Ba
 """
 
 import math
+from typing import Any
 
 import torch
+from pydantic import field_validator
 from torch import Tensor, nn
 
-from steadface.backbones.base import Architecture, Backbone, reset_norms_and_activations
+from steadface.backbones.base import Backbone, Blocks, Description, FamilyOptions, Width, reset_norms_and_activations
 from steadface.backbones.layers import PReLU
+
+PUBLISHED: dict[str, Blocks] = {
+    "iresnet18": (2, 2, 2, 2),
+    "iresnet34": (3, 4, 6, 3),
+    "iresnet50": (3, 4, 14, 3),
+    "iresnet100": (3, 13, 30, 3),
+    "iresnet200": (6, 26, 60, 6),
+}
+"""Names and the depths of the four stages that they stand for."""
+
+
+class IResNetOptions(FamilyOptions):
+    """`width` multiplies the channels, 1 is the published networks'; `blocks` is the depth of the four stages."""
+
+    width: Width = 1.0
+    blocks: Blocks
+
+    @classmethod
+    def implied(cls, name: str) -> dict[str, Any]:
+        return {"blocks": PUBLISHED[name]}
+
+    @field_validator("blocks")
+    @classmethod
+    def _deep_enough(cls, blocks: Blocks) -> Blocks:
+        if min(blocks) < 1:
+            raise ValueError(f"blocks {blocks} must be at least (1, 1, 1, 1): each stage starts with its downsampling")
+        return blocks
 
 
 class Block(nn.Module):
@@ -48,10 +77,10 @@ class IResNet(Backbone):
 
     FOLLOWED_BY = (("conv1", "bn1"), ("fc", "features"))
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Description, options: IResNetOptions) -> None:
         super().__init__(architecture)
-        stem = max(1, round(64 * architecture.width))
-        first, second, third, fourth = architecture.blocks
+        stem = max(1, round(64 * options.width))
+        first, second, third, fourth = options.blocks
         height, width = architecture.feature_size
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)

@@ -11,6 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """`values` (C,) or (1,) as they multiply or add to the channels of `x` (B, C, ...)."""
+    return values.view(-1, *[1] * (x.dim() - 2))
+
+
 class PReLU(nn.PReLU):
     """`x` where positive and `w x` elsewhere; compiled, as `(1 + w) / 2 x + (1 - w) / 2 |x|`.
 
@@ -28,7 +33,7 @@ class PReLU(nn.PReLU):
         if sharp and (not torch.compiler.is_compiling() or torch.compiler.is_exporting() or x.device.type != "cpu"):
             return super().forward(x)
         magnitude = x.abs() if sharp else (x * x + self.corner**2).sqrt() - self.corner
-        odd = self.weight.view(-1, *[1] * (x.dim() - 2)) * 0.5 + 0.5
+        odd = per_channel(self.weight, x) * 0.5 + 0.5
         return (odd * x - (odd - 1) * magnitude).to(x.dtype)
 
 

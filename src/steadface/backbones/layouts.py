@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from steadface.backbones.base import DEPTHS
+from steadface.backbones.iresnet import PUBLISHED
 from steadface.errors import SteadfaceError
 
 State = Mapping[str, Tensor]
@@ -75,7 +75,7 @@ def _iresnet(state: State, image_size: tuple[int, int] | None) -> dict[str, Any]
     stem = _shape(state, "conv1.weight", 4)[0]
     embedding_size, inputs = _shape(state, "fc.weight", 2)
     blocks = tuple(_count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
-    names = [name for name, depth in DEPTHS.items() if depth == blocks and name != "mobilefacenet"]
+    names = [name for name, depth in PUBLISHED.items() if depth == blocks]
     if not names:
         raise SteadfaceError(f"an IResNet with {blocks} blocks is not known; known depths are {_known_depths()}")
     return {
@@ -116,7 +116,7 @@ def _count(state: State, pattern: str) -> int:
 
 
 def _known_depths() -> str:
-    return ", ".join(f"{blocks} ({name})" for name, blocks in DEPTHS.items() if name != "mobilefacenet")
+    return ", ".join(f"{blocks} ({name})" for name, blocks in PUBLISHED.items())
 
 
 # MobileFaceNet_Pytorch numbers its bottlenecks through and names the rest; the network is MobileFaceNet at width 1.

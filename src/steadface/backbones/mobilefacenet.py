@@ -15,10 +15,27 @@ at every w >= 1. Below 1 they shrink along with the ends, or a narrow network wo
 """
 
 import torch
+from pydantic import field_validator
 from torch import Tensor, nn
 
-from steadface.backbones.base import Architecture, Backbone, reset_norms_and_activations
+from steadface.backbones.base import Backbone, Blocks, Description, FamilyOptions, Width, reset_norms_and_activations
 from steadface.backbones.layers import DepthwiseConv2d, PReLU
+
+
+class MobileFaceNetOptions(FamilyOptions):
+    """`width` multiplies the channels: 1 is the published network, 2 InsightFace's; `blocks` is the depth of the four
+    stages, of which the later three may be empty.
+    """
+
+    width: Width = 2.0
+    blocks: Blocks = (1, 4, 6, 2)
+
+    @field_validator("blocks")
+    @classmethod
+    def _deep_enough(cls, blocks: Blocks) -> Blocks:
+        if any(depth < least for depth, least in zip(blocks, (1, 0, 0, 0), strict=True)):
+            raise ValueError(f"blocks {blocks} must be at least (1, 0, 0, 0)")
+        return blocks
 
 
 class ConvBlock(nn.Module):
@@ -97,13 +114,13 @@ class GlobalDepthwise(nn.Module):
 class MobileFaceNet(Backbone):
     """See the module's docstring; built by `Architecture.build`."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Description, options: MobileFaceNetOptions) -> None:
         super().__init__(architecture)
         # Everything derives from one rounded number, so that the width can be read back from the first convolution.
-        narrow = max(1, round(64 * architecture.width))
+        narrow = max(1, round(64 * options.width))
         wide = 2 * narrow
         base = min(64, narrow)
-        first, second, third, fourth = architecture.blocks
+        first, second, third, fourth = options.blocks
         self.layers = nn.Sequential(
             ConvBlock(3, narrow, kernel=(3, 3), stride=2, padding=1),
             self._first_stage(narrow, 2 * base, first),

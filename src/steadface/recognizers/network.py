@@ -3,18 +3,16 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steadface.backbones.base import noise_for
 from steadface.data.faces import OLDER_CROP_MARGIN
 from steadface.errors import SteadfaceError
 from steadface.recognizers.convention import Convention
-
-CONSTANT = 1e-6
-"""Of an embedding's length: less than this, single precision's rounding, sets nobody apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +82,6 @@ def weights_digest(network: nn.Module) -> str:
     return digest(parts)
 
 
-def noise_for(network: nn.Module, count: int = 2) -> Tensor:
-    """Images (count, 3, H, W) of noise, the same each time, of the network's size and on its device."""
-    height, width = cast("tuple[int, int]", network.image_size)
-    parameter = next(network.parameters(), None)
-    noise = torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
-    return noise if parameter is None else noise.to(parameter.device)
-
-
 def embedding_size_of(network: nn.Module, name: str) -> int:
     """D, found by embedding two images of noise. Raises SteadfaceError where the network fails on them, says why, and
     where D is 1.
@@ -119,17 +109,6 @@ def embedding_size_of(network: nn.Module, name: str) -> int:
             "one with --output NAME (output= in Python)"
         )
     return int(embeddings.shape[1])
-
-
-def is_constant(network: nn.Module) -> bool:
-    """Whether noise, black and white have one and the same embedding, or none but zeros."""
-    noise = noise_for(network)
-    with torch.no_grad():
-        embeddings: Tensor = network(
-            torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
-        ).double()  # in float32 the squares of large numbers are infinite
-    length = embeddings.norm(dim=1).max()
-    return bool((embeddings - embeddings[0]).norm(dim=1).max() <= CONSTANT * length)
 
 
 def gradients_reach(network: nn.Module) -> bool:

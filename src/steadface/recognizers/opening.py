@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steadface.backbones import load_backbone, read_metadata
+from steadface.backbones.base import is_constant
 from steadface.errors import InvalidInput, SteadfaceError
 from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
 from steadface.recognizers.callables import Named, load_named
@@ -18,7 +19,6 @@ from steadface.recognizers.network import (
     embedding_size_of,
     fingerprint,
     gradients_reach,
-    is_constant,
     weights_digest,
 )
 from steadface.recognizers.probing import PROBED, SIZES

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from steadface.arguments import AnyPath, as_path
+from steadface.backbones import Architecture
 from steadface.errors import SteadfaceError
 from steadface.training.sections import (
     LENGTHS,
@@ -193,8 +194,9 @@ def _hint(location: list[str]) -> str:
 
 def _keys(section: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The path of every key below ``section``."""
-    for name, field in section.model_fields.items():
+    for name in section.keys() if issubclass(section, Architecture) else section.model_fields:
         yield (*above, name)
-        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        field = section.model_fields.get(name)
+        for inner in () if field is None else (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from _keys(inner, (*above, name))
