@@ -38,16 +38,17 @@ IDLE = 0.05
 
 def train() -> None:
     """In a process of its own: a training step for each line read, answered with its wall and CPU seconds."""
-    from steadface.devices import resolve_device
     from steadface.recipes import recipe_path
-    from steadface.training.assemble import assemble, make_loader, open_recipe_faces
+    from steadface.training.assembly.faces import make_loader, open_recipe_faces
+    from steadface.training.assembly.trainer import assemble
+    from steadface.training.compute import resolve_compute
     from steadface.training.recipe import load_recipe
 
     changed = ("data.synthetic.people=8", "data.synthetic.images_per_person=4", "data.validation=0", "data.batch=16")
     recipe = load_recipe(recipe_path(Path("demo")), [*changed, "method.gate.kind=always", "run.device=cpu"])
-    faces, device = open_recipe_faces(recipe), resolve_device("cpu")
-    parts = assemble(recipe, faces, None, device, fresh=True)
-    with contextlib.closing(make_loader(recipe, faces.training, device).batches()) as batches:
+    faces, compute = open_recipe_faces(recipe), resolve_compute(recipe.run)
+    parts = assemble(recipe, faces, compute, fresh=True)
+    with contextlib.closing(make_loader(recipe, faces.training, compute.device).batches()) as batches:
         for batch in batches:
             if not sys.stdin.readline():
                 return

@@ -21,10 +21,11 @@ from steadface.evaluation.labelled import validation_metrics
 from steadface.evaluation.robustness import AttackPlan
 from steadface.report.text import percent
 from steadface.training import checkpoint
-from steadface.training.assemble import load_start, open_recipe_faces
+from steadface.training.assembly.faces import open_recipe_faces
+from steadface.training.assembly.weights import load_start
 from steadface.training.averaging import between
 from steadface.training.runfolder import read_run_recipe
-from steadface.training.validation import CHOOSING, STEPS
+from steadface.training.selection.validation import CHOOSING, STEPS
 from steadface.training.within_class import normalise_within
 
 

@@ -26,7 +26,9 @@ import torch.nn.functional as F
 from steadface.api import versions
 from steadface.attacks import crafting, dodge, score_and_gradient
 from steadface.data.loading import Batch
-from steadface.training.assemble import Assembly, Faces, assemble, open_recipe_faces
+from steadface.training.assembly.faces import Faces, open_recipe_faces
+from steadface.training.assembly.trainer import Assembly, assemble
+from steadface.training.compute import compute_on
 from steadface.training.recipe import Recipe, make_recipe
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -102,7 +104,7 @@ def measure(options: argparse.Namespace, *, precision: str, compiled: bool) -> d
     calls: dict[str, Callable[[], object]] = {}
     for kind in options.kinds:
         recipe = recipe_of(kind, options, precision=precision, compiled=compiled, batchnorm=options.batchnorm)
-        assembly = assemble(recipe, faces, None, device, fresh=True)
+        assembly = assemble(recipe, faces, compute_on(device, recipe.run), fresh=True)
         for group in assembly.trainer.optimizer.param_groups:
             group["lr"] = 1e-4  # noise is no face: the weights should stay sane over the rounds
         if kind == "clean":

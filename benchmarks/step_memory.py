@@ -20,9 +20,9 @@ from steadface.api import versions
 from steadface.attacks import NFGSM, ball
 from steadface.backbones import Architecture
 from steadface.data.loading import Batch
+from steadface.heads.objectives import MarginObjective
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate
-from steadface.training.objective import MarginObjective
 from steadface.training.performance import negative_loss
 from steadface.training.regularizers import PullRepel
 from steadface.training.step import Ramp, Trainer

@@ -30,7 +30,9 @@ from steadface.backbones import load_backbone
 from steadface.data.faces import ArrayFaces
 from steadface.data.loading import Batch
 from steadface.heads import Softmax
-from steadface.training.assemble import Faces, assemble
+from steadface.training.assembly.faces import Faces
+from steadface.training.assembly.trainer import assemble
+from steadface.training.compute import compute_on
 from steadface.training.recipe import make_recipe
 
 EPS = 4 / 255
@@ -98,7 +100,7 @@ def ours(options: argparse.Namespace, images: Tensor, labels: Tensor, form: str)
                 "attack": {"kind": "pgd", "steps": options.steps, "eps": EPS, "goal": "dodge"},
                 "batchnorm": "folded" if form == "folded" else "joint",
             },
-            "optimiser": {"rate": RATE},
+            "optimizer": {"rate": RATE},
             "run": {
                 "steps": 1,
                 "device": options.device,
@@ -112,7 +114,13 @@ def ours(options: argparse.Namespace, images: Tensor, labels: Tensor, form: str)
     pixels = np.zeros((options.people, *images.shape[2:], 3), dtype=np.uint8)
     faces = ArrayFaces(pixels, np.arange(options.people), people)
     device = torch.device(options.device)
-    parts = assemble(recipe, Faces(training=faces, validation=None), options.weights, device, fresh=False)
+    parts = assemble(
+        recipe,
+        Faces(training=faces, validation=None),
+        compute_on(device, recipe.run),
+        fresh=False,
+        start=options.weights,
+    )
     for group in parts.trainer.optimizer.param_groups:
         group["lr"] = RATE
     batch = Batch(images=images.to(device), labels=labels.to(device))

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "steadface"
 
-MATHEMATICS = {"attacks", "margins", "heads"}
+MATHEMATICS = {"attacks", "heads"}
 FACES = {"data", "backbones"}
 SHARED = {"errors", "files", "machine", "arguments", "devices"}
 JOBS = {"training", "evaluation", "report", "recognizers", "audit", "faces", "gallery", "recognition"}
@@ -21,11 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "onnx_sessions": set(),  # loads onnxruntime
     "arguments": {"errors"},
     "devices": {"errors"},
-    "margins": {"errors"},
     "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
-    "heads": {"margins", "errors"},
+    "heads": {"errors"},
     "recognizers": {"evaluation", "gallery", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,  # of any origin
     "faces": {"data", "onnx_sessions"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images

@@ -51,13 +51,13 @@ from steadface.recognizers.under_contract import opened_for_probing, opened_unde
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
 from steadface.report.history import read_history
-from steadface.training.assemble import Faces, open_named_faces, open_recipe_faces
-from steadface.training.candidates import read_candidates
+from steadface.training.assembly.faces import Faces, open_named_faces, open_recipe_faces
 from steadface.training.checkpoint import difference
 from steadface.training.log import METRICS_FILE
 from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.recipe import Recipe
 from steadface.training.runfolder import comparable, holds_run, read_run_recipe, write_choice
+from steadface.training.selection.candidates import read_candidates
 
 logger = logging.getLogger(__name__)
 

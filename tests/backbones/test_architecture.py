@@ -1,5 +1,6 @@
 """A backbone of one's own: options and a network in one file, and a row in the table of families."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from steadface.backbones import Architecture, Backbone, architecture, load_backbone, save_backbone
 from steadface.backbones.base import Description, FamilyOptions, reset_norms_and_activations
+from steadface.training.loop import TrainingRun
+from steadface.training.recipe import make_recipe
 
 
 class PlainOptions(FamilyOptions):
@@ -43,7 +46,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_a_new_family_is_described_saved_and_loaded(tmp_path: Any) -> None:
+def test_a_new_family_is_described_saved_and_loaded(tmp_path: Path) -> None:
     described = Architecture(name="plain", image_size=(16, 16), embedding_size=4)
     assert described.model_dump(mode="json")["channels"] == 8
     with pytest.raises(ValueError, match="blocks"):
@@ -54,3 +57,20 @@ def test_a_new_family_is_described_saved_and_loaded(tmp_path: Any) -> None:
     images = torch.rand(2, 3, 16, 16)
     assert loaded.architecture == described
     assert torch.equal(loaded(images), saved(images))
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_new_family_is_trained(tmp_path: Path) -> None:
+    recipe = make_recipe(
+        {
+            "name": "plain",
+            "data": {"synthetic": {"people": 4, "images_per_person": 2}, "size": [16, 16], "batch": 4, "validation": 0},
+            "model": {"architecture": {"name": "plain", "embedding_size": 4, "channels": 6}},
+            "method": {"gate": {"kind": "always"}},
+            "run": {"out": str(tmp_path / "run"), "steps": 2, "device": "cpu", "tensorboard": False},
+        }
+    )
+    assert TrainingRun.start(recipe).train().finished
+    model = load_backbone(tmp_path / "run")
+    assert isinstance(model, Plain)
+    assert model.conv.out_channels == 6

@@ -22,10 +22,10 @@ from steadface.evaluation.labelled import ValidationMetrics
 from steadface.hardening import Wishes, harden_recipe
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.contract import read_contract
-from steadface.training import loop
-from steadface.training.assemble import open_recipe_faces
+from steadface.training.assembly.faces import open_recipe_faces
 from steadface.training.recipe import Recipe
 from steadface.training.runfolder import read_run_recipe
+from steadface.training.selection import looks
 
 from .conftest import Call
 
@@ -48,7 +48,7 @@ SMALL = (
 def planted(attacked: Callable[[int], float]) -> Callable[..., ValidationMetrics]:
     """Real looks, but for what is compared: nothing is lost, and what a look sees under attack goes by its number."""
     looks = count()
-    validate = loop.validate
+    validate = looks.validate
 
     def look(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
         rate = attacked(next(looks))
@@ -64,7 +64,7 @@ def planted(attacked: Callable[[int], float]) -> Callable[..., ValidationMetrics
 @pytest.fixture(autouse=True)
 def _resisting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four steps on a random network gain nothing: every look sees less succeed than the one before."""
-    monkeypatch.setattr(loop, "validate", planted(lambda look: 0.9 - 0.05 * look))
+    monkeypatch.setattr(looks, "validate", planted(lambda look: 0.9 - 0.05 * look))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_run_is_a_model_of_the_same_kind(
 def test_where_nothing_is_gained_there_is_no_model_and_the_command_ends_with_its_own_code(
     weights: Path, faces: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "validate", planted(lambda _: 0.9))
+    monkeypatch.setattr(looks, "validate", planted(lambda _: 0.9))
     run = tmp_path / "run"
     words = ("harden", weights, "--images", faces, "--out", run)
     said = call(*words, *sets())
@@ -128,7 +128,7 @@ def test_another_candidate_of_a_finished_run_takes_no_training(
     words = ("harden", weights, "--images", faces, "--out", run)
     assert call(*words, *sets()).code == 0
     assert read_metadata(run)["selected"]["name"] == "start, recovered", "the last that was looked at, as planted"
-    monkeypatch.delattr(loop, "validate")
+    monkeypatch.delattr(looks, "validate")
     named = call(*words, "--choose", "step 4", *sets())
     assert named.code == 0, named.err
     assert read_metadata(run)["selected"]["name"] == "step 4"

@@ -160,6 +160,6 @@ def test_the_demonstration_leaves_its_report_and_goes_on_where_it_was(
     assert "step 3" not in said.out, "both arms were finished"
     assert (out / "report.html").exists()
 
-    said = call(*demo(out, "optimiser.rate=0.3"))
+    said = call(*demo(out, "optimizer.rate=0.3"))
     assert said.code == 2
-    assert f"{out / 'clean'} holds a run of another recipe (optimiser.rate: 0.1 -> 0.3): remove that folder" in said.err
+    assert f"{out / 'clean'} holds a run of another recipe (optimizer.rate: 0.1 -> 0.3): remove that folder" in said.err

@@ -19,7 +19,7 @@ from steadface.recognizers import open_recognizer
 from steadface.recognizers.calibration import ToldApart, calibrated, check_told_apart, told_apart
 from steadface.recognizers.contract import beside, contract_of, read_contract, store_contract
 from steadface.recognizers.under_contract import opened_for_probing
-from steadface.training.assemble import Faces
+from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import make_recipe
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401 - optimisers import it when first used, which every fork would pay for again
 
-from steadface.training import checkpoint, log, loop
+from steadface.training import checkpoint, log
 from steadface.training.loop import TrainingRun
 from steadface.training.recipe import load_recipe
+from steadface.training.selection import looks
 
 MOMENTS = ("any", "half the checkpoint", "before the rename", "after the rename", "half a log line", "before the model")
 
@@ -72,7 +73,7 @@ def lie_in_wait(moment: str, after: int) -> None:
 
         log.MetricsLog._write = half_a_line
     elif moment == "before the model":
-        loop.save_backbone = lambda *_: die()
+        looks.save_backbone = lambda *_: die()
 
 
 def train(recipe_file: Path, moment: str, after: int, steps: int, leave: int) -> None:

@@ -12,18 +12,14 @@ from steadface.attacks import NFGSM, PGD, GenerativeAttack
 from steadface.data.faces import ArrayFaces
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
-from steadface.training.assemble import (
-    Assembly,
-    FacesOf,
-    assemble,
-    make_loader,
-    open_recipe_faces,
-    read_target_map,
-    start_weights,
-)
+from steadface.heads.objectives import MarginObjective, SelfReference
+from steadface.training.assembly.faces import FacesOf, make_loader, open_recipe_faces
+from steadface.training.assembly.method import read_target_map
+from steadface.training.assembly.trainer import Assembly, assemble
+from steadface.training.assembly.weights import start_weights
+from steadface.training.compute import Compute
 from steadface.training.gate import FixedGate, RandomGate, SmoothedGate, ThresholdGate
 from steadface.training.loop import TrainingRun
-from steadface.training.objective import MarginObjective, SelfReference
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, negative_loss
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.targets import KeptBlend, OtherFace, PerturbedSource
@@ -36,7 +32,7 @@ CPU = torch.device("cpu")
 
 def assembled(*overrides: str, start: Path | None = None, fresh: bool = True) -> Assembly:
     recipe = tiny(Path("unused"), *overrides)
-    return assemble(recipe, open_recipe_faces(recipe), start, CPU, fresh=fresh)
+    return assemble(recipe, open_recipe_faces(recipe), Compute(device=CPU), fresh=fresh, start=start)
 
 
 def one_batch(*overrides: str) -> Batch:
@@ -58,7 +54,7 @@ def own_regularizer(embeddings: Embeddings) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_norms_slopes_and_biases_do_not_decay(kind: str) -> None:
-    parts = assembled(f"optimiser.kind={kind}", "optimiser.weight_decay=0.25", "head.kind=arcface")
+    parts = assembled(f"optimizer.kind={kind}", "optimizer.weight_decay=0.25", "head.kind=arcface")
     decay = {id(p): group["weight_decay"] for group in parts.trainer.optimizer.param_groups for p in group["params"]}
     modules = [*parts.backbone.modules(), *parts.objective.modules()]
     norms = [m for m in modules if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.PReLU)]
@@ -74,7 +70,7 @@ def test_norms_slopes_and_biases_do_not_decay(kind: str) -> None:
 
 
 def test_a_parameter_that_does_not_decay_stays_where_no_gradient_moves_it() -> None:
-    parts = assembled("optimiser.weight_decay=0.5", "optimiser.momentum=0")
+    parts = assembled("optimizer.weight_decay=0.5", "optimizer.momentum=0")
     before = {name: p.clone() for name, p in parts.backbone.named_parameters()}
     for p in (*parts.backbone.parameters(), *parts.objective.parameters()):
         p.grad = torch.zeros_like(p)

@@ -67,7 +67,7 @@ def test_its_state_can_be_put_back():
 
 
 def test_the_model_of_a_run_is_the_average_and_a_stop_makes_no_difference(tmp_path):
-    averaged = ("optimiser.average=0.5",)
+    averaged = ("optimizer.average=0.5",)
     TrainingRun.start(tiny(tmp_path / "plain")).train()
     TrainingRun.start(tiny(tmp_path / "whole", *averaged)).train()
     run = TrainingRun.start(tiny(tmp_path / "cut", *averaged))

@@ -23,15 +23,15 @@ RUNS = {
         "method.gate.loss=1.3 chance",
         "method.attack.kind=pgd",
         "head.kind=adaface",
-        "optimiser.kind=adamw",
-        "optimiser.rate=0.01",
+        "optimizer.kind=adamw",
+        "optimizer.rate=0.01",
         "run.checkpoint_every=3",
     ],
     "next": [
         "method.timing=next",
         "method.gate.kind=random",
         "data.sampling=balanced",
-        "optimiser.accumulate=2",
+        "optimizer.accumulate=2",
         "run.keep=1",
     ],
 }

@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from steadface.backbones import load_backbone, read_metadata
+from steadface.backbones.weights import write_safetensors
 from steadface.errors import SteadfaceError
 from steadface.training import checkpoint, loop, runfolder
 from steadface.training.loop import Progress, TrainingRun
@@ -57,7 +58,7 @@ def test_a_run_leaves_its_recipe_its_log_its_checkpoints_and_its_model(tmp_path:
     last = checkpoint.load(checkpoint.paths(out)[-1])
     model = load_backbone(out).state_dict()
     assert all(torch.equal(model[name], tensor) for name, tensor in last.part("backbone").items())
-    assert yaml.safe_load((out / "recipe.yaml").read_text())["optimiser"]["rate"] == 0.1, "defaults are written out"
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["optimizer"]["rate"] == 0.1, "defaults are written out"
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
@@ -169,13 +170,13 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
     out = tmp_path / "run"
     TrainingRun.start(tiny(out)).train(Stop(2))
     values = yaml.safe_load((out / "recipe.yaml").read_text())
-    values["optimiser"]["rate"] = 0.2
+    values["optimizer"]["rate"] = 0.2
     values["method"]["attack"]["eps"] = 0.5
     (out / "recipe.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(SteadfaceError) as refused:
         TrainingRun.resume(out)
     assert "since step 2" in str(refused.value)
-    assert "optimiser.rate: 0.1 -> 0.2" in str(refused.value)
+    assert "optimizer.rate: 0.1 -> 0.2" in str(refused.value)
     assert "method.attack.eps: 0.01568627450980392 -> 0.5" in str(refused.value)
     (out / "recipe.yaml").write_text("name: [")
     with pytest.raises(SteadfaceError, match="is not YAML any more"):
@@ -200,20 +201,36 @@ def test_a_key_younger_than_the_run_changes_nothing(tmp_path: Path, monkeypatch:
 
     def before_that_key(recipe: Recipe) -> dict[str, Any]:
         values = written(recipe)
-        del values["optimiser"]["average"]
+        del values["optimizer"]["average"]
         return values
 
     monkeypatch.setattr(runfolder, "comparable", before_that_key)
     TrainingRun.start(tiny(out)).train(Stop(2))
     monkeypatch.undo()
     values = yaml.safe_load((out / "recipe.yaml").read_text())
-    del values["optimiser"]["average"]
+    del values["optimizer"]["average"]
     (out / "recipe.yaml").write_text(yaml.safe_dump(values))
     assert TrainingRun.resume(out).step == 2
-    values["optimiser"]["average"] = 0.5
+    values["optimizer"]["average"] = 0.5
     (out / "recipe.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(SteadfaceError, match=r"optimiser\.average: None -> 0\.5"):
+    with pytest.raises(SteadfaceError, match=r"optimizer\.average: None -> 0\.5"):
         TrainingRun.resume(out)
+
+
+def test_a_run_folder_with_older_names_is_gone_on_with(tmp_path: Path) -> None:
+    """As written before `optimizer` had its present spelling, in the recipe and in the checkpoints."""
+    TrainingRun.start(tiny(tmp_path / "whole")).train()
+    out = tmp_path / "run"
+    TrainingRun.start(tiny(out)).train(Stop(3))
+    recipe = (out / "recipe.yaml").read_text()
+    assert "optimizer:" in recipe
+    (out / "recipe.yaml").write_text(recipe.replace("optimizer:", "optimiser:"))
+    for path in checkpoint.paths(out):
+        saved = checkpoint.load(path)
+        saved.state["recipe"]["optimiser"] = saved.state["recipe"].pop("optimizer")
+        write_safetensors(path, saved.tensors, saved.state)
+    assert TrainingRun.resume(out).train().finished
+    assert_same_run(out, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -322,7 +339,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pa
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    recipe = tiny(out, "optimiser.clip_norm=null", "optimiser.warmup=0.5", "run.checkpoint_every=1", "run.steps=9")
+    recipe = tiny(out, "optimizer.clip_norm=null", "optimizer.warmup=0.5", "run.checkpoint_every=1", "run.steps=9")
     run = TrainingRun.start(recipe)
 
     def spoil(at: Progress) -> None:
@@ -402,10 +419,10 @@ def test_a_run_is_as_long_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:
-    recipe = tiny(tmp_path / "run", "optimiser.warmup=0.5")
+    recipe = tiny(tmp_path / "run", "optimizer.warmup=0.5")
     TrainingRun.start(recipe).train()
     assert [line["lr"] for line in metrics(tmp_path / "run")] == [
-        learning_rate(n / 6, recipe.optimiser) for n in range(6)
+        learning_rate(n / 6, recipe.optimizer) for n in range(6)
     ]
 
 

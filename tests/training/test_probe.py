@@ -9,7 +9,7 @@ from steadface.attacks import PGD, ball
 from steadface.errors import SteadfaceError
 from steadface.training.loop import TrainingRun
 from steadface.training.probe import StrengthProbe
-from steadface.training.sections import ProbeOptions
+from steadface.training.recipe.method import ProbeOptions
 from steadface.training.step import Ramp
 
 from ..rounding import rounding, terms

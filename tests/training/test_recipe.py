@@ -8,9 +8,10 @@ import yaml
 from pydantic import BaseModel
 
 from steadface.backbones import Architecture, save_backbone
-from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
-from steadface.training.assemble import assemble, open_recipe_faces
+from steadface.errors import InvalidInput, SteadfaceError
+from steadface.training.assembly.faces import open_recipe_faces
+from steadface.training.assembly.trainer import assemble
+from steadface.training.compute import Compute
 from steadface.training.recipe import Recipe, load_recipe, make_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -82,14 +83,14 @@ def test_shipped_recipes_load_say_what_they_are_for_and_assemble(path: Path, tmp
         small += [f"model.start={start}", "run.compile=off"]
     recipe = load_recipe(path, small)
     faces = open_recipe_faces(recipe)
-    parts = assemble(recipe, faces, start, resolve_device("cpu"), fresh=True)
+    parts = assemble(recipe, faces, Compute(device=torch.device("cpu")), fresh=True, start=start)
     assert parts.trainer.gate.is_open == (recipe.method.gate.kind == "always")
 
 
 def test_training_recipes_differ_in_method_only() -> None:
     """One loop for all, so that comparisons are fair."""
     trained = [load_recipe(path, needs(path)) for path in SHIPPED if not path.stem.startswith(("demo", "harden"))]
-    for part in ("data", "model", "head", "optimiser", "evaluation", "run"):
+    for part in ("data", "model", "head", "optimizer", "evaluation", "run"):
         assert len({getattr(recipe, part).model_dump_json() for recipe in trained}) == 1, part
 
 
@@ -131,6 +132,17 @@ def test_a_radius_in_grey_levels_is_caught() -> None:
     assert make_recipe(LEAST, ["method.attack.norm=l2", "method.attack.eps=2"]).method.attack.eps == 2
 
 
+def test_older_names_are_read_with_the_same_meaning(tmp_path: Path) -> None:
+    now = make_recipe({**LEAST, "optimizer": {"kind": "adamw", "rate": 0.5}})
+    assert make_recipe({**LEAST, "optimiser": {"kind": "adamw"}}, ["optimiser.rate=0.5"]) == now
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**LEAST, "optimiser": {"kind": "adamw", "rate": 0.1}}))
+    (tmp_path / "newer.yaml").write_text("{extends: base.yaml, optimizer: {rate: 0.5}}")
+    assert load_recipe(tmp_path / "newer.yaml") == now
+    assert "optimiser" not in now.model_dump()
+    with pytest.raises(InvalidInput, match="older name"):
+        make_recipe({**LEAST, "optimiser": {"rate": 0.5}, "optimizer": {"rate": 0.5}})
+
+
 @pytest.mark.parametrize(
     ("text", "value", "of_chance"),
     [("3", 3, False), ("0.3 chance", 0.3, True), ("0.3 of chance", 0.3, True), ("{value: 2}", 2, False)],
@@ -148,14 +160,14 @@ def test_no_other_bound_is(text: str) -> None:
 @pytest.mark.parametrize(
     ("override", "answer"),
     [
-        ("optimiser.rat=1", "optimiser.rat is no key of a recipe; did you mean rate?"),
-        ("optimizer.rate=1", "optimizer is no key of a recipe; did you mean optimiser?"),
-        ("model.architecture.widht=1", "model.architecture.widht is no key of a recipe; did you mean width?"),
+        ("optimizer.rat=1", "optimizer.rat is not a key of a recipe; did you mean rate?"),
+        ("optimzer.rate=1", "optimzer is not a key of a recipe; did you mean optimizer?"),
+        ("model.architecture.widht=1", "model.architecture.widht is not a key of a recipe; did you mean width?"),
         ("data.synthetic.poeple=1", "did you mean people?"),
         ("method.gate.loss={valeu: 1}", "did you mean value?"),
         ("method.eps=1/255", "did you mean method.attack.eps or evaluation.eps?"),
         ("minutes=10", "did you mean run.minutes?"),
-        ("head.zzz=1", "head.zzz is no key of a recipe; known keys: kind, m, s"),
+        ("head.zzz=1", "head.zzz is not a key of a recipe; known keys: kind, m, s"),
     ],
 )
 def test_a_wrong_key_is_answered_with_the_nearest_right_one(override: str, answer: str) -> None:
@@ -169,7 +181,7 @@ def test_a_wrong_key_is_answered_with_the_nearest_right_one(override: str, answe
         ("data.batch=1", "data.batch = 1: Input should be greater than or equal to 2"),
         ("data.validation=1", "data.validation = 1: Input should be less than 1"),
         ("run.seed=-1", "run.seed = -1: Input should be greater than or equal to 0"),
-        ("optimiser=3", "optimiser = 3"),
+        ("optimizer=3", "optimizer = 3"),
         ("run.steps", "--set run.steps: write section.key=value"),
         ("data.size=[112", "--set data.size=[112: the value is not YAML"),
     ],
@@ -192,11 +204,11 @@ def test_a_wrong_value_is_named(override: str, answer: str) -> None:
         (["method.targets.map=m.yaml"], "targets.designate map and targets.map FILE belong together"),
         (["method.batchnorm=frozen"], "give model.start"),
         (["method.gate.kind=verification", "data.validation=0"], "data.validation above 0"),
-        (["data.batch=9", "optimiser.accumulate=2"], "data.batch 9 does not part into 2 equal micro-batches"),
-        (["data.batch=4", "optimiser.accumulate=4"], "equal micro-batches of two or more"),
+        (["data.batch=9", "optimizer.accumulate=2"], "data.batch 9 does not part into 2 equal micro-batches"),
+        (["data.batch=4", "optimizer.accumulate=4"], "equal micro-batches of two or more"),
         (
             ["data.sampling=balanced", "data.batch=9", "data.images_per_person=2"],
-            "no multiple of data.images_per_person",
+            "not a multiple of data.images_per_person",
         ),
         (["evaluation.eps=[]"], "eps is empty"),
     ],
@@ -214,7 +226,7 @@ def test_every_key_can_be_overridden() -> None:
     assert recipe.data.size == (112, 96)
     assert recipe.run.compile == "on", "YAML reads a bare on as true"
     assert make_recipe(LEAST, ["run.compile=off"]).run.compile == "off"
-    assert make_recipe(LEAST, ["optimiser.clip_norm=null"]).optimiser.clip_norm is None
+    assert make_recipe(LEAST, ["optimizer.clip_norm=null"]).optimizer.clip_norm is None
     assert make_recipe(LEAST, ["data.images=~/faces"]).data.images == Path.home() / "faces"
     assert LEAST == {"name": "least", "data": {"images": "faces"}, "run": {"steps": 1}}, "the values given are kept"
 

@@ -2,12 +2,12 @@ import itertools
 
 import pytest
 
+from steadface.training.recipe.sections import Optimizer
 from steadface.training.schedule import learning_rate
-from steadface.training.sections import Optimiser
 
 
-def options(**given: object) -> Optimiser:
-    return Optimiser.model_validate({"rate": 0.4, "warmup": 0.2, **given})
+def options(**given: object) -> Optimizer:
+    return Optimizer.model_validate({"rate": 0.4, "warmup": 0.2, **given})
 
 
 @pytest.mark.parametrize(("progress", "rate"), [(0, 0.004), (0.05, 0.1), (0.1, 0.2), (0.15, 0.3), (0.2, 0.4)])

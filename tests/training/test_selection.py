@@ -12,10 +12,10 @@ from steadface.backbones import load_backbone, read_metadata
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
-from steadface.training import loop
-from steadface.training.candidates import Candidates, read_candidates
 from steadface.training.loop import TrainingRun
-from steadface.training.selection import Candidate, NothingGained, choose, exhausted, undominated, verdict
+from steadface.training.selection import looks as looking
+from steadface.training.selection.candidates import Candidates, read_candidates
+from steadface.training.selection.rules import Candidate, NothingGained, choose, exhausted, undominated, verdict
 from steadface.training.within_class import normalise_within
 
 from .runs import tiny
@@ -150,7 +150,7 @@ def looks(monkeypatch):
         weights[step] = {name: value.clone() for name, value in backbone.state_dict().items()}
         return metrics(clean[step], attacked[step])
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(looking, "validate", validate)
     return weights
 
 
@@ -187,7 +187,7 @@ def test_another_choice_of_a_finished_run_needs_no_look_and_changes_nothing_else
     run = tmp_path / "run"
     TrainingRun.start(tiny(run, *SELECTING)).train()
     recipe, log = (run / "recipe.yaml").read_text(), (run / "metrics.jsonl").read_text()
-    monkeypatch.delattr(loop, "validate")
+    monkeypatch.delattr(looking, "validate")
 
     (run / "recipe.yaml").write_text(recipe.replace("max_clean_drop: 0.01", "max_clean_drop: 0.5"))
     assert TrainingRun.resume(run).train().finished
@@ -204,7 +204,7 @@ def test_another_choice_of_a_finished_run_needs_no_look_and_changes_nothing_else
 
 def test_a_run_that_gains_nothing_has_no_model_and_says_why(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr(loop, "validate", lambda *_: metrics(0.1, 0.9))
+    monkeypatch.setattr(looking, "validate", lambda *_: metrics(0.1, 0.9))
     with pytest.raises(NothingGained, match=r"none of 3 candidates is shown to resist better .* train for longer"):
         TrainingRun.start(tiny(run, *SELECTING)).train()
     assert not (run / "model.safetensors").exists()
@@ -224,7 +224,7 @@ def test_a_model_that_may_have_lost_more_than_allowed_is_warned_of(tmp_path, mon
         rate = next(seen)
         return replace(metrics(0.1, rate), clean=figure(0.1) if rate == 0.9 else clean)
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(looking, "validate", validate)
     options = (*SELECTING, "run.select.max_clean_drop=0.005")
     with caplog.at_level("INFO"):
         TrainingRun.start(tiny(tmp_path / "run", *options)).train()
@@ -234,7 +234,7 @@ def test_a_model_that_may_have_lost_more_than_allowed_is_warned_of(tmp_path, mon
 
 def test_a_run_that_has_lost_too_much_everywhere_says_what_it_would_take(tmp_path, monkeypatch):
     seen = iter([(0.1, 0.9), (0.2, 0.5), (0.3, 0.4), (0.4, 0.3)])
-    monkeypatch.setattr(loop, "validate", lambda *_: metrics(*next(seen)))
+    monkeypatch.setattr(looking, "validate", lambda *_: metrics(*next(seen)))
     with pytest.raises(NothingGained, match=r"3 of 3 .* more than the 1.00 points .*\(step 2 has lost least, 10.00"):
         TrainingRun.start(tiny(tmp_path / "run", *SELECTING)).train()
 
@@ -294,8 +294,8 @@ def test_places_on_the_line_between_start_and_end_compete(tmp_path, monkeypatch)
         moved.append(float((backbone.state_dict()[name] - start[name]).norm()))
         return metrics(moved[-1], 0.9 - moved[-1])
 
-    monkeypatch.setattr(loop, "validate", validate)
-    options = ("data.validation=0.5", "run.validate_every=6", "run.select.interpolate=3", "optimiser.rate=0.1")
+    monkeypatch.setattr(looking, "validate", validate)
+    options = ("data.validation=0.5", "run.validate_every=6", "run.select.interpolate=3", "optimizer.rate=0.1")
     run = TrainingRun.start(
         tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *options, "run.select.max_clean_drop=1")
     )
@@ -314,7 +314,7 @@ def test_places_on_the_line_between_start_and_end_compete(tmp_path, monkeypatch)
 
 
 ROUNDED = (
-    *("model.corner=0.25", "head.kind=none", "method.batchnorm=folded", "data.validation=0.5", "optimiser.rate=0.01"),
+    *("model.corner=0.25", "head.kind=none", "method.batchnorm=folded", "data.validation=0.5", "optimizer.rate=0.01"),
     *("run.validate_every=6", "run.select.interpolate=1", "run.select.recover=8", "run.select.max_clean_drop=1"),
 )
 
@@ -327,7 +327,7 @@ def test_where_corners_are_rounded_the_start_recovers_first_and_competes(tmp_pat
         judged.append(backbone)
         return metrics(0.1, 1 - 0.1 * len(judged))
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(looking, "validate", validate)
     run = TrainingRun.start(tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *ROUNDED))
     run.train()
     came, end, between, recovered = judged
@@ -361,7 +361,7 @@ def test_a_run_stopped_while_candidates_compete_goes_on_with_those_left(tmp_path
             raise KeyboardInterrupt
         return metrics(0.1, 1 - 0.1 * len(seen))
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(looking, "validate", validate)
     with pytest.raises(KeyboardInterrupt):
         TrainingRun.start(tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *ROUNDED)).train()
     before = (tmp_path / "run" / "recovered.safetensors").stat().st_mtime_ns
@@ -379,7 +379,7 @@ def test_what_competes_at_the_end_is_normalised_where_the_recipe_says_so(tmp_pat
         judged.append({name: value.clone() for name, value in backbone.state_dict().items()})
         return metrics(0.1, 1 - 0.1 * len(judged))
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(looking, "validate", validate)
     options = ("data.validation=0.5", "run.validate_every=6", "run.select.within=0.5", "run.select.interpolate=1")
     run = TrainingRun.start(
         tiny(tmp_path / "run", f"model.start={tmp_path / 'start'}", *options, "method.batchnorm=folded")

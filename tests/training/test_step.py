@@ -10,8 +10,8 @@ from torch import nn
 from steadface.attacks import NFGSM, ball
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
-from steadface.training.gate import FixedGate
-from steadface.training.objective import MarginObjective, SelfReference
+from steadface.heads.objectives import MarginObjective, SelfReference
+from steadface.training.gate import FixedGate, ThresholdGate
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.step import NonFiniteLoss, Weights
 from steadface.training.targets import KeptBlend, Mapped, Nearest, OtherFace, PerturbedSource, RandomOther
@@ -401,3 +401,27 @@ def test_targets_that_the_regulariser_does_not_use_are_not_embedded(make_trainer
         trainer = make_trainer(network=counted, targets=blend, regularizer=PullRepel(target_pull=weight), timing="next")
         trainer.step(batches(1)[0])
         assert max(sizes) == largest
+
+
+def test_hardening_without_labels_starts_at_no_loss_and_keeps_enrolled_templates(
+    make_trainer, network, batches, run_steps
+):
+    """The finished model is its own reference: the first loss is 0, so the gate opens at once."""
+    finished = network()
+    for batch in batches(20):
+        finished(batch.images)
+    frozen = network().requires_grad_(False)
+    frozen.load_state_dict(finished.state_dict())
+    frozen.eval()
+    trainer = make_trainer(
+        network=finished,
+        objective=SelfReference(),
+        batchnorm="frozen",
+        gate=ThresholdGate(-0.2),
+        reference=lambda images: F.normalize(frozen(images)),
+        rate=0.01,
+    )
+    records = run_steps(trainer, batches(4))
+    assert records[0].loss == pytest.approx(0, abs=rounding(8))
+    assert all(record.gate_open for record in records)
+    assert 0 < records[-1].loss < 0.2

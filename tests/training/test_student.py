@@ -8,16 +8,17 @@ import torch.nn.functional as F
 
 from steadface.backbones import load_backbone
 from steadface.errors import SteadfaceError
-from steadface.training import loop
-from steadface.training.assemble import open_recipe_faces, reference_weights
+from steadface.training.assembly.faces import open_recipe_faces
+from steadface.training.assembly.weights import reference_weights
 from steadface.training.loop import TrainingRun
-from steadface.training.selection import NothingGained
+from steadface.training.selection import looks
+from steadface.training.selection.rules import NothingGained
 
 from .runs import assert_same_run, metrics, tiny
 
 LEARNING = (
     *("head.kind=none", "method.gate.kind=loss", "method.gate.loss=0.5", "method.batchnorm=clean"),
-    *("optimiser.kind=adamw", "optimiser.rate=1e-2", "model.architecture.width=0.25"),
+    *("optimizer.kind=adamw", "optimizer.rate=1e-2", "model.architecture.width=0.25"),
 )
 
 
@@ -75,7 +76,7 @@ def test_it_is_measured_against_its_reference_and_where_it_never_recognises_ther
     tmp_path, teacher, monkeypatch
 ):
     judged = []
-    validate = loop.validate
+    validate = looks.validate
 
     def watched(recipe, backbone, faces):
         judged.append(backbone.architecture.width)
@@ -87,8 +88,8 @@ def test_it_is_measured_against_its_reference_and_where_it_never_recognises_ther
             attacked=replace(found.attacked, value=attacked, without=(attacked,) * len(found.attacked.without)),
         )
 
-    monkeypatch.setattr(loop, "validate", watched)
-    choosing = ("run.validate_every=3", "run.select.max_clean_drop=0", "data.validation=0.67", "optimiser.rate=1e-9")
+    monkeypatch.setattr(looks, "validate", watched)
+    choosing = ("run.validate_every=3", "run.select.max_clean_drop=0", "data.validation=0.67", "optimizer.rate=1e-9")
     recipe = tiny(tmp_path / "run", *LEARNING, f"model.reference={teacher}", *choosing)
     with pytest.raises(NothingGained, match="each is shown to have lost more"):
         TrainingRun.start(recipe).train()

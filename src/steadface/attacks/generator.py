@@ -14,7 +14,7 @@ from steadface.attacks.goals import CosineScore, Score
 
 
 class PerturbationNetwork(nn.Module):
-    """``(images (B, 3, H, W), noise alike, wish (B, D)) -> unbounded field (B, 3, H, W)``."""
+    """`(images (B, 3, H, W), noise alike, wish (B, D)) -> unbounded field (B, 3, H, W)`."""
 
     def __init__(self, *, embedding_size: int, width: int = 24, blocks: int = 3) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class PerturbationNetwork(nn.Module):
 
 
 class GenerativeAttack:
-    """Proposes with ``network``, then takes one ``optimizer`` step that raises the score of the proposal.
+    """Proposes with `network`, then takes one `optimizer` step that raises the score of the proposal.
 
     The proposal made before the update is returned: one pass of the network and one gradient through the
-    recogniser per batch. ``learn=False`` only proposes.
+    recogniser per batch. `learn=False` only proposes.
     """
 
     def __init__(self, *, ball: Ball, network: nn.Module, optimizer: torch.optim.Optimizer, learn: bool = True) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 HEAD = 4096
 """Bytes that are looked at."""
@@ -33,8 +33,8 @@ class FileKind:
     remedy: str
     certain: bool = True
 
-    def refusal(self, file: Path) -> SteadfaceError:
-        return SteadfaceError(f"{file} is {self.what}: {self.remedy}")
+    def refusal(self, file: Path) -> InvalidInput:
+        return InvalidInput(f"{file} is {self.what}: {self.remedy}")
 
 
 SAFETENSORS = FileKind(what="a safetensors file", remedy="give it a name that ends with .safetensors")
@@ -86,13 +86,13 @@ _ENDINGS = {
 def file_kind(file: Path) -> FileKind:
     """What `file` is; all but `SAFETENSORS`, `TORCH` and `ONNX` is refused.
 
-    Raises SteadfaceError where it cannot be opened.
+    Raises InvalidInput where it cannot be opened.
     """
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD)
     except OSError as error:
-        raise SteadfaceError(f"cannot read {file}: {error.strerror}; check that it is yours to read") from error
+        raise InvalidInput(f"cannot read {file}: {error.strerror}; check that it is yours to read") from error
     if not head:
         return FileKind(what="empty", remedy="the download or the disk failed; fetch it again")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -101,7 +101,7 @@ def file_kind(file: Path) -> FileKind:
 
 
 def refuse_other_than_onnx(file: Path) -> None:
-    """Raises SteadfaceError for a file that is something else for certain; protobuf itself judges the rest."""
+    """Raises InvalidInput for a file that is something else for certain; protobuf itself judges the rest."""
     kind = file_kind(file)
     if kind != ONNX and kind.certain:
         raise kind.refusal(file)

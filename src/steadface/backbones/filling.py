@@ -10,7 +10,7 @@ from torch import Tensor
 from steadface.backbones.architecture import Architecture
 from steadface.backbones.base import Backbone, is_constant
 from steadface.backbones.filekinds import first_few, shown
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 _COUNTER = "num_batches_tracked"
 
@@ -23,7 +23,7 @@ def skeleton_for(fields: Any, state: Mapping[str, Tensor], given: Mapping[str, A
         # pydantic repeats whole values, and adds addresses of its manual.
         problems = error.errors() if isinstance(error, ValidationError) else []
         because = [f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in problems] or ["it is no object"]
-        raise SteadfaceError(f"the architecture is not one that can be built: {shown(because[0])}") from error
+        raise InvalidInput(f"the architecture is not one that can be built: {shown(because[0])}") from error
     _check_keys(state, skeleton)
     return skeleton
 
@@ -40,7 +40,7 @@ def filled(skeleton: Backbone, state: Mapping[str, Tensor]) -> Backbone:
 
 
 def _check_keys(state: Mapping[str, Tensor], backbone: Backbone) -> None:
-    """Raise SteadfaceError naming what does not fit: missing and unexpected keys, other shapes; the first few each."""
+    """Raise InvalidInput naming what does not fit: missing and unexpected keys, other shapes; the first few each."""
     expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     missing = [key for key in expected if key not in state and not key.endswith(_COUNTER)]
     unexpected = [shown(key) for key in state if key not in expected]
@@ -54,32 +54,32 @@ def _check_keys(state: Mapping[str, Tensor], backbone: Backbone) -> None:
     if parts:
         architecture = backbone.architecture
         options = "".join(f"{key} {value}, " for key, value in (architecture.model_extra or {}).items())
-        raise SteadfaceError(
+        raise InvalidInput(
             f"does not fit {architecture.name} ({options}{architecture.embedding_size}-d): {'; '.join(parts)}"
         )
 
 
 def _check_values(state: Mapping[str, Tensor]) -> None:
-    """Raise SteadfaceError naming the first tensor that holds no weights: other types, NaN, variances below 0."""
+    """Raise InvalidInput naming the first tensor that holds no weights: other types, NaN, variances below 0."""
     for key, value in state.items():
         if key.endswith(_COUNTER):
             continue
         if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"{key} is {value.dtype} ({value.layout}, {value.device.type}); weights must be plain floating-point "
                 "tensors: save the network as it was before it was quantised or made sparse"
             )
         if not value.float().isfinite().all():
-            raise SteadfaceError(f"{key} holds NaN or infinity; the weights are damaged, take an earlier checkpoint")
+            raise InvalidInput(f"{key} holds NaN or infinity; the weights are damaged, take an earlier checkpoint")
         if key.endswith("running_var") and (value < 0).any():
-            raise SteadfaceError(f"{key} holds variances below 0; the weights are damaged, take an earlier checkpoint")
+            raise InvalidInput(f"{key} holds variances below 0; the weights are damaged, take an earlier checkpoint")
 
 
 def _check_alive(backbone: Backbone) -> None:
-    """Raise SteadfaceError naming weights that are all zero where they make every face the same embedding."""
+    """Raise InvalidInput naming weights that are all zero where they make every face the same embedding."""
     dead = [key for key, value in backbone.state_dict().items() if key.endswith("weight") and not value.any()]
     if dead and is_constant(backbone):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{len(dead)} weights are all zero ({first_few(dead)}), so that "
             "every face gets the same embedding; the file is damaged or was never trained"
         )

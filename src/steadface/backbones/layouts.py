@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from steadface.backbones.iresnet import PUBLISHED
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, Unsupported
 
 State = Mapping[str, Tensor]
 
@@ -20,7 +20,7 @@ class Layout:
     """How one family of files names its weights.
 
     `typical` has a key of each part of the network; `fields` gives the fields of `Architecture` that a state dict
-    implies, for an image size (height, width) or None, and raises SteadfaceError naming a key that it needs and that is
+    implies, for an image size (height, width) or None, and raises InvalidInput naming a key that it needs and that is
     missing. `rename` gives one key and its tensor under our name, which is InsightFace's.
     """
 
@@ -77,7 +77,7 @@ def _iresnet(state: State, image_size: tuple[int, int] | None) -> dict[str, Any]
     blocks = tuple(_count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
     names = [name for name, depth in PUBLISHED.items() if depth == blocks]
     if not names:
-        raise SteadfaceError(f"an IResNet with {blocks} blocks is not known; known depths are {_known_depths()}")
+        raise Unsupported(f"an IResNet with {blocks} blocks is not known; known depths are {_known_depths()}")
     return {
         "name": names[0],
         "embedding_size": embedding_size,
@@ -94,15 +94,15 @@ def _image_size(positions: float) -> tuple[int, int]:
         return 16 * side, 16 * side
     if positions == 7 * 6:
         return 112, 96
-    raise SteadfaceError(f"the image size cannot be told from fc.weight ({positions:g} positions); give image_size")
+    raise InvalidInput(f"the image size cannot be told from fc.weight ({positions:g} positions); give image_size")
 
 
 def _shape(state: State, key: str, dimensions: int) -> tuple[int, ...]:
     if key not in state:
-        raise SteadfaceError(f"1 missing: {key}, without which the architecture cannot be told")
+        raise InvalidInput(f"1 missing: {key}, without which the architecture cannot be told")
     shape = tuple(state[key].shape)
     if len(shape) != dimensions or 0 in shape:
-        raise SteadfaceError(f"1 of another shape: {key} {shape} instead of {dimensions} dimensions")
+        raise InvalidInput(f"1 of another shape: {key} {shape} instead of {dimensions} dimensions")
     return shape
 
 
@@ -111,7 +111,7 @@ def _count(state: State, pattern: str) -> int:
     numbers = [int(match[1]) for key in state if (match := re.match(pattern, key)) and len(match[1]) < 7]
     highest = max(numbers, default=-1) + 1
     if highest > len(state):
-        raise SteadfaceError(f"a part numbered {highest - 1} among {len(state)} tensors; the file is damaged")
+        raise InvalidInput(f"a part numbered {highest - 1} among {len(state)} tensors; the file is damaged")
     return highest
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadface.backbones.filekinds import shown
 from steadface.backbones.layouts import LAYOUTS, OTHERS, Layout
-from steadface.errors import SteadfaceError
+from steadface.errors import Unsupported
 
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put into names, wherever they wrap.
 _WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -50,10 +50,10 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return bare if len(bare) == len(state) else dict(state)
 
 
-def nothing_fits(content: Any) -> SteadfaceError:
+def nothing_fits(content: Any) -> Unsupported:
     """What is in a file that holds no known network, which layout comes nearest and what that lacks."""
     known = ", ".join(layout.title for layout in LAYOUTS)
-    return SteadfaceError(
+    return Unsupported(
         f"holds no network of a known layout, but {_listed(content)}.{_nearest(content)} Known are {known} and files "
         "written by this package. For another network give code that makes it and loads this file, as "
         "path/to/file.py:function, or its export to ONNX"

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, first_few, shown
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, Unsupported
 
 METADATA_KEY = "steadface"
 PREFIX = "backbone."
@@ -36,7 +36,7 @@ _HARMLESS = re.compile(
 def read_file(file: Path) -> tuple[Any, dict[str, Any]]:
     """What `file` holds (a dict of tensors, or what else torch.save wrote of them), and our metadata or {}.
 
-    Which of both it is its bytes say, not its name. Raises SteadfaceError for everything else, and says what it is.
+    Which of both it is its bytes say, not its name. Raises InvalidInput for everything else, and says what it is.
     """
     kind = file_kind(file)
     if kind == SAFETENSORS:
@@ -44,7 +44,7 @@ def read_file(file: Path) -> tuple[Any, dict[str, Any]]:
     if kind == TORCH:
         return _read_torch(file), {}
     if kind == ONNX and file.suffix == ".onnx":
-        raise SteadfaceError(f"{file} is an ONNX file, with no layers to train: give the state dict that it came from")
+        raise InvalidInput(f"{file} is an ONNX file, with no layers to train: give the state dict that it came from")
     raise kind.refusal(file)
 
 
@@ -56,14 +56,14 @@ def read_safetensors(file: Path, keys: Iterable[str] | None = None) -> tuple[dic
         with safe_open(file, framework="pt") as opened:
             metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
             if not isinstance(metadata, dict):
-                raise SteadfaceError(f"{file}: the metadata entry {METADATA_KEY!r} is not a JSON object")
+                raise InvalidInput(f"{file}: the metadata entry {METADATA_KEY!r} is not a JSON object")
             names = list(opened.keys() if keys is None else keys)
             # A checkpoint also holds the head, the optimiser and more, which need not be read.
             if "architecture" in metadata and any(name.startswith(PREFIX) for name in names):
                 names = [name for name in names if name.startswith(PREFIX)]
             state = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{file} is not a readable safetensors file ({shown(str(error))}); it may be truncated, fetch it again"
         ) from error
     return state, metadata
@@ -80,12 +80,12 @@ def _read_torch(file: Path) -> Any:
         raise _refused(file) from error
     except Exception as error:  # torch asserts where a file is damaged, and lets through what its parts raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{file} is not a readable torch file ({shown(reason)}); it may be truncated, fetch it again"
         ) from error
 
 
-def _refused(file: Path) -> SteadfaceError:
+def _refused(file: Path) -> InvalidInput | Unsupported:
     """Why a torch file was not unpickled: it is a whole module, or has objects of some classes beside its tensors."""
     strange = [name for name in dict.fromkeys(_classes(file)) if not _HARMLESS.fullmatch(name)]
     if any(name.startswith("torch.nn.modules.") for name in strange):
@@ -95,7 +95,8 @@ def _refused(file: Path) -> SteadfaceError:
         what, save = f"needs classes beside its tensors ({first_few(strange, shown)})", 'loaded["state_dict"]'
     else:
         what, save = "is damaged, or pickled in a way that torch does not read as tensors alone,", "model.state_dict()"
-    return SteadfaceError(
+    kind = Unsupported if strange else InvalidInput
+    return kind(
         f"{file} {what} and was not read: unpickling can run code. Where you trust it, open it once where these are "
         f"installed and save the weights alone: torch.save({save}, NEW)"
     )

@@ -21,7 +21,7 @@ from steadface.backbones.filekinds import SAFETENSORS, file_kind, shown
 from steadface.backbones.filling import filled, skeleton_for
 from steadface.backbones.parts import Part, nothing_fits, parts_of, some, unwrapped
 from steadface.backbones.reading import METADATA_KEY, PREFIX, read_file, read_safetensors
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.files import write_atomically
 
 _STEP = re.compile(r"step-(\d+)\.safetensors")
@@ -45,9 +45,10 @@ def load_backbone(
     (`state_dict.ema`, say). `image_size` (height, width), `mean` and `std` (pixel units) override what the file says
     or, for a bare state dict, what cannot be read off it.
 
-    Raises SteadfaceError for a file that is missing, unreadable, of another kind or of an unknown layout, which lists
-    what it holds; names keys that are missing, unexpected or of another shape, and weights that are no numbers or make
-    every face the same; and where several networks fit that are not the same one.
+    Raises NotFound for a file that is not there, Unsupported for an unknown layout, saying what the file holds, and
+    InvalidInput for a file that is unreadable or of another kind; names keys that are missing, unexpected or of another
+    shape, and weights that are no numbers or make every face the same; and where several networks fit that are not the
+    same one.
     """
     file = find_weights(Path(path))
     content, metadata = read_file(file)
@@ -62,7 +63,7 @@ def load_backbone(
         backbone.notes = tuple(f"{file}: {note}" for note in notes)
         return backbone
     except SteadfaceError as error:
-        raise SteadfaceError(f"{file}: {error}") from error
+        raise type(error)(f"{file}: {error}") from error
 
 
 def save_backbone(path: str | os.PathLike[str], backbone: Backbone, metadata: Mapping[str, Any]) -> None:
@@ -111,13 +112,13 @@ def find_weights(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise SteadfaceError(f"{path} does not exist; give a run folder, a checkpoint or a file of weights")
+        raise NotFound(f"{path} does not exist; give a run folder, a checkpoint or a file of weights")
     model = path / "model.safetensors"
     if model.is_file():
         return model
     steps = [(int(match[1]), file) for file in path.glob("checkpoints/*") if (match := _STEP.fullmatch(file.name))]
     if not steps:
-        raise SteadfaceError(
+        raise NotFound(
             f"{path} is not a run folder: it has neither model.safetensors nor checkpoints/step-*.safetensors"
             f"{_folder_hint(path)}"
         )
@@ -142,7 +143,7 @@ def _chosen(content: Any, given: Mapping[str, Any], part: str | None) -> tuple[B
     names = ", ".join(_place(one) for one in found)
     found = [one for one in found if part in (None, one.name)]
     if not found:
-        raise SteadfaceError(f"holds no network named {part!r}, but {names}")
+        raise NotFound(f"holds no network named {part!r}, but {names}")
     fitting, misfits = [], []
     for one in found:
         try:
@@ -155,7 +156,7 @@ def _chosen(content: Any, given: Mapping[str, Any], part: str | None) -> tuple[B
     different = [one for _, one in fitting[1:] if not one.same(chosen)]
     if different:
         fit = ", ".join(_place(one) for one in (chosen, *different))
-        raise SteadfaceError(
+        raise InvalidInput(
             f"holds {1 + len(different)} networks that fit ({fit}), and which is meant cannot be told. Save the one "
             "that you want by itself: torch.save(steadface.load_backbone(FILE, "
             f'part="{shown(different[-1].name)}").state_dict(), NEW)'

@@ -23,11 +23,11 @@ from steadface.data.faces import FaceSource
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.recipes import recipe_path
-from steadface.training.assemble import open_recipe_faces
+from steadface.training.assembly.faces import open_recipe_faces
 from steadface.training.loop import Outcome
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.runfolder import read_run_recipe
-from steadface.training.selection import NothingGained
+from steadface.training.selection.rules import NothingGained
 
 Set = Annotated[
     list[str] | None,

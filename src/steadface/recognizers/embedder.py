@@ -4,7 +4,6 @@ The weights never change here, so that BatchNorms are folded away and what is co
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from steadface.arguments import choice, count
 from steadface.backbones.frozen import frozen
 from steadface.data.faces import Image, fit_size
-from steadface.devices import resolve_device
+from steadface.devices import has_compiler, resolve_device
 from steadface.errors import InvalidInput, Unsupported
 from steadface.evaluation.embedding import unit_embeddings
 from steadface.recognizers.adapters import Adapted, BlackBox, External
@@ -90,7 +89,7 @@ class NetworkEmbedder:
         return unit_embeddings(self._network, images, mirror=self._mirror)
 
     def _compiled(self) -> Callable[[Tensor], Tensor]:
-        if self._device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        if self._device.type == "cpu" and not has_compiler():
             logger.warning("no C++ compiler is installed, so the model is not compiled; it embeds more slowly")
             return self._embeddings
         return cast("Callable[[Tensor], Tensor]", torch.compile(self._embeddings, dynamic=None))

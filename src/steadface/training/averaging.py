@@ -21,7 +21,7 @@ from steadface.training.batchnorm import exchanged
 
 
 class WeightAverage:
-    """Of all parameters and floating-point buffers of ``network``; ``decay`` in [0, 1) is the weight of the past."""
+    """Of all parameters and floating-point buffers of `network`; `decay` in [0, 1) is the weight of the past."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._live = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
@@ -50,7 +50,7 @@ class WeightAverage:
 
 
 def between(first: Backbone, last: Mapping[str, Tensor], share: float) -> Backbone:
-    """A network whose weights lie on the line from those of ``first`` (share 0) to ``last`` (share 1), its state."""
+    """A network whose weights lie on the line from those of `first` (share 0) to `last` (share 1), its state."""
     network = copy.deepcopy(first)
     network.load_state_dict(
         {

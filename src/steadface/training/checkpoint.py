@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file each, with everything a run needs to go on bitwise where it stopped.
 
-Tensors carry the prefixes ``backbone.``, ``objective.``, ``batchnorm.``, ``optimiser.``, ``proposer.`` (the generative
-network), ``proposer_optimiser.`` and ``random.``; all else is JSON in the file's metadata. No pickle.
+Tensors carry the prefixes `backbone.`, `objective.`, `batchnorm.`, `optimiser.`, `proposer.` (the generative
+network), `proposer_optimiser.` and `random.`, under which older runs have them too; all else is JSON in the file's
+metadata. No pickle.
 """
 
 import json
@@ -15,18 +16,18 @@ from torch import Tensor
 
 from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import write_safetensors
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """``state`` is JSON (step, gate, ramp, recipe, architecture ...); ``tensors`` are named by prefix."""
+    """`state` is JSON (step, gate, ramp, recipe, architecture ...); `tensors` are named by prefix."""
 
     state: dict[str, Any]
     tensors: dict[str, Tensor] = field(repr=False)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under ``prefix.``, without it."""
+        """The tensors under `prefix.`, without it."""
         start = prefix + "."
         return {key.removeprefix(start): value for key, value in self.tensors.items() if key.startswith(start)}
 
@@ -42,7 +43,7 @@ def paths(run: Path) -> list[Path]:
 
 
 def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Writes the checkpoint atomically, then removes all but the newest ``keep``.
+    """Writes the checkpoint atomically, then removes all but the newest `keep`.
 
     Raises SteadfaceError naming the last good checkpoint where the disk is full or the folder not writable.
     """
@@ -50,7 +51,7 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     try:
         write_safetensors(path, checkpoint.tensors, checkpoint.state)
     except SteadfaceError as error:
-        raise SteadfaceError(f"{error}; {last_good(run)}") from error
+        raise type(error)(f"{error}; {last_good(run)}") from error
     for old in paths(run)[:-keep]:
         old.unlink(missing_ok=True)
     return path
@@ -73,33 +74,33 @@ def non_finite(checkpoint: Checkpoint) -> str | None:
 
 
 def load_newest(run: Path) -> Checkpoint:
-    """A run's newest checkpoint; raises SteadfaceError where there is none, or ``load`` does."""
+    """A run's newest checkpoint; raises NotFound where there is none."""
     saved = paths(run)
     if not saved:
-        raise SteadfaceError(f"{run} holds no checkpoint to resume from: start it again with steadface train")
+        raise NotFound(f"{run} holds no checkpoint to resume from: start it again with steadface train")
     return load(saved[-1])
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint; raises SteadfaceError where it is damaged or not one of ours."""
+    """Reads a checkpoint; raises InvalidInput where it is damaged or not one of ours."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[METADATA_KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"checkpoint {path} cannot be read ({error}); remove it to go on from the one before it"
         ) from error
     return Checkpoint(state=state, tensors=tensors)
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` under ``prefix.``."""
+    """`tensors` under `prefix.`."""
     return {f"{prefix}.{key}": value for key, value in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as flat tensors ``index.name``; its options belong to the recipe."""
+    """The optimiser's state as flat tensors `index.name`; its options belong to the recipe."""
     return {
         f"{index}.{name}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -109,7 +110,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of ``optimizer_tensors``."""
+    """The inverse of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
@@ -118,7 +119,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def difference(before: object, now: object, where: str = "") -> list[str]:
-    """What differs between two JSON values, a line each: ``section.key: before -> now``."""
+    """What differs between two JSON values, a line each: `section.key: before -> now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         lines = []
         for key in sorted({*before, *now}):

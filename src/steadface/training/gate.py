@@ -1,7 +1,7 @@
 """The gate: open while the recogniser is good enough on the faces it has just been trained on.
 
 A gate hears one performance value per source batch, higher is better, and says whether the regulariser and the
-adversarial samples take part. For the loss form the value is ``-l``, so ``value > -threshold`` is ``l < threshold``.
+adversarial samples take part. For the loss form the value is `-l`, so `value > -threshold` is `l < threshold`.
 """
 
 import math
@@ -45,8 +45,8 @@ class ThresholdGate:
 class SmoothedGate:
     """A bias-corrected moving average of the performance, with hysteresis against chatter.
 
-    Opens once the average exceeds ``threshold``; closes once it falls to ``threshold - hysteresis * |threshold|``.
-    ``decay`` in ``[0, 1)`` is the weight of the past (0.9 remembers about ten batches).
+    Opens once the average exceeds `threshold`; closes once it falls to `threshold - hysteresis * |threshold|`.
+    `decay` in `[0, 1)` is the weight of the past (0.9 remembers about ten batches).
     """
 
     threshold: float
@@ -111,7 +111,7 @@ def loss_threshold(value: float, *, chance_loss: float | None) -> float:
     """The gate's threshold (higher is better) for a loss bound: a number, or a fraction of the chance loss.
 
     A fixed small number may never be reached: the loss of ArcFace with s = 64 sits near 10 where LFW is at 99 %,
-    so ``chance_loss`` (closed form of the head at its number of identities) gives the bound its scale.
+    so `chance_loss` (closed form of the head at its number of identities) gives the bound its scale.
     """
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"a loss threshold is positive, got {value}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Unavailable
 from steadface.files import write_atomically
 from steadface.training import checkpoint
 
@@ -16,10 +16,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """``metrics.jsonl`` and TensorBoard events of the run in ``folder``.
+    """`metrics.jsonl` and TensorBoard events of the run in `folder`.
 
-    Opened at ``step``: where an earlier process got further than its last checkpoint, what it logged after that
-    is cut away, so that no step stands twice. ``validated`` is the last step with a look at the held-out people.
+    Opened at `step`: where an earlier process got further than its last checkpoint, what it logged after that
+    is cut away, so that no step stands twice. `validated` is the last step with a look at the held-out people.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool) -> None:
@@ -75,7 +75,7 @@ class MetricsLog:
         try:
             yield
         except OSError as error:
-            raise SteadfaceError(
+            raise Unavailable(
                 f"cannot write the log of {self._folder}: {error.strerror or error}; free some space "
                 f"({checkpoint.last_good(self._folder)})"
             ) from error

@@ -1,9 +1,7 @@
-"""The loop around the step: how long, at which rate, what is written down, and how a run goes on after a stop."""
+"""The loop around the step: what a step is surrounded by, what is written down, and how a run goes on after a stop."""
 
 import logging
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,42 +10,29 @@ from typing import Any
 
 import torch
 
-from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.data.loading import Batch
-from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
-from steadface.evaluation.labelled import ValidationMetrics
+from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.training import checkpoint, runfolder, snapshot
-from steadface.training.assemble import (
-    Assembly,
-    Faces,
-    assemble,
-    make_loader,
-    open_recipe_faces,
-    reference_weights,
-    start_weights,
-)
-from steadface.training.candidates import Candidates
-from steadface.training.finishing import RECOVERED_FILE, competitors, recover
+from steadface.training.assembly.faces import Faces, make_loader, open_recipe_faces
+from steadface.training.assembly.trainer import Assembly, assemble
+from steadface.training.assembly.weights import reference_weights, start_weights
+from steadface.training.compute import resolve_compute
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
-from steadface.training.probe import StrengthProbe, probing_images
+from steadface.training.probe import StrengthProbe
 from steadface.training.recipe import Recipe
-from steadface.training.schedule import learning_rate
-from steadface.training.selection import Candidate
+from steadface.training.schedule import Length, learning_rate
+from steadface.training.selection.candidates import Candidates
+from steadface.training.selection.looks import Looks
 from steadface.training.signals import StopRequest, stop_on_signal
 from steadface.training.step import NonFiniteLoss, StepRecord
-from steadface.training.validation import validate
-
-TIMED_STEPS = 5
-"""Steps of a process after which it is known how long one takes."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands after a step. ``done`` is the share of the run in [0, 1]; seconds exclude pauses."""
+    """Where a run stands after a step. `done` is the share of the run in [0, 1]; seconds exclude pauses."""
 
     step: int
     done: float
@@ -62,7 +47,7 @@ Observe = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: ``finished``, or stopped and ready to be resumed."""
+    """How a run ended: `finished`, or stopped and ready to be resumed."""
 
     folder: Path
     finished: bool
@@ -72,9 +57,9 @@ class Outcome:
 
 
 class TrainingRun:
-    """A run folder at work: ``recipe.yaml``, ``metrics.jsonl``, ``checkpoints/`` and in the end ``model.safetensors``.
+    """A run folder at work: `recipe.yaml`, `metrics.jsonl`, `checkpoints/` and in the end `model.safetensors`.
 
-    Make one with ``start`` or ``resume``.
+    Make one with `start` or `resume`.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, faces: Faces, *, fresh: bool, step: int = 0) -> None:
@@ -82,32 +67,32 @@ class TrainingRun:
             logger.warning("%s", message)
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
-        device = resolve_device(recipe.run.device)
+        self._compute = resolve_compute(recipe.run)
         self.recipe = recipe
         self.folder = folder
         self.faces = faces
         self._data = runfolder.described(faces, recipe)
-        self._loader = make_loader(recipe, faces.training, device)
-        start = self._start = start_weights(recipe, folder, fresh=fresh)
-        self._reference = reference_weights(recipe, folder, fresh=fresh)
-        self._parts: Assembly = assemble(recipe, faces, start, device, fresh=fresh, reference=self._reference)
+        self._loader = make_loader(recipe, faces.training, self._compute.device)
+        start = start_weights(recipe, folder, fresh=fresh)
+        reference = reference_weights(recipe, folder, fresh=fresh)
+        self._parts: Assembly = assemble(recipe, faces, self._compute, fresh=fresh, start=start, reference=reference)
+        self._looks = Looks(recipe, folder, faces, self._parts, step=step, start=start, reference=reference)
+        self._probe = StrengthProbe.of(recipe, faces.validation, self._compute.device)
+        self._length = Length(recipe.run, steps_per_epoch=self._loader.sampler.steps_per_epoch)
         self.step = step
         self.seconds = 0.0
-        self._took: deque[float] = deque(maxlen=4 * TIMED_STEPS)
         self._open_steps = 0
         self._unreadable = 0
-        self._candidates = None if recipe.run.select is None else Candidates(folder, recipe.run.select, until=step)
-        self._probe = self._make_probe(device)
 
     @classmethod
     def start(cls, recipe: Recipe, faces: Faces | None = None) -> "TrainingRun":
-        """A new run in ``recipe.run.out``; raises SteadfaceError where that folder already holds one.
+        """A new run in `recipe.run.out`; raises Conflict where that folder already holds one.
 
-        ``faces`` are the recipe's own unless they are open already.
+        `faces` are the recipe's own unless they are open already.
         """
         folder = recipe.run.out
         if runfolder.holds_run(folder):
-            raise SteadfaceError(
+            raise Conflict(
                 f"{folder} already holds a run: go on with steadface resume {folder}, or choose another run.out"
             )
         faces = faces or open_recipe_faces(recipe)
@@ -121,9 +106,9 @@ class TrainingRun:
 
     @classmethod
     def resume(cls, folder: Path, faces: Faces | None = None) -> "TrainingRun":
-        """The run in ``folder`` from its newest checkpoint.
+        """The run in `folder` from its newest checkpoint.
 
-        Refuses a recipe or data set that has changed since, with the difference.
+        Raises Conflict, with the difference, where recipe or data set have changed since.
         """
         recipe = runfolder.read_run_recipe(folder)
         saved = checkpoint.load_newest(folder)
@@ -145,8 +130,7 @@ class TrainingRun:
     @property
     def concluded(self) -> bool:
         """Whether there is nothing left to do: the model is there, and it is the one that is asked for."""
-        made = self.finished and (self.folder / runfolder.MODEL_FILE).exists()
-        return made and (self._candidates is None or self._candidates.concluded)
+        return self.finished and (self.folder / runfolder.MODEL_FILE).exists() and self._looks.concluded
 
     @property
     def duty_cycle(self) -> float:
@@ -157,16 +141,16 @@ class TrainingRun:
         """Trains to the end or until asked to stop (Ctrl-C); either way the folder can be gone on from.
 
         Raises SteadfaceError for a loss that is NaN or infinite (naming the step and the last good checkpoint), a full
-        disk, or faces that cannot be read, and NothingGained where no candidate of ``run.select`` is good enough.
+        disk, or faces that cannot be read, and NothingGained where no candidate of `run.select` is good enough.
         """
         if not self.concluded:
             with stop_on_signal() as stop, self._log() as log:
                 self._steps(stop, log, observe)
                 if self.finished:
-                    self._validate(log)
+                    self._looks.look(self.step, log, self.save)
                 self.save()
-                if self.finished and self._candidates is not None:
-                    self._compete(self._candidates, stop)
+                if self.finished:
+                    self._looks.compete(self.step, self._compute, stop)
                 if self.finished and not stop:
                     self._export()
         return Outcome(
@@ -195,44 +179,49 @@ class TrainingRun:
         return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep)
 
     def _steps(self, stop: StopRequest, log: MetricsLog, observe: Observe | None) -> None:
-        run = self.recipe.run
         # Closed here and now, so that the worker processes end even where an error keeps this frame alive.
         with closing(self._loader.batches(self.step)) as batches:
             while not (self.finished or stop):
-                self._validate_if_due(log)
-                if self._exhausted():
+                self._looks.look_if_due(self.step, log, self.save)
+                if self._looks.exhausted:
                     break
-                began = time.perf_counter()  # validation and saving are not training
-                batch = next(batches)
-                rate = learning_rate(self._done(), self.recipe.optimiser)
-                record = self._step(batch, rate)
-                took = time.perf_counter() - began
-                self.seconds += took
-                self._took.append(took)
-                progress = Progress(
-                    step=self.step,
-                    done=min(1.0, self._done()),
-                    seconds=self.seconds,
-                    record=record,
-                    duty_cycle=self.duty_cycle,
-                    images_per_second=len(batch.labels) / took,
-                )
-                if self.step % run.log_every == 0 or self.step == 1 or self.finished:
-                    log.step(progress.step, progress.seconds, self._logged(progress, rate))
-                self._warn(batch)
+                progress = self._timed_step(batches, log)
                 if observe is not None:
                     observe(progress)
-                if self.step % run.checkpoint_every == 0 and not (self.finished or stop):
+                if self.step % self.recipe.run.checkpoint_every == 0 and not (self.finished or stop):
                     self.save()
 
+    def _timed_step(self, batches: Iterator[Batch], log: MetricsLog) -> Progress:
+        """One step, timed with the wait for its batch: looks and saving are not training."""
+        began = time.perf_counter()
+        batch = next(batches)
+        rate = learning_rate(self._done(), self.recipe.optimizer)
+        record = self._step(batch, rate)
+        took = time.perf_counter() - began
+        self.seconds += took
+        self._length.timed(took)
+        progress = Progress(
+            step=self.step,
+            done=min(1.0, self._done()),
+            seconds=self.seconds,
+            record=record,
+            duty_cycle=self.duty_cycle,
+            images_per_second=len(batch.labels) / took,
+        )
+        if self.step % self.recipe.run.log_every == 0 or self.step == 1 or self.finished:
+            log.step(progress.step, progress.seconds, self._logged(progress, rate))
+        self._warn(batch)
+        return progress
+
     def _step(self, batch: Batch, rate: float) -> StepRecord:
-        for group in self._parts.trainer.optimizer.param_groups:
+        trainer = self._parts.trainer
+        for group in trainer.optimizer.param_groups:
             group["lr"] = rate
         share = self.recipe.method.attack.ramp
-        if 0 < share < 1 and (expected := self._expected_steps()) is not None:
-            self._parts.trainer.ramp.steps = max(1, round(share * expected))
+        if 0 < share < 1 and (expected := self._length.expected_steps(self.step, self.seconds)) is not None:
+            trainer.ramp.steps = max(1, round(share * expected))
         try:
-            record = self._parts.trainer.step(batch)
+            record = trainer.step(batch)
         except NonFiniteLoss as error:
             raise self._diverged(self.step + 1, str(error)) from error
         if self._parts.average is not None:
@@ -240,47 +229,17 @@ class TrainingRun:
         self.step += 1
         self._open_steps += record.gate_open
         if self._probe is not None and record.gate_open:
-            self._probe.after_open_step(self._parts.trainer)
+            self._probe.after_open_step(trainer)
         return record
 
-    def _make_probe(self, device: torch.device) -> StrengthProbe | None:
-        options, held_out = self.recipe.method.attack.probe, self.faces.validation
-        if options is None or held_out is None:
-            return None
-        seed = self.recipe.run.seed
-        images = probing_images(held_out, self.recipe.data.batch, self.recipe.data.size, seed).to(device)
-        return StrengthProbe(options=options, images=images, seed=seed)
-
-    def _diverged(self, step: int, what: str) -> SteadfaceError:
-        return SteadfaceError(
-            f"step {step}: {what}; {checkpoint.last_good(self.folder)}. Lower optimiser.rate or method.alpha, "
+    def _diverged(self, step: int, what: str) -> InvalidInput:
+        return InvalidInput(
+            f"step {step}: {what}; {checkpoint.last_good(self.folder)}. Lower optimizer.rate or method.alpha, "
             "or use precision fp32, in a new run"
         )
 
     def _done(self) -> float:
-        run = self.recipe.run
-        if self._exhausted():
-            return 1.0
-        if run.steps is not None:
-            return self.step / run.steps
-        if run.epochs is not None:
-            return self.step / (run.epochs * self._loader.sampler.steps_per_epoch)
-        assert run.minutes is not None
-        return self.seconds / (60 * run.minutes)
-
-    def _expected_steps(self) -> float | None:
-        """How many steps the run will take, as it goes now; None where that cannot be told yet."""
-        run = self.recipe.run
-        if run.minutes is None:
-            return self.step / self._done() if self.step else None
-        # The median: the first steps of a process take long where they are compiled.
-        if len(self._took) < TIMED_STEPS:
-            return None
-        return self.step + max(0.0, 60 * run.minutes - self.seconds) / statistics.median(self._took)
-
-    def _exhausted(self) -> bool:
-        """Whether looks at the held-out people have brought nothing better for too long."""
-        return self._candidates is not None and self._candidates.exhausted
+        return 1.0 if self._looks.exhausted else self._length.done(self.step, self.seconds)
 
     def _logged(self, progress: Progress, rate: float) -> dict[str, Any]:
         record, trainer = progress.record, self._parts.trainer
@@ -313,96 +272,13 @@ class TrainingRun:
                 self.step,
             )
 
-    def _validate_if_due(self, log: MetricsLog) -> None:
-        every = self.recipe.run.validate_every
-        # Whoever selects also looks at what the run starts from.
-        if every and self.step % every == 0 and (self.step or self._candidates is not None):
-            self._validate(log)
-
-    def _validate(self, log: MetricsLog) -> None:
-        """Once at a step, wherever a run was stopped or killed around it."""
-        looked = log.validated if self._candidates is None else self._candidates.looked
-        if self.faces.validation is None or looked == self.step:
-            return
-        judged = self._as_it_came() or self._parts.backbone
-        try:
-            with self._parts.averaged():
-                metrics = validate(self.recipe, judged, self.faces.validation)
-        except SteadfaceError as error:
-            if self._candidates is not None:
-                raise
-            logger.warning("no validation: %s", error)
-            log.validated = self.step
-            return
-        log.validation(self.step, metrics.to_json())
-        if self._candidates is not None:
-            self._take_down(self._candidates, metrics)
-
-    def _as_it_came(self) -> Backbone | None:
-        """At step 0, where that is not the network trained on: the model that a student learns from, since it has
-        nothing to show yet itself, or the start before its corners were rounded.
-        """
-        came = self._reference or (None if self.recipe.model.corner is None else self._start)
-        return None if self.step or came is None else load_backbone(came)
-
-    def _take_down(self, candidates: Candidates, metrics: ValidationMetrics) -> None:
-        """A look as the reference or as a candidate, and a checkpoint that knows of it."""
-        if self.step == 0:
-            candidates.measure_against(Candidate.seen("as it came", metrics, step=0, share=0.0))
-            self.save()
-            return
-        with self._parts.averaged():
-            candidates.add(Candidate.seen(f"step {self.step}", metrics, step=self.step), self._parts.backbone)
-        self.save()
-        candidates.prune()
-
-    def _compete(self, candidates: Candidates, stop: StopRequest) -> None:
-        """Looks at what can be made of the last moment; what has been looked at already is not made again."""
-        faces, start, options = self.faces.validation, self._start, self.recipe.run.select
-        assert faces is not None
-        assert options is not None
-        if start is None or not options.interpolate:
-            return
-        device, recovered = resolve_device(self.recipe.run.device), None
-        if options.recover and self.recipe.model.corner is not None:
-            place = self.folder / RECOVERED_FILE
-            # Where few steps were trained, on a slow machine, recovering shall not take longer than they did.
-            steps = min(options.recover, self.step)
-            recovered = recover(self.recipe, self.faces, start, self._reference, device, place, steps, stop)
-            if recovered is None:
-                return
-        with self._parts.averaged():
-            last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items()}
-        planned = competitors(self.recipe, self.faces, start, recovered, last, device)
-        for number, one in enumerate(planned, start=1):
-            if stop:
-                return
-            if one.name in candidates:
-                continue
-            network = one.make()
-            metrics = validate(self.recipe, network, faces)
-            found = Candidate.seen(one.name, metrics, kind=one.kind, step=self.step, share=one.share)
-            candidates.add(found, network)
-            logger.info("candidate %d of %d, %s: %s", number, len(planned), one.name, candidates.describe(found))
-        candidates.prune()
-
     def _export(self) -> None:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
-        backbone: Backbone = self._parts.backbone
-        chosen = None if self._candidates is None else self._candidates.chosen()
+        chosen = self._looks.chosen()
         try:
-            if self._candidates is not None and chosen is not None:
-                backbone = load_backbone(self._candidates.weights(chosen.name))
-                facts["selected"] = chosen.facts()
-                logger.info("the model is %s: %s", chosen.name, self._candidates.describe(chosen))
-                if doubt := self._candidates.doubt(chosen):
-                    logger.warning("%s", doubt)
-            with self._parts.averaged():
-                save_backbone(self.folder / runfolder.MODEL_FILE, backbone, facts)
-            if self._candidates is not None and chosen is not None:
-                self._candidates.conclude(chosen)
+            self._looks.write_model(self.folder / runfolder.MODEL_FILE, facts, chosen)
         except SteadfaceError as error:
-            raise SteadfaceError(f"{error}; {checkpoint.last_good(self.folder)}") from error
+            raise type(error)(f"{error}; {checkpoint.last_good(self.folder)}") from error
 
     @contextmanager
     def _log(self) -> Iterator[MetricsLog]:

@@ -6,14 +6,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from steadface.training.objective import Objective
+from steadface.heads.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePass:
     """The forward pass that made the source update: its mean loss over the whole effective batch, and what it saw.
 
-    ``embeddings`` ``(B, D)`` are raw and detached, ``labels`` ``(B,)``, ``reference`` ``(B, D)`` or None.
+    `embeddings` `(B, D)` are raw and detached, `labels` `(B,)`, `reference` `(B, D)` or None.
     """
 
     loss: float
@@ -29,7 +29,7 @@ class Performance(Protocol):
 
 
 def negative_loss(source: SourcePass, /) -> float:
-    """``-l``: the gate's literal measure."""
+    """`-l`: the gate's literal measure."""
     return -source.loss
 
 
@@ -45,7 +45,7 @@ class BatchAccuracy:
 
 @dataclass
 class HeldOutVerification:
-    """The verification rate on people held out, measured every ``every`` batches and kept in between."""
+    """The verification rate on people held out, measured every `every` batches and kept in between."""
 
     measure: Callable[[], float]
     every: int

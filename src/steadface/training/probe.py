@@ -11,23 +11,33 @@ show it. Where the reach falls below a bound, k rises by one, and it stays.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from steadface.attacks import PGD
 from steadface.data.faces import FaceSource
 from steadface.data.loading import load_images
-from steadface.training.sections import ProbeOptions
+from steadface.training.recipe import Recipe
+from steadface.training.recipe.method import ProbeOptions
 from steadface.training.step import Trainer
 
 
 @dataclass(kw_only=True)
 class StrengthProbe:
-    """Probes ``trainer``'s PGD on ``images`` ``(B, 3, H, W)``; ``reach`` is what it last saw."""
+    """Probes `trainer`'s PGD on `images` `(B, 3, H, W)`; `reach` is what it last saw."""
 
     options: ProbeOptions
     images: Tensor
     seed: int
     reach: float | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, held_out: FaceSource | None, device: torch.device) -> "StrengthProbe | None":
+        """The one that the recipe asks for, on as many faces as a batch has."""
+        options, data, seed = recipe.method.attack.probe, recipe.data, recipe.run.seed
+        if options is None or held_out is None:
+            return None
+        return cls(options=options, images=probing_images(held_out, data.batch, data.size, seed).to(device), seed=seed)
 
     def after_open_step(self, trainer: Trainer) -> None:
         """Probes where it is due, and strengthens the attack where that is weak."""
@@ -50,6 +60,6 @@ class StrengthProbe:
 
 
 def probing_images(faces: FaceSource, count: int, size: tuple[int, int], seed: int) -> Tensor:
-    """``count`` faces drawn at random, some again where there are fewer: a compiled network wants one size."""
+    """`count` faces drawn at random, some again where there are fewer: a compiled network wants one size."""
     order = np.random.default_rng(seed).permutation(len(faces))
     return load_images(faces, np.resize(order, count), size)

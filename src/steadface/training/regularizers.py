@@ -5,8 +5,8 @@
         + c *  (1 - cos(z_t, sg z_s))                              pull of targets that are still the source person
         + n_a * (1 - cos(z_a, z_ref)) + n_s * (1 - cos(z_s, z_ref))   reference
 
-Legend: ``z`` unit embeddings of source ``s``, adversarial ``a`` and target ``t`` samples; ``q_t`` the point repelled;
-``z_ref`` the embedding of the source under a frozen copy, so that enrolled templates stay valid; ``sg`` stop-gradient.
+Legend: `z` unit embeddings of source `s`, adversarial `a` and target `t` samples; `q_t` the point repelled;
+`z_ref` the embedding of the source under a frozen copy, so that enrolled templates stay valid; `sg` stop-gradient.
 Compare TLA (Mao et al., 2019), TRADES (Zhang et al., 2019), AGKD-BML (Wang et al., 2021) and FARE (Schlarmann et
 al., 2024).
 """
@@ -20,10 +20,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """What a regulariser may use: unit embeddings ``(B, D)``; None where a recipe makes no such samples.
+    """What a regulariser may use: unit embeddings `(B, D)`; None where a recipe makes no such samples.
 
-    ``source`` and ``adversarial`` carry gradients, and so does ``target`` where ``keeps_identity`` says that the
-    target samples are still the source people. ``repel`` and ``reference`` carry none.
+    `source` and `adversarial` carry gradients, and so does `target` where `keeps_identity` says that the
+    target samples are still the source people. `repel` and `reference` carry none.
     """
 
     source: Tensor
@@ -41,14 +41,14 @@ class Regularizer(Protocol):
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise cosine ``(B,)`` of unit embeddings ``(B, D)``."""
+    """Row-wise cosine `(B,)` of unit embeddings `(B, D)`."""
     return (a * b).sum(dim=1)
 
 
 def triplet(e: Embeddings, *, margin: float) -> Tensor:
-    """``mean max(0, m + cos(z_a, sg q_t) - cos(z_a, sg z_s))``.
+    """`mean max(0, m + cos(z_a, sg q_t) - cos(z_a, sg z_s))`.
 
-    Zero at perfect invariance (``z_a = z_s``) wherever ``cos(z_s, q_t) <= 1 - m``: a robust model is not punished.
+    Zero at perfect invariance (`z_a = z_s`) wherever `cos(z_s, q_t) <= 1 - m`: a robust model is not punished.
 
     >>> z, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
     >>> triplet(Embeddings(source=z, adversarial=z, repel=q), margin=0.2)  # 0.2 + 0.6 - 1 is below 0
@@ -62,7 +62,7 @@ def triplet(e: Embeddings, *, margin: float) -> Tensor:
 
 
 def pull(samples: Tensor, home: Tensor) -> Tensor:
-    """``mean (1 - cos(samples, sg home))``.
+    """`mean (1 - cos(samples, sg home))`.
 
     >>> pull(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.4000)

@@ -7,32 +7,33 @@ from typing import Any
 
 import yaml
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, InvalidInput, NotFound
 from steadface.files import write_atomically
 from steadface.training import checkpoint
-from steadface.training.assemble import Faces
-from steadface.training.candidates import Candidates
+from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import Recipe, make_recipe
-from steadface.training.sections import Selection
+from steadface.training.recipe.reading import with_present_names
+from steadface.training.recipe.sections import Selection
+from steadface.training.selection.candidates import Candidates
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FILE = "model.safetensors"
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether there is something to lose in ``folder``: a checkpoint or a finished model."""
+    """Whether there is something to lose in `folder`: a checkpoint or a finished model."""
     return bool(checkpoint.paths(folder)) or (folder / MODEL_FILE).exists()
 
 
 def make_run_folder(folder: Path) -> None:
-    """Creates ``folder`` and tries to write in it; raises SteadfaceError where that fails."""
+    """Creates `folder` and tries to write in it; raises InvalidInput where that fails."""
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise SteadfaceError(f"run.out {folder} cannot be written: {error.strerror}; choose another folder") from error
+        raise InvalidInput(f"run.out {folder} cannot be written: {error.strerror}; choose another folder") from error
 
 
 def write_run_recipe(recipe: Recipe, folder: Path) -> None:
@@ -42,9 +43,9 @@ def write_run_recipe(recipe: Recipe, folder: Path) -> None:
 
 
 def write_choice(folder: Path, select: Selection) -> None:
-    """Lets the run in ``folder``, finished or not, choose among its candidates as ``select`` says.
+    """Lets the run in `folder`, finished or not, choose among its candidates as `select` says.
 
-    Raises SteadfaceError, and leaves the run as it was, for a name that is none of its candidates.
+    Raises NotFound, and leaves the run as it was, for a name that none of its candidates has.
     """
     recipe = read_run_recipe(folder)
     then = recipe.run.select
@@ -57,14 +58,14 @@ def write_choice(folder: Path, select: Selection) -> None:
 
 
 def read_run_recipe(folder: Path) -> Recipe:
-    """The resolved recipe that a run was started with. Raises SteadfaceError where ``folder`` is no run folder."""
+    """The resolved recipe that a run was started with. Raises NotFound where `folder` is not a run folder."""
     path = folder / RECIPE_FILE
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SteadfaceError(f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror})") from error
+        raise NotFound(f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SteadfaceError(f"{path} is not YAML any more: {error}; put it back, or start a new run") from error
+        raise InvalidInput(f"{path} is not YAML any more: {error}; put it back, or start a new run") from error
     recipe = make_recipe(values, source=str(path))
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"out": folder})})
 
@@ -72,7 +73,7 @@ def read_run_recipe(folder: Path) -> Recipe:
 def comparable(recipe: Recipe) -> dict[str, Any]:
     """What must not change between start and resume: all but where run and faces lie, and which candidate is chosen.
 
-    The faces may move since their listing, people included, is compared, see ``described``.
+    The faces may move since their listing, people included, is compared, see `described`.
     """
     return _without_places(recipe.model_dump(mode="json"))
 
@@ -101,34 +102,32 @@ def described(faces: Faces, recipe: Recipe) -> dict[str, Any]:
 
 
 def refuse_changed_recipe(folder: Path, saved: dict[str, Any], recipe: Recipe) -> None:
-    """Raises SteadfaceError, showing the difference, unless ``recipe`` is that of the checkpoint state ``saved``."""
+    """Raises Conflict, showing the difference, unless `recipe` is that of the checkpoint state `saved`."""
     # Every key was written down, so that one the file does not set is younger than the run, and changes nothing.
     now = _without_places(recipe.model_dump(mode="json", exclude_unset=True))
-    changed = checkpoint.difference(saved["recipe"], now)
+    changed = checkpoint.difference(with_present_names(saved["recipe"]), now)
     if changed:
-        raise SteadfaceError(
+        raise Conflict(
             f"{folder / RECIPE_FILE} has changed since step {saved['step']}: {'; '.join(changed)}. "
             "Put it back, or start a new run"
         )
 
 
 def refuse_changed_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises SteadfaceError, showing the difference, unless the faces are those of the checkpoint state ``saved``."""
+    """Raises Conflict, showing the difference, unless the faces are those of the checkpoint state `saved`."""
     then, step = saved["data"], saved["step"]
     if then["target_map"] != now["target_map"]:
-        raise SteadfaceError(f"method.targets.map has changed since step {step}: put it back, or start a new run")
+        raise Conflict(f"method.targets.map has changed since step {step}: put it back, or start a new run")
     if then["fingerprint"] == now["fingerprint"]:
         return
     counts = f"{then['images']} images of {then['people']} people then, {now['images']} of {now['people']} now"
     if (then["images"], then["people"]) == (now["images"], now["people"]):
         counts += ", but other names, sizes or contents"
-    raise SteadfaceError(
-        f"the faces have changed since step {step}: {counts}. Bring the old ones back, or start a new run"
-    )
+    raise Conflict(f"the faces have changed since step {step}: {counts}. Bring the old ones back, or start a new run")
 
 
 def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise SteadfaceError(f"method.targets.map {path} cannot be read: {error.strerror}") from error
+        raise NotFound(f"method.targets.map {path} cannot be read: {error.strerror}") from error

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from steadface.attacks import PGD
-from steadface.training.assemble import Assembly
+from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import Checkpoint, optimizer_tensors, prefixed, restore_optimizer
 from steadface.training.performance import HeldOutVerification
 
 
 def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
-    """A checkpoint of ``parts``; ``state`` is what the loop adds (JSON values)."""
+    """A checkpoint of `parts`; `state` is what the loop adds (JSON values)."""
     trainer, proposer = parts.trainer, parts.proposer
     tensors = {
         **prefixed("backbone", parts.backbone.state_dict()),
@@ -47,7 +47,7 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
 
 
 def restore(parts: Assembly, saved: Checkpoint) -> None:
-    """The inverse of ``capture``."""
+    """The inverse of `capture`."""
     trainer, proposer, state = parts.trainer, parts.proposer, saved.state
     parts.backbone.load_state_dict(saved.part("backbone"))
     parts.objective.load_state_dict(saved.part("objective"))

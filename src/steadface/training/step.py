@@ -1,6 +1,6 @@
 """One step of the method: train on the source batch, judge, and while the gate is open train robustly.
 
-For every batch of source samples ``(x_s, y_s)``::
+For every batch of source samples `(x_s, y_s)`::
 
     train on the source batch:       l = FR(x_s, y_s),  update the weights
     judge:                           gate open  iff  the performance value exceeds its threshold  (l < threshold)
@@ -10,14 +10,14 @@ For every batch of source samples ``(x_s, y_s)``::
                                        L = FR(x_s, y_s) + alpha * FR(x_a, y_s) + lambda * R
                                        update the weights
 
-That is timing ``same``. With timing ``next`` the verdict on this batch decides whether the *single* update of the next
+That is timing `same`. With timing `next` the verdict on this batch decides whether the *single* update of the next
 batch carries the adversarial part. (Patent application CN116665282A.)
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from steadface.attacks import Attack, CosineScore, crafting, dodge_or_impersonate
 from steadface.data.loading import Batch
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
+from steadface.heads.objectives import Objective
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import Gate
-from steadface.training.objective import Objective
 from steadface.training.performance import Performance, SourcePass
 from steadface.training.regularizers import Embeddings, Regularizer
 from steadface.training.targets import Source, Targets, TargetSampler
@@ -43,7 +43,7 @@ class NonFiniteLoss(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """``source * FR(x_s) + alpha * FR(x_a) + regularizer * R``: the three parts of an open update."""
+    """`source * FR(x_s) + alpha * FR(x_a) + regularizer * R`: the three parts of an open update."""
 
     source: float = 1.0
     alpha: float = 1.0
@@ -65,13 +65,13 @@ class StepRecord:
 
 @dataclass
 class Ramp:
-    """eps grows linearly over the first ``steps`` *open* steps, and keeps its place when the gate closes."""
+    """eps grows linearly over the first `steps` *open* steps, and keeps its place when the gate closes."""
 
     steps: int = 0
     open_steps: int = 0
 
     def advance(self) -> float:
-        """The factor for this open step, in ``(0, 1]``."""
+        """The factor for this open step, in `(0, 1]`."""
         self.open_steps += 1
         return self.factor
 
@@ -83,7 +83,7 @@ class Ramp:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A micro-batch of the source batch: its share of the gradient, and ``z_ref`` where something uses it."""
+    """A micro-batch of the source batch: its share of the gradient, and `z_ref` where something uses it."""
 
     images: Tensor
     labels: Tensor
@@ -93,10 +93,10 @@ class _Part:
 
 @dataclass(kw_only=True)
 class Trainer:
-    """The training device: three units, ``train_on_source``, ``judge`` and ``train_robustly``, and their ``step``.
+    """The training device: three units, `train_on_source`, `judge` and `train_robustly`, and their `step`.
 
-    ``network`` maps images to raw float32 embeddings (compiled, in bf16 or plain) and has the parameters of
-    ``backbone``; ``reference`` maps images to the unit embeddings of a frozen copy.
+    `network` maps images to raw float32 embeddings (compiled, in bf16 or plain) and has the parameters of
+    `backbone`; `reference` maps images to the unit embeddings of a frozen copy.
     """
 
     backbone: nn.Module
@@ -121,9 +121,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         if self.attack is not None and self.targets is None and self.goal != "dodge":
-            raise SteadfaceError(f"goal {self.goal!r} impersonates designated people: give targets, or goal 'dodge'")
+            raise InvalidInput(f"goal {self.goal!r} impersonates designated people: give targets, or goal 'dodge'")
         if self.weights.source == 0 and self.batchnorm.starves_without_source:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"batchnorm {self.batchnorm.mode!r} learns its statistics from source passes, and a source weight of 0 "
                 "leaves none: use batchnorm 'joint'"
             )
@@ -138,7 +138,7 @@ class Trainer:
             )
             performance = self.judge(source)
             updates = 1
-        else:
+        elif self.timing == "same":
             source, robust = self.train_on_source(parts), {}
             performance = self.judge(source)
             opened = self.gate.is_open
@@ -146,10 +146,12 @@ class Trainer:
             factor = self.ramp.advance() if opened else 0.0
             for _ in range(updates - 1):
                 _, robust = self.train_robustly(parts, factor)
+        else:
+            assert_never(self.timing)
         return StepRecord(loss=source.loss, gate_open=opened, performance=performance, updates=updates, **robust)
 
     def train_on_source(self, parts: list[_Part]) -> SourcePass:
-        """The source training unit: ``l = FR(x_s, y_s)``, update the weights."""
+        """The source training unit: `l = FR(x_s, y_s)`, update the weights."""
         loss, raw = 0.0, []
         for part in parts:
             with self.batchnorm.clean():
@@ -167,9 +169,9 @@ class Trainer:
         return performance
 
     def train_robustly(self, parts: list[_Part], factor: float) -> tuple[SourcePass, dict[str, float]]:
-        """The robust training unit: ``L = FR(x_s, y_s) + alpha FR(x_a, y_s) + lambda R``, update the weights.
+        """The robust training unit: `L = FR(x_s, y_s) + alpha FR(x_a, y_s) + lambda R`, update the weights.
 
-        ``factor`` scales the attack's radius (the ramp).
+        `factor` scales the attack's radius (the ramp).
         """
         loss, raw, means = 0.0, [], {"eps": 0.0, "adversarial_loss": 0.0, "regularizer": 0.0}
         for part in parts:
@@ -203,7 +205,7 @@ class Trainer:
         return _source_pass(loss, raw, parts), means
 
     def scores(self, images: Tensor, attacks: Sequence[Attack], seed: int) -> list[Tensor]:
-        """The attacker's score ``(B,)`` of clean images, each their own class, and of what each attack makes of them.
+        """The attacker's score `(B,)` of clean images, each their own class, and of what each attack makes of them.
 
         At the radius of the newest open step and with the same randomness for all; nothing is trained.
         """
@@ -233,7 +235,7 @@ class Trainer:
             yield _Part(images=images, labels=labels, share=len(images) / len(batch.images), reference=reference)
 
     def _source_embeddings(self, part: _Part) -> tuple[Tensor, Tensor]:
-        """Raw source embeddings for the loss, and the unit anchors ``z_s`` (evaluation mode) that crafting leans on.
+        """Raw source embeddings for the loss, and the unit anchors `z_s` (evaluation mode) that crafting leans on.
 
         One pass serves both where BatchNorm is frozen; where no source term is trained the anchors alone are made.
         """
@@ -249,7 +251,7 @@ class Trainer:
             return embeddings, F.normalize(self.network(part.images))
 
     def _adversarial_samples(self, source: Source, targets: Targets | None) -> Tensor:
-        """``x_a = attack(x_s; dodge z_s | impersonate q_t)``."""
+        """`x_a = attack(x_s; dodge z_s | impersonate q_t)`."""
         assert self.attack is not None, "an open gate needs an attack"
         score = self._score(source, targets, self.generator)
         attack = self.attack.within(self.attack.ball.scaled(source.ramp))
@@ -258,12 +260,14 @@ class Trainer:
     def _score(self, source: Source, targets: Targets | None, generator: torch.Generator) -> CosineScore:
         """What the attacker wants of each source sample."""
         own = source.embeddings
-        dodges = torch.ones(len(own), dtype=torch.bool, device=own.device)
-        if self.goal == "impersonate":
-            dodges = ~dodges
-        elif self.goal == "both":  # exactly half, so that neither goal starves in a small batch
-            order = torch.randperm(len(own), generator=generator, device=generator.device)
-            dodges = (order < len(own) // 2).to(own.device)
+        match self.goal:
+            case "dodge" | "impersonate":
+                dodges = torch.full((len(own),), self.goal == "dodge", device=own.device)
+            case "both":  # exactly half, so that neither goal starves in a small batch
+                order = torch.randperm(len(own), generator=generator, device=generator.device)
+                dodges = (order < len(own) // 2).to(own.device)
+            case unknown:
+                assert_never(unknown)
         other = own if targets is None else targets.repel
         return dodge_or_impersonate(source.embed, own, other, dodges)
 

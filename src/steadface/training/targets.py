@@ -1,11 +1,11 @@
 """Target samples: constructed on the source samples, they carry a designated class that is never the source's own.
 
-Two families. *Another person's face* (``OtherFace``): a face of class ``y_t``, or a blend that it dominates; the point
-repelled is that sample's own embedding ``q_t = sg z_t``. *Constructed on the source itself* (``PerturbedSource``,
-``KeptBlend``): the sample is still the source person, so the regulariser pulls it home and repels the prototype
-``q_t = sg p_t`` of the designated class; repelling ``z_t`` would punish a model for being robust.
+Two families. *Another person's face* (`OtherFace`): a face of class `y_t`, or a blend that it dominates; the point
+repelled is that sample's own embedding `q_t = sg z_t`. *Constructed on the source itself* (`PerturbedSource`,
+`KeptBlend`): the sample is still the source person, so the regulariser pulls it home and repels the prototype
+`q_t = sg p_t` of the designated class; repelling `z_t` would punish a model for being robust.
 
-Legend: ``y_t`` designated labels ``(B,)``, ``x_t`` target samples ``(B, 3, H, W)``, ``z_s`` unit source embeddings.
+Legend: `y_t` designated labels `(B,)`, `x_t` target samples `(B, 3, H, W)`, `z_s` unit source embeddings.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadface.attacks import Attack
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 Faces = Callable[[Tensor, torch.Generator], Tensor]
-"""Labels ``(B,)`` to one face of each, ``(B, 3, H, W)``: where a designated person need not be in the batch."""
+"""Labels `(B,)` to one face of each, `(B, 3, H, W)`: where a designated person need not be in the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A source batch as crafting sees it; ``embed`` runs in evaluation mode and is differentiable in the images.
+    """A source batch as crafting sees it; `embed` runs in evaluation mode and is differentiable in the images.
 
-    ``embeddings`` are unit ``z_s`` ``(B, D)`` without gradient; ``prototypes`` unit ``(C, D)`` of all identities, or
-    None where every image is its own class. ``ramp`` scales the radius of whatever is perturbed in this step.
+    `embeddings` are unit `z_s` `(B, D)` without gradient; `prototypes` unit `(C, D)` of all identities, or
+    None where every image is its own class. `ramp` scales the radius of whatever is perturbed in this step.
     """
 
     images: Tensor
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """``x_t``, ``y_t`` (never ``y_s``), the unit points repelled ``q_t`` ``(B, D)``, and who ``x_t`` still shows."""
+    """`x_t`, `y_t` (never `y_s`), the unit points repelled `q_t` `(B, D)`, and who `x_t` still shows."""
 
     images: Tensor
     labels: Tensor
@@ -51,14 +51,14 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Whom a sample may be designated: unit embeddings ``(M, D)`` and their labels ``(M,)``."""
+    """Whom a sample may be designated: unit embeddings `(M, D)` and their labels `(M,)`."""
 
     embeddings: Tensor
     labels: Tensor
 
 
 class Designation(Protocol):
-    """Source and candidates to designated labels ``y_t`` ``(B,)``."""
+    """Source and candidates to designated labels `y_t` `(B,)`."""
 
     def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor: ...
 
@@ -74,7 +74,7 @@ class Nearest:
     """The most similar other identity, skipping likely same-person labels.
 
     Real sets carry a few per cent of wrong labels: the nearest "other" is often the same person. So a label is skipped
-    once any of its candidates has a cosine above ``same_person``. Where every other label is that close (an untrained
+    once any of its candidates has a cosine above `same_person`. Where every other label is that close (an untrained
     network), the least similar candidate is taken.
     """
 
@@ -100,14 +100,14 @@ class RandomOther:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A map that the user gives: ``labels[y_s]`` is ``y_t``, ``(C,)``."""
+    """A map that the user gives: `labels[y_s]` is `y_t`, `(C,)`."""
 
     labels: Tensor
 
     def __post_init__(self) -> None:
         own = (self.labels == torch.arange(len(self.labels))).nonzero().flatten().tolist()
         if own:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"the target map designates {len(own)} identities as their own target (first: {own[0]}); "
                 "map each to another identity"
             )
@@ -118,9 +118,9 @@ class Mapped:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherFace:
-    """A face of class ``y_t`` (``share`` 1, free from the batch), or a blend that it dominates (``share`` > 0.5).
+    """A face of class `y_t` (`share` 1, free from the batch), or a blend that it dominates (`share` > 0.5).
 
-    ``faces`` brings designated people who are not in the batch; without it they are chosen from the batch.
+    `faces` brings designated people who are not in the batch; without it they are chosen from the batch.
     """
 
     designate: Designation
@@ -129,7 +129,7 @@ class OtherFace:
 
     def __post_init__(self) -> None:
         if not 0.5 < self.share <= 1:
-            raise SteadfaceError(f"targets.share {self.share}: the designated face must dominate, so 0.5 < share <= 1")
+            raise InvalidInput(f"targets.share {self.share}: the designated face must dominate, so 0.5 < share <= 1")
 
     def __call__(self, source: Source, generator: torch.Generator) -> Targets:
         labels, images, known = _designated_faces(source, self.designate, self.faces, generator)
@@ -143,7 +143,7 @@ class OtherFace:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptBlend:
-    """A blend with a face of class ``y_t`` that keeps the source's identity (``share`` of the other < 0.5)."""
+    """A blend with a face of class `y_t` that keeps the source's identity (`share` of the other < 0.5)."""
 
     designate: Designation
     share: float = 0.3
@@ -151,7 +151,7 @@ class KeptBlend:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 0.5:
-            raise SteadfaceError(f"targets.share {self.share}: the source must dominate, so 0 < share < 0.5")
+            raise InvalidInput(f"targets.share {self.share}: the source must dominate, so 0 < share < 0.5")
 
     def __call__(self, source: Source, generator: torch.Generator) -> Targets:
         labels, images, _ = _designated_faces(source, self.designate, self.faces, generator)
@@ -161,7 +161,7 @@ class KeptBlend:
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbedSource:
-    """``x_s`` perturbed inside its ball by ``attack`` until the head takes it for ``y_t``.
+    """`x_s` perturbed inside its ball by `attack` until the head takes it for `y_t`.
 
     An attack that keeps its best iterate stops each sample at its first success.
     """
@@ -182,7 +182,7 @@ class PerturbedSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TakenFor:
-    """``cos(z, p_t) - max_{c != t} cos(z, p_c)``: positive once the head takes the sample for ``y_t``."""
+    """`cos(z, p_t) - max_{c != t} cos(z, p_c)`: positive once the head takes the sample for `y_t`."""
 
     embed: Callable[[Tensor], Tensor]
     prototypes: Tensor
@@ -202,7 +202,7 @@ class TakenFor:
 
 
 def _any_of_label(hits: Tensor, labels: Tensor) -> Tensor:
-    """``hits`` ``(B, M)`` spread over labels ``(M,)``: true wherever any candidate of the same label is hit."""
+    """`hits` `(B, M)` spread over labels `(M,)`: true wherever any candidate of the same label is hit."""
     known, column = torch.unique(labels, return_inverse=True)
     per_label = torch.zeros(len(hits), len(known), device=hits.device).index_add_(1, column, hits.float())
     return per_label[:, column] > 0
@@ -211,7 +211,7 @@ def _any_of_label(hits: Tensor, labels: Tensor) -> Tensor:
 def _check_known(labels: Tensor, known: Tensor) -> None:
     absent = labels[~torch.isin(labels, known)]
     if len(absent):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{len(absent)} samples are designated people of whom nothing is at hand (first: label {int(absent[0])}); "
             "train with a head over the identities, or designate nearest or random people of the batch"
         )
@@ -220,7 +220,7 @@ def _check_known(labels: Tensor, known: Tensor) -> None:
 def _others(source: Source, candidates: Candidates) -> Tensor:
     other = source.labels[:, None] != candidates.labels[None]
     if not bool(other.any(dim=1).all()):
-        raise SteadfaceError(
+        raise InvalidInput(
             "a batch holds a single identity, so no other can be designated: raise data.batch or use balanced sampling"
         )
     return other
@@ -239,7 +239,7 @@ def _identities(source: Source) -> Candidates:
 
 
 def _points(source: Source, labels: Tensor) -> Tensor:
-    """The prototypes of ``labels``: head weights, or the mean clean embedding of each in the batch."""
+    """The prototypes of `labels`: head weights, or the mean clean embedding of each in the batch."""
     if source.prototypes is not None:
         return source.prototypes[labels]
     _check_known(labels, source.labels)
@@ -250,7 +250,7 @@ def _points(source: Source, labels: Tensor) -> Tensor:
 def _designated_faces(
     source: Source, designate: Designation, faces: Faces | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """``y_t``, a face of each, and its embedding where it is already known (a face from the batch)."""
+    """`y_t`, a face of each, and its embedding where it is already known (a face from the batch)."""
     if faces is not None:
         labels = designate(source, _identities(source), generator)
         return labels, faces(labels, generator), None

@@ -1,7 +1,7 @@
 """What a recogniser makes of the people it is trained on: their mean embeddings, and how one's faces differ.
 
-Within-class covariance normalisation makes directions in which embeddings of one person differ count less. ``e``
-unit embeddings ``(D,)``, ``c`` the mean over those of a person, ``N`` images of people seen twice or more:
+Within-class covariance normalisation makes directions in which embeddings of one person differ count less. `e`
+unit embeddings `(D,)`, `c` the mean over those of a person, `N` images of people seen twice or more:
 
     S = 1/N sum (e - c)(e - c)^T          A = (S / (tr(S) / D) + lambda I)^(-strength / 2)
 
@@ -27,17 +27,17 @@ from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 FEW = 10
 """Images of a person that are looked at: the mean has settled by then, and large sets start soon."""
 FLOOR = 0.1
-"""``lambda``: a direction in which hardly anybody differs is not blown up."""
+"""`lambda`: a direction in which hardly anybody differs is not blown up."""
 
 
 def mean_embeddings(backbone: Backbone, faces: FaceSource) -> Tensor:
-    """Unit mean embedding ``(C, D)`` of every person, from up to ``FEW`` of their clean images each."""
+    """Unit mean embedding `(C, D)` of every person, from up to `FEW` of their clean images each."""
     embeddings, labels = _few_of_each(backbone, faces)
     return F.normalize(_sums(embeddings, labels, len(faces.people)))
 
 
 def normalise_within(backbone: Backbone, faces: FaceSource, strength: float) -> None:
-    """Normalises, in place, what ``backbone`` gives, by up to ``FEW`` clean images of every person of ``faces``.
+    """Normalises, in place, what `backbone` gives, by up to `FEW` clean images of every person of `faces`.
 
     Its BatchNorms are folded (`fold_norms`). Where nobody is seen twice nothing else changes.
     """
@@ -46,7 +46,7 @@ def normalise_within(backbone: Backbone, faces: FaceSource, strength: float) -> 
 
 
 def within_class_map(embeddings: Tensor, labels: Tensor, strength: float) -> Tensor:
-    """``A`` ``(D, D)``, symmetric, in double precision, for unit ``embeddings`` ``(N, D)`` of people ``(N,)``."""
+    """`A` `(D, D)`, symmetric, in double precision, for unit `embeddings` `(N, D)` of people `(N,)`."""
     embeddings = embeddings.double()
     images = torch.bincount(labels)
     means = _sums(embeddings, labels, len(images)) / images.clamp(min=1)[:, None]
@@ -62,7 +62,7 @@ def within_class_map(embeddings: Tensor, labels: Tensor, strength: float) -> Ten
 
 
 def _few_of_each(backbone: Backbone, faces: FaceSource) -> tuple[Tensor, Tensor]:
-    """Unit embeddings ``(N, D)`` of readable images, up to ``FEW`` of every person, and their labels ``(N,)``."""
+    """Unit embeddings `(N, D)` of readable images, up to `FEW` of every person, and their labels `(N,)`."""
     order: NDArray[np.int64] = np.argsort(faces.labels, kind="stable")
     labels = faces.labels[order]
     few = np.arange(len(labels)) - np.searchsorted(labels, labels) < FEW

@@ -16,13 +16,13 @@ CHOOSING = 3000
 
 
 def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
-    """The figures of ``backbone`` on ``faces``, under PGD as ``recipe.evaluation`` has its radii.
+    """The figures of `backbone` on `faces`, under PGD as `recipe.evaluation` has its radii.
 
-    Its randomness is its own, so that validating more often does not change what is trained. Raises SteadfaceError
-    where the faces are too few for ``evaluation.fmr``.
+    Its randomness is its own, so that validating more often does not change what is trained. Raises InvalidInput
+    where the faces are too few for `evaluation.fmr`.
     """
     options = recipe.evaluation
-    # Whoever chooses by these figures compares radii; whoever only looks is content with the largest.
+    # A choice by these figures compares radii; for a look the largest is enough.
     radii = options.eps if recipe.run.select is not None else (max(options.eps),)
     balls = [ball(options.norm, eps) for eps in radii]
     return validation_metrics(

@@ -1,7 +1,7 @@
 """The weights that a run could end with, on disk, and what the people held out say of each.
 
-``candidates/NAME.safetensors`` holds those that no other beats both on clean faces and under attack; the others can
-never be chosen. ``candidates.json`` has all of them, with what each has lost and gained against the reference, so that
+`candidates/NAME.safetensors` holds those that no other beats both on clean faces and under attack; the others can
+never be chosen. `candidates.json` has all of them, with what each has lost and gained against the reference, so that
 another choice costs no look.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from steadface.backbones import Backbone, save_backbone
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound
 from steadface.files import write_atomically
-from steadface.training.sections import Selection
-from steadface.training.selection import (
+from steadface.training.recipe.sections import Selection
+from steadface.training.selection.rules import (
     Candidate,
     NothingGained,
     choose,
@@ -34,7 +34,7 @@ _KEYS = {field.name for field in fields(Candidate)}
 
 
 class Candidates:
-    """Those of the run in ``folder``, as of ``until`` steps: what a killed process saw after that is seen again."""
+    """Those of the run in `folder`, as of `until` steps: what a killed process saw after that is seen again."""
 
     def __init__(self, folder: Path, options: Selection, *, until: int) -> None:
         self._folder, self._options = folder, options
@@ -57,7 +57,7 @@ class Candidates:
         return any(one.name == name for one in self.found)
 
     @property
-    def looked(self) -> int:
+    def last_look(self) -> int:
         """The last step that was looked at during training, -1 before the first look."""
         return max((one.step for one in (*self.found, *([self.reference] if self.reference else []))), default=-1)
 
@@ -96,7 +96,8 @@ class Candidates:
         return self._folder / FOLDER / f"{name.replace(' ', '_').replace('%', 'percent')}.safetensors"
 
     def chosen(self) -> Candidate:
-        """The one that becomes the model. Raises SteadfaceError for a name that is none, NothingGained for nothing."""
+        """The one that becomes the model. Raises NotFound for a name that no candidate has, and NothingGained where
+        none is good enough."""
         options = self._options
         if options.choose is not None:
             return self.named(options.choose)
@@ -111,12 +112,12 @@ class Candidates:
         return found
 
     def named(self, name: str) -> Candidate:
-        """The candidate of that name whose weights were kept. Raises SteadfaceError, naming those, for another name."""
+        """The candidate of that name whose weights were kept. Raises NotFound, naming those, for another name."""
         for one in self._kept:
             if one.name == name:
                 return one
         names = ", ".join(repr(one.name) for one in self._kept) or "none yet"
-        raise SteadfaceError(f"{self._folder} has kept no candidate {name!r}; choose one of {names}")
+        raise NotFound(f"{self._folder} has kept no candidate {name!r}; choose one of {names}")
 
     @property
     def _kept(self) -> list[Candidate]:
@@ -143,7 +144,7 @@ class Candidates:
         )
 
     def conclude(self, chosen: Candidate) -> None:
-        """Takes down that ``chosen`` has become the model."""
+        """Takes down that `chosen` has become the model."""
         self._made = {"name": chosen.name, "asked": self._asked}
         self._write()
 
@@ -167,7 +168,7 @@ class Candidates:
 
 
 def read_candidates(folder: Path) -> dict[str, Any] | None:
-    """The table of the run in ``folder``, None where it has none. Raises SteadfaceError where it cannot be read."""
+    """The table of the run in `folder`, None where it has none. Raises InvalidInput where it cannot be read."""
     path = folder / TABLE_FILE
     if not path.exists():
         return None
@@ -178,9 +179,7 @@ def read_candidates(folder: Path) -> dict[str, Any] | None:
                 _candidate(row)
         return {key: table[key] for key in ("reference", "candidates", "model")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SteadfaceError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): put it back as it was"
-        ) from error
+        raise InvalidInput(f"{path} cannot be read ({type(error).__name__}: {error}): put it back as it was") from error
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:

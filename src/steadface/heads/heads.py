@@ -1,6 +1,6 @@
 """Recognition heads: from embeddings and identity labels to logits, whose cross-entropy is the recognition loss.
 
-Legend: B faces, C identities, D embedding size; s scale; m margin (`steadface.margins` holds the mathematics).
+Legend: B faces, C identities, D embedding size; s scale; m margin (`margins` holds the mathematics).
 """
 
 import math
@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.errors import SteadfaceError
-from steadface.margins import adaface, arcface, at_least_float32, cosface, margin_chance_loss
-
-__all__ = ["AdaFace", "ArcFace", "CosFace", "Head", "Softmax", "adaface", "arcface", "cosface"]
+from steadface.errors import InvalidInput
+from steadface.heads.margins import adaface, arcface, at_least_float32, cosface, margin_chance_loss
 
 
 class Head(nn.Module, ABC):
@@ -28,7 +26,7 @@ class Head(nn.Module, ABC):
         """Rows drawn from a normal of standard deviation 0.01 by `generator` (None: torch's global one)."""
         super().__init__()
         if classes < 2:
-            raise SteadfaceError(f"a head needs at least 2 identities to tell apart, not {classes}; add people")
+            raise InvalidInput(f"a head needs at least 2 identities to tell apart, not {classes}; add people")
         self.weight = nn.Parameter(torch.empty(classes, embedding_size).normal_(0.0, 0.01, generator=generator))
 
     @property
@@ -61,10 +59,10 @@ class Head(nn.Module, ABC):
             return F.normalize(at_least_float32(embeddings)) @ F.normalize(at_least_float32(self.weight)).T
 
     def check_labels(self, labels: Tensor) -> None:
-        """Raise SteadfaceError where a label is outside 0..C-1; for once before training: it waits for the device."""
+        """Raise InvalidInput where a label is outside 0..C-1; for once before training: it waits for the device."""
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.classes:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"labels run from {low} to {high}, but the head has {self.classes} identities "
                 f"(0 to {self.classes - 1}); make the head for the data set, or relabel its people"
             )
@@ -73,17 +71,17 @@ class Head(nn.Module, ABC):
     def imprint(self, prototypes: Tensor) -> None:
         """Take over `prototypes` (C, D), for instance the mean embedding of each person, as the weight.
 
-        Raises SteadfaceError for another shape, and where a row has no direction.
+        Raises InvalidInput for another shape, and where a row has no direction.
         """
         if prototypes.shape != self.weight.shape:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"prototypes of shape {tuple(prototypes.shape)} do not fit a head of shape {tuple(self.weight.shape)}"
             )
         norms = torch.linalg.vector_norm(at_least_float32(prototypes), dim=1)
         unusable = ~(torch.isfinite(norms) & (norms > 0))
         if bool(unusable.any()):
             row = int(unusable.nonzero()[0])
-            raise SteadfaceError(f"prototype {row} has length {float(norms[row])}: give every identity a usable face")
+            raise InvalidInput(f"prototype {row} has length {float(norms[row])}: give every identity a usable face")
         self.weight.copy_(self._weight_of(prototypes))
 
     def _weight_of(self, prototypes: Tensor) -> Tensor:
@@ -230,5 +228,5 @@ class Softmax(Head):
 
 def _checked(s: float, m: float, limit: float) -> tuple[float, float]:
     if not s > 0 or not 0 <= m < limit:
-        raise SteadfaceError(f"scale s = {s} must be positive and margin m = {m} in [0, {limit:.4g})")
+        raise InvalidInput(f"scale s = {s} must be positive and margin m = {m} in [0, {limit:.4g})")
     return s, m

@@ -3,7 +3,7 @@
     w(share) = w(first) + share (w(T) - w(first))          share = 1, 1 - 1/(n+1), ..., 1/(n+1)
 
 (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1), from the last moment downwards;
-where the recipe says so after within-class covariance normalisation (`training/within_class.py`). ``w(first)`` is the
+where the recipe says so after within-class covariance normalisation (`training/within_class.py`). `w(first)` is the
 start in the form in which it is trained on. Rounding the corners of its activations costs it accuracy: it is first led
 back to the embeddings of the recogniser as it came, by clean training alone, or the line would lead away from good
 models. Led back, it is a candidate itself.
@@ -20,12 +20,16 @@ import torch
 from torch import Tensor
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
-from steadface.training.assemble import Faces, assemble, load_start, make_loader
+from steadface.training.assembly.faces import Faces, make_loader
+from steadface.training.assembly.trainer import assemble
+from steadface.training.assembly.weights import load_start
 from steadface.training.averaging import between
+from steadface.training.compute import Compute
 from steadface.training.recipe import Recipe
+from steadface.training.recipe.method import GateOptions
+from steadface.training.recipe.sections import HeadOptions
 from steadface.training.schedule import learning_rate
-from steadface.training.sections import GateOptions, HeadOptions
-from steadface.training.selection import Kind
+from steadface.training.selection.rules import Kind
 from steadface.training.signals import StopRequest
 from steadface.training.within_class import normalise_within
 
@@ -47,7 +51,7 @@ class Competitor:
 def competitors(
     recipe: Recipe, faces: Faces, start: Path, recovered: Path | None, last: dict[str, Tensor], device: torch.device
 ) -> list[Competitor]:
-    """Of a run from the weights ``start`` to the state ``last``; ``recovered`` is what ``recover`` wrote, if it did."""
+    """Of a run from the weights `start` to the state `last`; `recovered` is what `recover` wrote, if it did."""
     options = recipe.run.select
     assert options is not None
 
@@ -80,12 +84,12 @@ def recover(
     faces: Faces,
     start: Path,
     reference: Path | None,
-    device: torch.device,
+    compute: Compute,
     out: Path,
     steps: int,
     stop: StopRequest,
 ) -> Path | None:
-    """Writes the start of ``recipe`` into ``out``, rounded and led back by so many ``steps`` of clean training.
+    """Writes the start of `recipe` into `out`, rounded and led back by so many `steps` of clean training.
 
     None where stopped before. Every image is its own class against the recogniser as it came. What is there is kept.
     """
@@ -93,14 +97,14 @@ def recover(
         return out
     method = recipe.method.model_copy(update={"gate": GateOptions(kind="never"), "source": 1.0})
     clean = recipe.model_copy(update={"method": method, "head": HeadOptions(kind="none")})
-    parts = assemble(clean, faces, start, device, fresh=True, reference=reference)
+    parts = assemble(clean, faces, compute, fresh=True, start=start, reference=reference)
     logger.info("the start recovers from the rounding of its corners: %d steps of clean training", steps)
-    with closing(make_loader(clean, faces.training, device).batches(0)) as batches:
+    with closing(make_loader(clean, faces.training, compute.device).batches(0)) as batches:
         for step in range(steps):
             if stop:
                 return None
             for group in parts.trainer.optimizer.param_groups:
-                group["lr"] = learning_rate(step / steps, clean.optimiser)
+                group["lr"] = learning_rate(step / steps, clean.optimizer)
             parts.trainer.step(next(batches))
             if parts.average is not None:
                 parts.average.update()

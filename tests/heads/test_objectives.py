@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from steadface.heads import ArcFace, Softmax
-from steadface.training.gate import ThresholdGate
-from steadface.training.objective import MarginObjective, SelfReference
+from steadface.heads.objectives import MarginObjective, SelfReference
 
 from ..rounding import rounding
 
@@ -56,27 +55,3 @@ def test_without_labels_every_image_is_its_own_class(seeded):
     reference = F.normalize(torch.randn(4, 8, generator=seeded(4)))
     swapped = reference[[1, 0, 2, 3]]
     assert SelfReference().correct(swapped, torch.zeros(4), reference).tolist() == [False, False, True, True]
-
-
-def test_hardening_without_labels_starts_at_no_loss_and_keeps_enrolled_templates(
-    make_trainer, network, batches, run_steps
-):
-    """The finished model is its own reference: the first loss is 0, so the gate opens at once."""
-    finished = network()
-    for batch in batches(20):
-        finished(batch.images)
-    frozen = network().requires_grad_(False)
-    frozen.load_state_dict(finished.state_dict())
-    frozen.eval()
-    trainer = make_trainer(
-        network=finished,
-        objective=SelfReference(),
-        batchnorm="frozen",
-        gate=ThresholdGate(-0.2),
-        reference=lambda images: F.normalize(frozen(images)),
-        rate=0.01,
-    )
-    records = run_steps(trainer, batches(4))
-    assert records[0].loss == pytest.approx(0, abs=rounding(8))
-    assert all(record.gate_open for record in records)
-    assert 0 < records[-1].loss < 0.2

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadface.errors import SteadfaceError
-from steadface.heads import AdaFace, ArcFace, CosFace, Head, Softmax, arcface
+from steadface.heads import AdaFace, ArcFace, CosFace, Head, Softmax
+from steadface.heads.margins import arcface
 
-from .rounding import rounding
+from ..rounding import rounding
 
 C, D, B = 7, 16, 5
 KINDS = [ArcFace, CosFace, AdaFace, Softmax]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steadface.margins import TANGENT_ANGLE, adaface, angular_margin, arcface, cosface, margin_chance_loss
+from steadface.heads.margins import TANGENT_ANGLE, adaface, angular_margin, arcface, cosface, margin_chance_loss
 
 LABELS = torch.tensor([0, 2, 1])
 

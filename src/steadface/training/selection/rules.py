@@ -2,14 +2,14 @@
 
 Candidates are the moments that were looked at, and what was made of them at the end; none of them is taken to lie
 between its neighbours. The reference is the recogniser as it came (of a run from nothing, its first moment). On the
-people held out, ``E`` the clean EER and ``A`` the worse goal's error rate under attack, its mean over the radii, in
-brackets the 95 % interval of the paired difference over people (``evaluation/intervals.py``):
+people held out, `E` the clean EER and `A` the worse goal's error rate under attack, its mean over the radii, in
+brackets the 95 % interval of the paired difference over people (`evaluation/intervals.py`):
 
     gains      iff  low [A(reference) - A(candidate)] > 0
     allowed    iff  low [E(candidate) - E(reference)] <= max_clean_drop
 
 so that a candidate is refused for what it is shown to have lost, not for a tenth of a point of thirty people. Of the
-candidates that gain and are allowed the cleanest becomes the model whose ``A`` lies within a standard error of the
+candidates that gain and are allowed the cleanest becomes the model whose `A` lies within a standard error of the
 lowest (the rule of one standard error: Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees",
 1984, section 3.4.3). Where there is none, nothing becomes the model.
 """
@@ -36,8 +36,8 @@ class NothingGained(SteadfaceError):
 class Candidate:
     """Weights that could become the model, and what the people held out say of them.
 
-    ``kind`` tells where they come from: a look during training, a place on the line to the last moment (at ``share``
-    of the way), or the start after its corners were rounded and it has recovered. ``attacks`` is for readers.
+    `kind` tells where they come from: a look during training, a place on the line to the last moment (at `share`
+    of the way), or the start after its corners were rounded and it has recovered. `attacks` is for readers.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Candidate:
     def seen(
         cls, name: str, metrics: ValidationMetrics, *, kind: Kind = "look", step: int, share: float = 1.0
     ) -> "Candidate":
-        """From figures that are compared (``validation_metrics``)."""
+        """From figures that are compared (`validation_metrics`)."""
         assert metrics.clean is not None
         assert metrics.attacked is not None
         attacks = tuple(result.to_json() for result in metrics.attacks)
@@ -122,7 +122,7 @@ def choose(candidates: Iterable[Candidate], reference: Candidate, max_clean_drop
 
 
 def why_nothing(candidates: Sequence[Candidate], reference: Candidate, max_clean_drop: float) -> str:
-    """What stood in the way, in words, where ``choose`` finds none."""
+    """What stood in the way, in words, where `choose` finds none."""
     gaining = [one for one in candidates if verdict(one, reference).gains]
     if not gaining:
         best = min(candidates, key=_attacked)

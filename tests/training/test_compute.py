@@ -8,10 +8,10 @@ import torch
 from steadface.backbones import Architecture, Backbone
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
-from steadface.training import network
+from steadface.training import compute
+from steadface.training.compute import Compute, FastNetwork, compute_on
 from steadface.training.loop import TrainingRun
-from steadface.training.network import FastNetwork, Speed, resolve_speed
-from steadface.training.sections import Run
+from steadface.training.recipe.sections import Run
 
 from .runs import GATED, tiny
 
@@ -33,14 +33,14 @@ def run(**switches: str) -> Run:
 
 def test_plain_it_is_the_backbone() -> None:
     backbone = tiny_backbone()
-    network = FastNetwork(backbone, bf16=False, compiled=False, channels_last=False)
+    network = FastNetwork(backbone, Compute(device=CPU, bf16=False, compiled=False, channels_last=False))
     assert torch.equal(network(faces()), backbone(faces()))
 
 
 def test_channels_last_changes_the_layout_and_not_the_result() -> None:
     backbone = tiny_backbone()
     expected = backbone(faces())
-    network = FastNetwork(backbone, bf16=False, compiled=False, channels_last=True)
+    network = FastNetwork(backbone, Compute(device=CPU, bf16=False, compiled=False, channels_last=True))
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in backbone.parameters() if p.ndim == 4)
     torch.testing.assert_close(network(faces()), expected, rtol=1e-4, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_channels_last_changes_the_layout_and_not_the_result() -> None:
 def test_bf16_gives_float32_embeddings_close_by_and_float32_gradients() -> None:
     backbone = tiny_backbone()
     expected = backbone(faces()).detach()
-    embeddings = FastNetwork(backbone, bf16=True, compiled=False, channels_last=False)(faces())
+    embeddings = FastNetwork(backbone, Compute(device=CPU, bf16=True, compiled=False, channels_last=False))(faces())
     assert embeddings.dtype == torch.float32
     assert not torch.equal(embeddings, expected), "bf16 has taken place"
     assert torch.nn.functional.cosine_similarity(embeddings, expected).min() > 0.99
@@ -58,17 +58,17 @@ def test_bf16_gives_float32_embeddings_close_by_and_float32_gradients() -> None:
 
 def test_auto_is_what_measures_faster_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert resolve_speed(run(), CPU) == Speed(bf16=False, compiled=False, channels_last=False)
-    assert resolve_speed(run(), CUDA) == Speed(bf16=True, compiled=True, channels_last=True)
+    assert compute_on(CPU, run()) == Compute(device=CPU, bf16=False, compiled=False, channels_last=False)
+    assert compute_on(CUDA, run()) == Compute(device=CUDA, bf16=True, compiled=True, channels_last=True)
 
 
 def test_every_switch_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/compiler")
-    monkeypatch.setattr(network, "_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(compute, "_multiplies_bf16", lambda: True)
     on = run(precision="bf16", compile="on", channels_last="on")
     off = run(precision="fp32", compile="off", channels_last="off")
-    assert resolve_speed(on, CPU) == Speed(bf16=True, compiled=True, channels_last=True)
-    assert resolve_speed(off, CUDA) == Speed(bf16=False, compiled=False, channels_last=False)
+    assert compute_on(CPU, on) == Compute(device=CPU, bf16=True, compiled=True, channels_last=True)
+    assert compute_on(CUDA, off) == Compute(device=CUDA, bf16=False, compiled=False, channels_last=False)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -77,7 +77,7 @@ def test_without_bf16_arithmetic_a_run_computes_in_fp32_with_one_warning(
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
     with caplog.at_level(logging.WARNING):
-        assert resolve_speed(run(precision="bf16"), CPU).bf16 == native
+        assert compute_on(CPU, run(precision="bf16")).bf16 == native
     assert ("no bf16 arithmetic" in caplog.text) != native
 
 
@@ -99,9 +99,9 @@ def test_without_a_compiler_a_run_is_eager_with_one_warning(
 def test_the_compiler_named_in_cxx_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "my-compiler" else None)
     monkeypatch.delenv("CXX", raising=False)
-    assert not resolve_speed(run(compile="on"), CPU).compiled
+    assert not compute_on(CPU, run(compile="on")).compiled
     monkeypatch.setenv("CXX", "my-compiler")
-    assert resolve_speed(run(compile="on"), CPU).compiled
+    assert compute_on(CPU, run(compile="on")).compiled
 
 
 def test_devices_are_found_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,28 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.heads import Head
-from steadface.training.regularizers import cosine
+from steadface.heads.heads import Head
 
 
 class Objective(Protocol):
-    """``FR``: raw embeddings ``(B, D)`` of samples that are, or should pass as, the people ``labels``."""
+    """`FR`: raw embeddings `(B, D)` of samples that are, or should pass as, the people `labels`."""
 
     @property
     def labelled(self) -> bool:
         """Whether identities are known; without them every image is its own class."""
 
     def __call__(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:
-        """The mean loss, a scalar. ``clean`` marks source passes, the only ones that may move statistics."""
+        """The mean loss, a scalar. `clean` marks source passes, the only ones that may move statistics."""
 
     def chance_loss(self) -> float:
         """The loss of a recogniser that tells nobody apart, in closed form."""
 
     def correct(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:
-        """``(B,)`` bool: who is recognised, without margin."""
+        """`(B,)` bool: who is recognised, without margin."""
 
     def prototypes(self) -> Tensor | None:
-        """Unit prototypes ``(C, D)`` of the identities, or None where every image is its own class."""
+        """Unit prototypes `(C, D)` of the identities, or None where every image is its own class."""
 
 
 class MarginObjective(nn.Module):
@@ -54,13 +53,13 @@ class MarginObjective(nn.Module):
 
 
 class SelfReference(nn.Module):
-    """Without labels every image is its own class: ``mean(1 - cos(z, z_ref))`` against a frozen copy's embedding."""
+    """Without labels every image is its own class: `mean(1 - cos(z, z_ref))` against a frozen copy's embedding."""
 
     labelled = False
 
     def forward(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:  # noqa: ARG002
         assert reference is not None, "training without labels needs a frozen reference"
-        return (1 - cosine(F.normalize(embeddings), reference)).mean()
+        return (1 - (F.normalize(embeddings) * reference).sum(dim=1)).mean()
 
     def chance_loss(self) -> float:
         return 1.0  # unrelated directions have cosine 0

@@ -1,0 +1,104 @@
+"""The faces of a recipe: who is trained on, who is held out, and in which batches they come."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steadface.data.augment import Augmentation
+from steadface.data.faces import FaceSource, JoinedFaces
+from steadface.data.folders import UnlabelledFolder, open_faces
+from steadface.data.loading import FaceLoader, load_images
+from steadface.data.people_csv import NamedFolder
+from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, UniformSampler
+from steadface.data.splits import split_people
+from steadface.data.synthetic import synthetic_faces
+from steadface.training.recipe import Recipe
+from steadface.training.recipe.sections import Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faces:
+    """The people trained on and, where the recipe holds some out, those that the run is judged by.
+
+    `messages` say what the listing left out.
+    """
+
+    training: FaceSource
+    validation: FaceSource | None
+    messages: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        return self.training.fingerprint()
+
+
+def open_recipe_faces(recipe: Recipe) -> Faces:
+    """The recipe's faces, split by people; the extra ones are trained on."""
+    data = recipe.data
+    training = source = open_named_faces(data)
+    messages: tuple[str, ...] = getattr(source, "messages", ())
+    validation: FaceSource | None = None
+    if data.validation:
+        training, validation = split_people(source, fraction=data.validation, seed=recipe.run.seed)
+    if data.extra is not None:
+        extra = UnlabelledFolder(data.extra)
+        training, messages = JoinedFaces([training, extra]), (*messages, *extra.messages)
+    return Faces(training=training, validation=validation, messages=messages)
+
+
+def open_named_faces(data: Data) -> FaceSource:
+    """The faces of which it is known who they show: all but the extra ones."""
+    if data.synthetic is not None:
+        return synthetic_faces(
+            people=data.synthetic.people,
+            images_per_person=data.synthetic.images_per_person,
+            size=data.size,
+            seed=data.synthetic.seed,
+        )
+    assert data.images is not None
+    if data.people is not None:
+        return NamedFolder(data.images, data.people, min_images=data.min_images)
+    return open_faces(data.images, min_images=data.min_images)
+
+
+def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> FaceLoader:
+    """Batches of the training faces."""
+    data = recipe.data
+    options = data.augmentation.model_dump()
+    return FaceLoader(
+        faces,
+        sampler=_sampler(data, faces, recipe.run.seed),
+        size=data.size,
+        augmentation=Augmentation(**options) if any(options.values()) else None,
+        workers=data.workers,
+        seed=recipe.run.seed,
+        device=device,
+    )
+
+
+def _sampler(data: Data, faces: FaceSource, seed: int) -> Sampler:
+    match data.sampling:
+        case "balanced":
+            return BalancedSampler(
+                faces.labels, batch_size=data.batch, seed=seed, images_per_person=data.images_per_person
+            )
+        case "uniform":
+            return UniformSampler(faces.labels, batch_size=data.batch, seed=seed)
+        case unknown:
+            assert_never(unknown)
+
+
+class FacesOf:
+    """One face of each person asked for, drawn at random."""
+
+    def __init__(self, faces: FaceSource, size: tuple[int, int], device: torch.device) -> None:
+        self._faces, self._size, self._device = faces, size, device
+        self._images = PersonImages(faces.labels)
+
+    def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(len(labels), generator=generator, device=generator.device).cpu().numpy()
+        owned = [self._images.of_label(int(label)) for label in labels.tolist()]
+        chosen = np.array([images[int(draw * len(images))] for images, draw in zip(owned, draws, strict=True)])
+        return load_images(self._faces, chosen, self._size).to(self._device)

@@ -1,0 +1,187 @@
+"""The parts of the method that a recipe names: gate, performance, attack, targets, regulariser."""
+
+import importlib
+from pathlib import Path
+from typing import assert_never
+
+import torch
+import yaml
+from torch import Tensor
+
+from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, PerturbationNetwork, ball
+from steadface.attacks.balls import Ball
+from steadface.backbones import Backbone
+from steadface.data.faces import FaceSource
+from steadface.errors import InvalidInput, NotFound
+from steadface.evaluation.labelled import validation_metrics
+from steadface.heads.objectives import Objective
+from steadface.training.assembly.faces import FacesOf
+from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
+from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
+from steadface.training.recipe import Recipe
+from steadface.training.recipe.method import AttackOptions, GateOptions, TargetOptions
+from steadface.training.regularizers import PullRepel, Regularizer
+from steadface.training.step import Ramp
+from steadface.training.targets import (
+    Designation,
+    KeptBlend,
+    Mapped,
+    Nearest,
+    OtherFace,
+    PerturbedSource,
+    RandomOther,
+    TargetSampler,
+)
+
+UNKNOWN_RAMP = 1000
+
+
+def make_gate(recipe: Recipe, objective: Objective) -> Gate:
+    """The gate, closed unless it is always open."""
+    options = recipe.method.gate
+    match options.kind:
+        case "always" | "never":
+            return FixedGate(is_open=options.kind == "always")
+        case "random":
+            return RandomGate(options.probability, seed=recipe.run.seed)
+        case "accuracy" | "verification":
+            return ThresholdGate(options.threshold)
+        case "smoothed":
+            bound = _loss_bound(options, objective)
+            return SmoothedGate(bound, decay=options.decay, hysteresis=options.hysteresis)
+        case "loss":
+            return ThresholdGate(_loss_bound(options, objective))
+        case unknown:
+            assert_never(unknown)
+
+
+def _loss_bound(options: GateOptions, objective: Objective) -> float:
+    return loss_threshold(options.loss.value, chance_loss=objective.chance_loss() if options.loss.of_chance else None)
+
+
+def make_performance(
+    recipe: Recipe, objective: Objective, backbone: Backbone, validation: FaceSource | None
+) -> Performance:
+    """What the gate hears of each source batch."""
+    options = recipe.method.gate
+    match options.kind:
+        case "accuracy":
+            return BatchAccuracy(objective)
+        case "verification":
+            assert validation is not None
+            return _held_out_verification(recipe, backbone, validation)
+        case "loss" | "smoothed" | "always" | "never" | "random":
+            return negative_loss
+        case unknown:
+            assert_never(unknown)
+
+
+def _held_out_verification(recipe: Recipe, backbone: Backbone, validation: FaceSource) -> HeldOutVerification:
+    options = recipe.method.gate
+
+    def measure() -> float:
+        return validation_metrics(backbone, validation, fmr=options.fmr, seed=recipe.run.seed).tar
+
+    return HeldOutVerification(measure, every=options.every)
+
+
+def make_attack(options: AttackOptions, embedding_size: int, seeds: torch.Generator, device: torch.device) -> Attack:
+    """The attack that is trained against; weights of a network that attacks are drawn from `seeds`."""
+    around = ball(options.norm, options.eps)
+    match options.kind:
+        case "nfgsm":
+            return NFGSM(ball=around, noise=options.noise, project=options.project)
+        case "pgd":
+            return PGD(ball=around, steps=options.steps, keep_best=False)
+        case "generator":
+            return _generator(options, around, embedding_size, seeds, device)
+        case unknown:
+            assert_never(unknown)
+
+
+def _generator(
+    options: AttackOptions, around: Ball, embedding_size: int, seeds: torch.Generator, device: torch.device
+) -> GenerativeAttack:
+    with torch.random.fork_rng(devices=[]):  # its layers initialise from the global state
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=seeds)))
+        network = PerturbationNetwork(embedding_size=embedding_size)
+    network = network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
+    return GenerativeAttack(ball=around, network=network, optimizer=optimizer)
+
+
+def make_ramp(options: AttackOptions) -> Ramp:
+    """Of a share of a run of unknown length: so many steps that the radius hardly grows until the length is known."""
+    return Ramp(steps=UNKNOWN_RAMP if 0 < options.ramp < 1 else int(options.ramp))
+
+
+def make_targets(recipe: Recipe, faces: FaceSource, device: torch.device) -> TargetSampler | None:
+    """Who brings the target samples; None where the method goes without."""
+    options = recipe.method.targets
+    if options.kind == "none":
+        return None
+    designate = _designation(options, faces)
+    bring = FacesOf(faces, recipe.data.size, device) if options.designate == "map" else None
+    match options.kind:
+        case "perturbed":
+            around = ball(recipe.method.attack.norm, recipe.method.attack.eps)
+            return PerturbedSource(designate=designate, attack=PGD(ball=around, steps=options.steps))
+        case "kept_blend":
+            return KeptBlend(designate=designate, share=options.share or 0.3, faces=bring)
+        case "blend":
+            return OtherFace(designate=designate, share=options.share or 0.7, faces=bring)
+        case "other_face":
+            return OtherFace(designate=designate, faces=bring)
+        case unknown:
+            assert_never(unknown)
+
+
+def _designation(options: TargetOptions, faces: FaceSource) -> Designation:
+    match options.designate:
+        case "nearest":
+            return Nearest(same_person=options.same_person)
+        case "random":
+            return RandomOther()
+        case "map":
+            assert options.map is not None
+            return Mapped(read_target_map(options.map, faces.people))
+        case unknown:
+            assert_never(unknown)
+
+
+def read_target_map(path: Path, people: tuple[str, ...]) -> Tensor:
+    """Designated labels `(C,)` from a YAML file of `person: designated person` that names everybody.
+
+    Raises InvalidInput naming people who are unknown or missing.
+    """
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFound(f"targets.map {path} cannot be read: {error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"targets.map {path} cannot be read: {error}") from error
+    index = {name: label for label, name in enumerate(people)}
+    given = {str(k): str(v) for k, v in given.items()} if isinstance(given, dict) else {}
+    unknown = sorted({name for name in (*given, *given.values()) if name not in index})
+    missing = sorted(set(people) - set(given))
+    if unknown or missing:
+        raise InvalidInput(
+            f"targets.map {path}: {len(unknown)} unknown people (first: {unknown[:3]}), {len(missing)} of the "
+            f"{len(people)} training people without a target (first: {missing[:3]})"
+        )
+    return torch.tensor([index[given[name]] for name in people])
+
+
+def make_regularizer(recipe: Recipe) -> Regularizer:
+    """The regulariser of the recipe, or the function that it names."""
+    options = recipe.method.regularizer
+    if options.function is None:
+        return PullRepel(**options.model_dump(exclude={"function"}))
+    module, _, name = options.function.partition(":")
+    try:
+        function: Regularizer = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidInput(
+            f"method.regularizer.function {options.function!r}: {error}; write module:function of an importable module"
+        ) from error
+    return function

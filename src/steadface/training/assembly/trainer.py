@@ -1,0 +1,136 @@
+"""From a recipe to a trainer, and to those of its parts that a checkpoint holds."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from torch import nn
+
+from steadface.attacks import GenerativeAttack
+from steadface.backbones import Backbone
+from steadface.heads import AdaFace, ArcFace, CosFace, Softmax
+from steadface.heads.objectives import MarginObjective, SelfReference
+from steadface.training.assembly.faces import Faces
+from steadface.training.assembly.method import (
+    make_attack,
+    make_gate,
+    make_performance,
+    make_ramp,
+    make_regularizer,
+    make_targets,
+)
+from steadface.training.assembly.weights import load_reference, load_start
+from steadface.training.averaging import WeightAverage
+from steadface.training.batchnorm import BatchNormPasses
+from steadface.training.compute import Compute, FastNetwork
+from steadface.training.recipe import Recipe
+from steadface.training.recipe.sections import HeadOptions, Optimizer
+from steadface.training.step import Trainer, Weights
+from steadface.training.within_class import mean_embeddings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A trainer and those of its parts that a checkpoint holds."""
+
+    trainer: Trainer
+    backbone: Backbone
+    objective: nn.Module
+    proposer: GenerativeAttack | None
+    average: WeightAverage | None = None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The backbone has the weights that it is judged by within."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+
+def assemble(
+    recipe: Recipe,
+    faces: Faces,
+    compute: Compute,
+    *,
+    fresh: bool,
+    start: Path | None = None,
+    reference: Path | None = None,
+) -> Assembly:
+    """Builds the trainer; the `start` is its reference unless another is given.
+
+    `fresh` imprints the head's prototypes; a resumed run overwrites the weights anyway.
+    """
+    method, device = recipe.method, compute.device
+    # Drawn from in this order: backbone, head, attack.
+    seeds = torch.Generator().manual_seed(recipe.run.seed)
+    backbone = _backbone(recipe, start, seeds).to(device)
+    size = backbone.architecture.embedding_size
+    objective = _objective(recipe.head, len(faces.training.people), size, seeds).to(device)
+    if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
+        objective.head.imprint(mean_embeddings(backbone, faces.training).to(device))
+    attack = make_attack(method.attack, size, seeds, device)
+    trainer = Trainer(
+        backbone=backbone.train(),
+        network=FastNetwork(backbone, compute),
+        objective=objective.train(),
+        optimizer=_optimizer(recipe.optimizer, backbone, objective),
+        gate=make_gate(recipe, objective),
+        performance=make_performance(recipe, objective, backbone, faces.validation),
+        batchnorm=BatchNormPasses(backbone, method.batchnorm),
+        generator=torch.Generator(device).manual_seed(recipe.run.seed + 1),
+        attack=attack,
+        targets=make_targets(recipe, faces.training, device),
+        regularizer=make_regularizer(recipe),
+        reference=load_reference(recipe, reference or start, backbone, compute),
+        timing=method.timing,
+        adversarial_batches=method.adversarial_batches,
+        goal=method.attack.goal,
+        weights=Weights(source=method.source, alpha=method.alpha, regularizer=method.weight),
+        ramp=make_ramp(method.attack),
+        accumulate=recipe.optimizer.accumulate,
+        clip_norm=recipe.optimizer.clip_norm,
+    )
+    return Assembly(
+        trainer=trainer,
+        backbone=backbone,
+        objective=objective,
+        proposer=attack if isinstance(attack, GenerativeAttack) else None,
+        average=WeightAverage(backbone, decay) if (decay := recipe.optimizer.average) else None,
+    )
+
+
+def _backbone(recipe: Recipe, start: Path | None, seeds: torch.Generator) -> Backbone:
+    if start is not None:
+        return load_start(recipe, start)
+    return recipe.model.architecture.model_copy(update={"image_size": recipe.data.size}).build(seeds)
+
+
+def _objective(options: HeadOptions, classes: int, embedding_size: int, seeds: torch.Generator) -> Any:
+    match options.kind:
+        case "none":
+            return SelfReference()
+        case "softmax":
+            return MarginObjective(Softmax(classes, embedding_size, generator=seeds))
+        case "arcface":
+            return MarginObjective(ArcFace(classes, embedding_size, s=options.s, m=options.m, generator=seeds))
+        case "cosface":
+            return MarginObjective(CosFace(classes, embedding_size, s=options.s, m=options.m, generator=seeds))
+        case "adaface":
+            return MarginObjective(AdaFace(classes, embedding_size, s=options.s, m=options.m, generator=seeds))
+        case unknown:
+            assert_never(unknown)
+
+
+def _optimizer(options: Optimizer, backbone: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
+    """No decay on norms, biases and activation slopes: everything of one dimension."""
+    parameters = [p for module in (backbone, objective) for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    match options.kind:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=options.rate, betas=(options.momentum, 0.999))
+        case "sgd":
+            return torch.optim.SGD(groups, lr=options.rate, momentum=options.momentum)
+        case unknown:
+            assert_never(unknown)

@@ -1,0 +1,105 @@
+"""Where and how a run computes: device, precision, memory format, compilation."""
+
+import logging
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+
+from steadface.devices import has_compiler, resolve_device
+from steadface.training.recipe.sections import Run, Switch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What a run computes on and with, resolved once and handed to whatever is built for it."""
+
+    device: torch.device
+    bf16: bool = False
+    compiled: bool = False
+    channels_last: bool = False
+
+
+class FastNetwork:
+    """Images (B, 3, H, W) to raw float32 embeddings (B, D), with the parameters of `backbone` itself."""
+
+    def __init__(self, backbone: nn.Module, compute: Compute) -> None:
+        if compute.channels_last:
+            for parameter in backbone.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._format = torch.channels_last if compute.channels_last else torch.contiguous_format
+        self._call = torch.compile(backbone) if compute.compiled else backbone
+        self._bf16 = compute.bf16
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=self._format)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            embeddings: Tensor = self._call(images)
+        return embeddings.float()
+
+
+def resolve_compute(run: Run) -> Compute:
+    """`auto` becomes what measures faster on that kind of device (`benchmarks/step_cost.py`).
+
+    On a GPU: bf16, compiled, channels-last. On a CPU: eager fp32, since compiling costs a minute and not every CPU
+    computes in bf16; for long runs ask for both (`compile: on`, `precision: bf16`). Without a C++ compiler a CPU run
+    falls back to eager, and without bf16 arithmetic to fp32, with one warning.
+    """
+    return compute_on(resolve_device(run.device), run)
+
+
+def compute_on(device: torch.device, run: Run) -> Compute:
+    """As `resolve_compute`, on that device."""
+    cuda = device.type == "cuda"
+    return Compute(
+        device=device,
+        bf16=_in_bf16(run, cuda=cuda),
+        compiled=_compiled(run, cuda=cuda),
+        channels_last=_switched(run.channels_last, auto=cuda),
+    )
+
+
+def _compiled(run: Run, *, cuda: bool) -> bool:
+    if not _switched(run.compile, auto=cuda):
+        return False
+    if cuda or has_compiler():
+        return True
+    logger.warning("run.compile: no C++ compiler (g++ or clang++) found, running eager; install one to compile")
+    return False
+
+
+def _in_bf16(run: Run, *, cuda: bool) -> bool:
+    match run.precision:
+        case "fp32":
+            return False
+        case "auto":
+            return cuda and torch.cuda.is_bf16_supported()
+        case "bf16":
+            if cuda or _multiplies_bf16():
+                return True
+        case unknown:
+            assert_never(unknown)
+    logger.warning(
+        "run.precision: this processor has no bf16 arithmetic, in which it would be a hundred times slower: "
+        "computing in fp32"
+    )
+    return False
+
+
+def _switched(switch: Switch, *, auto: bool) -> bool:
+    match switch:
+        case "auto":
+            return auto
+        case "on" | "off":
+            return switch == "on"
+        case unknown:
+            assert_never(unknown)
+
+
+def _multiplies_bf16() -> bool:
+    """Whether oneDNN has kernels for it here (AVX-512 or AMX); elsewhere it is emulated, number by number."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,201 @@
+"""The sections of a recipe but the method's, every key with its type, its default and what it may be.
+
+All sections are immutable, and refuse keys that they do not know.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from steadface.attacks.balls import radius_from
+from steadface.backbones import Architecture
+
+
+def _fraction(value: object) -> object:
+    """`"4/255"` as a float; anything else is left to pydantic."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return radius_from(value)
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Radius = Annotated[float, BeforeValidator(_fraction)]
+File = Annotated[Path, AfterValidator(Path.expanduser)]
+Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def check_radius(norm: str, radius: float) -> None:
+    if norm == "linf" and radius > 1:
+        raise ValueError(f"eps {radius:g} is a fraction of the pixel range: write {radius:g}/255 or another up to 1")
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and no key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SyntheticData(Section):
+    """Built-in procedural faces, for runs with nothing downloaded."""
+
+    people: Positive = 64
+    images_per_person: Positive = 16
+    seed: Seed = 0
+
+
+class AugmentationOptions(Section):
+    """The probability of each augmentation; their strengths are those of `steadface.data.augment.Augmentation`."""
+
+    mirror: Share = 0.5
+    crop: Share = 0.0
+    colour: Share = 0.0
+    grey: Share = 0.0
+    jpeg: Share = 0.0
+    occlusion: Share = 0.0
+
+
+class Data(Section):
+    """Which faces, at which size, and in which batches.
+
+    `people` is a CSV file of `image,person` (paths relative to `images`) for images that lie in no person's
+    folder; `extra` a folder of faces without labels that are trained on too, each its own class, and never held out.
+    """
+
+    images: File | None = None
+    people: File | None = None
+    extra: File | None = None
+    synthetic: SyntheticData | None = None
+    size: tuple[Positive, Positive] = (112, 112)
+    batch: Annotated[int, Field(ge=2)] = 64
+    min_images: Positive = 2
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    sampling: Literal["balanced", "uniform"] = "uniform"
+    images_per_person: Positive = 1
+    augmentation: AugmentationOptions = AugmentationOptions()
+    workers: Annotated[int, Field(ge=0)] = 1
+
+
+class Model(Section):
+    """The backbone; `start` brings weights (and then their architecture), `imprint` sets the head's prototypes.
+
+    `reference` is a model of the same embedding size whose embeddings a student learns; without it the start is.
+    `corner` rounds the activations of the start for training and for good; without it they stay as they came.
+    """
+
+    architecture: Architecture = Architecture(name="mobilefacenet")
+    start: File | None = None
+    reference: File | None = None
+    imprint: bool = True
+    corner: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class HeadOptions(Section):
+    """The recognition loss. `none` trains without labels: every image is its own class, against the start weights."""
+
+    kind: Literal["arcface", "cosface", "adaface", "softmax", "none"] = "arcface"
+    s: Annotated[float, Field(gt=0)] = 64.0
+    m: Annotated[float, Field(ge=0)] = 0.5
+
+
+class Optimizer(Section):
+    """SGD or AdamW; the rate warms up linearly, then decays to `final` times the peak. No decay on norms.
+
+    `average` above 0 is the decay of a moving average of the weights, which becomes the model.
+    """
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    warmup: Share = 0.05
+    decay: Literal["cosine", "polynomial", "constant"] = "cosine"
+    power: Annotated[float, Field(gt=0)] = 2.0
+    final: Share = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    accumulate: Positive = 1
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+def _switch(value: object) -> object:
+    """`on` and `off` as they are: YAML has read them as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
+LENGTHS = ("steps", "epochs", "minutes")
+
+
+class EvaluationOptions(Section):
+    """How the finished model is judged on the held-out people: PGD on raw cosine at a threshold of other people."""
+
+    eps: tuple[Annotated[Radius, Field(gt=0)], ...] = (2 / 255, 4 / 255)
+    norm: Literal["linf", "l2"] = "linf"
+    steps: Positive = 20
+    restarts: Positive = 2
+    fmr: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    max_pairs: Positive = 50
+    mirror: bool = True
+
+    @model_validator(mode="after")
+    def _sensible_radii(self) -> "EvaluationOptions":
+        if not self.eps:
+            raise ValueError("eps is empty: give one radius or more")
+        check_radius(self.norm, max(self.eps))
+        return self
+
+
+class Selection(Section):
+    """The best of the moments that `run.validate_every` looks at becomes the model, not the last one.
+
+    Best is the lowest worst-case error under attack among candidates that are not shown to have lost more clean
+    accuracy (1 - EER) than `max_clean_drop` (`training/selection/rules.py`); `choose` names a candidate instead. The
+    run ends early after `patience` looks at which the error under attack was not lower than ever before. At the end
+    `interpolate` places on the line from the start to the last moment compete too, and where corners were rounded the
+    start itself, after `recover` steps of clean training. With `within` above 0 the last moment and those between
+    compete after within-class covariance normalisation of that strength, by the people trained on.
+    """
+
+    max_clean_drop: Share = 0.005
+    choose: str | None = None
+    patience: Positive = 4
+    interpolate: Annotated[int, Field(ge=0)] = 0
+    recover: Annotated[int, Field(ge=0)] = 0
+    within: Share = 0.0
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What may be asked for anew once a run has finished: it changes nothing before."""
+        return {"max_clean_drop": self.max_clean_drop, "choose": self.choose}
+
+
+class Run(Section):
+    """How long, where to, how fast. Give exactly one of `steps`, `epochs` and `minutes`."""
+
+    out: File = Path("runs/run")
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    seed: Seed = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Switch = "auto"
+    channels_last: Switch = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    log_every: Positive = 10
+    checkpoint_every: Positive = 200
+    keep: Positive = 2
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    select: Selection | None = None
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Run":
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of run.steps, run.epochs and run.minutes, got {given or 'none'}")
+        return self

@@ -1,0 +1,156 @@
+"""Looks at the people held out while a run goes on, and what becomes of them: the log, candidates, and the model."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steadface.backbones import Backbone, load_backbone, save_backbone
+from steadface.errors import SteadfaceError
+from steadface.evaluation.labelled import ValidationMetrics
+from steadface.training.assembly.faces import Faces
+from steadface.training.assembly.trainer import Assembly
+from steadface.training.compute import Compute
+from steadface.training.log import MetricsLog
+from steadface.training.recipe import Recipe
+from steadface.training.selection.candidates import Candidates
+from steadface.training.selection.competitors import RECOVERED_FILE, competitors, recover
+from steadface.training.selection.rules import Candidate
+from steadface.training.selection.validation import validate
+from steadface.training.signals import StopRequest
+
+Save = Callable[[], object]
+"""Writes a checkpoint of this moment."""
+
+logger = logging.getLogger(__name__)
+
+
+class Looks:
+    """Of the run in `folder` at `step`; `start` and `reference` are its own copies of what it began with.
+
+    Without `run.select` looks are logged, and nothing becomes of them.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        faces: Faces,
+        parts: Assembly,
+        *,
+        step: int,
+        start: Path | None,
+        reference: Path | None,
+    ) -> None:
+        self._recipe, self._folder, self._faces, self._parts = recipe, folder, faces, parts
+        self._start, self._reference = start, reference
+        select = recipe.run.select
+        self._candidates = None if select is None else Candidates(folder, select, until=step)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether looks have brought nothing better for too long."""
+        return self._candidates is not None and self._candidates.exhausted
+
+    @property
+    def concluded(self) -> bool:
+        """Whether the model that was written is the one asked for."""
+        return self._candidates is None or self._candidates.concluded
+
+    def look_if_due(self, step: int, log: MetricsLog, save: Save) -> None:
+        """Looks after every so many steps; a run that selects also looks at what it starts from."""
+        every = self._recipe.run.validate_every
+        if every and step % every == 0 and (step or self._candidates is not None):
+            self.look(step, log, save)
+
+    def look(self, step: int, log: MetricsLog, save: Save) -> None:
+        """Looks once at a step, wherever a run was stopped or killed around it.
+
+        A candidate is kept before the checkpoint that knows of it is saved. Raises InvalidInput where a run selects and
+        the faces are too few to judge it by.
+        """
+        last = log.validated if self._candidates is None else self._candidates.last_look
+        if self._faces.validation is None or last == step:
+            return
+        network = self._original(step) or self._parts.backbone
+        try:
+            with self._parts.averaged():
+                metrics = validate(self._recipe, network, self._faces.validation)
+        except SteadfaceError as error:
+            if self._candidates is not None:
+                raise
+            logger.warning("no validation: %s", error)
+            log.validated = step
+            return
+        log.validation(step, metrics.to_json())
+        if self._candidates is not None:
+            self._take_down(self._candidates, step, metrics, save)
+
+    def compete(self, step: int, compute: Compute, stop: StopRequest) -> None:
+        """Looks at what can be made of the last moment; what has been looked at already is not made again."""
+        candidates, select, start = self._candidates, self._recipe.run.select, self._start
+        if candidates is None or select is None or start is None or not select.interpolate:
+            return
+        held_out = self._faces.validation
+        assert held_out is not None, "a recipe that selects holds people out"
+        recovered = self._recovered_start(start, min(select.recover, step), compute, stop)
+        with self._parts.averaged():
+            last = {name: value.clone() for name, value in self._parts.backbone.state_dict().items()}
+        planned = competitors(self._recipe, self._faces, start, recovered, last, compute.device)
+        for number, competitor in enumerate(planned, start=1):
+            if stop:
+                return
+            if competitor.name in candidates:
+                continue
+            network = competitor.make()
+            metrics = validate(self._recipe, network, held_out)
+            seen = Candidate.seen(competitor.name, metrics, kind=competitor.kind, step=step, share=competitor.share)
+            candidates.add(seen, network)
+            logger.info("candidate %d of %d, %s: %s", number, len(planned), seen.name, candidates.describe(seen))
+        candidates.prune()
+
+    def chosen(self) -> Candidate | None:
+        """The candidate that becomes the model; None where the recipe does not select. Raises NothingGained."""
+        return None if self._candidates is None else self._candidates.chosen()
+
+    def write_model(self, path: Path, facts: dict[str, Any], chosen: Candidate | None) -> None:
+        """Writes the weights of `chosen`, or the last ones, with `facts` beside them."""
+        if self._candidates is None or chosen is None:
+            with self._parts.averaged():
+                save_backbone(path, self._parts.backbone, facts)
+            return
+        logger.info("the model is %s: %s", chosen.name, self._candidates.describe(chosen))
+        if doubt := self._candidates.doubt(chosen):
+            logger.warning("%s", doubt)
+        backbone = load_backbone(self._candidates.weights(chosen.name))
+        save_backbone(path, backbone, {**facts, "selected": chosen.facts()})
+        self._candidates.conclude(chosen)
+
+    def _original(self, step: int) -> Backbone | None:
+        """At step 0, where that is not the network trained on: the model that a student learns from, since it has
+        nothing to show yet itself, or the start before its corners were rounded.
+        """
+        original = self._reference or (None if self._recipe.model.corner is None else self._start)
+        return None if step or original is None else load_backbone(original)
+
+    def _take_down(self, candidates: Candidates, step: int, metrics: ValidationMetrics, save: Save) -> None:
+        """A look as the reference or as a candidate, and a checkpoint that knows of it."""
+        if step == 0:
+            candidates.measure_against(Candidate.seen("as it came", metrics, step=0, share=0.0))
+            save()
+            return
+        with self._parts.averaged():
+            candidates.add(Candidate.seen(f"step {step}", metrics, step=step), self._parts.backbone)
+        save()
+        candidates.prune()
+
+    def _recovered_start(self, start: Path, steps: int, compute: Compute, stop: StopRequest) -> Path | None:
+        """The rounded start after so many steps of clean training; None where none is rounded or asked for, or where
+        stopped before.
+
+        Where few steps were trained, on a slow machine, recovering shall not take longer than they did.
+        """
+        if not steps or self._recipe.model.corner is None:
+            return None
+        out = self._folder / RECOVERED_FILE
+        return recover(self._recipe, self._faces, start, self._reference, compute, out, steps, stop)
