@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from steadface.errors import Unsupported, short
+from steadface.errors import InvalidInput, short
 
 
 def resolve_device(name: Any) -> torch.device:
-    """`auto` is the first GPU if there is one; raises Unsupported for a device that is not there."""
+    """`auto` is the first GPU if there is one; raises InvalidInput for a device that is not there."""
     if isinstance(name, str) and name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -21,7 +21,7 @@ def resolve_device(name: Any) -> torch.device:
     # An unknown name, no such card, a build without CUDA or without that kind of device, what is no name at all.
     except (RuntimeError, AssertionError, ImportError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Unsupported(
+        raise InvalidInput(
             f"device {short(str(name))!r} cannot be used ({short(reason, 120)}); choose cpu, cuda or auto"
         ) from error
     return device

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from steadface.backbones import Architecture, save_backbone
+from steadface.errors import NotFound
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.contract import contract_of, read_contract, store_contract
 
@@ -66,6 +67,6 @@ def test_what_is_no_model_or_no_onnx_name_is_refused_before_any_work(call: Call,
     assert said.code == 2
     assert "face.onnx" in said.err
     said = call("export", model.parent / "nothing.pt", model.parent / "face.onnx")
-    assert said.code == 2
+    assert said.code == NotFound.exit_code
     assert "does not exist" in said.err
     assert not (model.parent / "face.onnx").exists()

@@ -16,7 +16,7 @@ import torch
 from steadface import hardening
 from steadface.backbones import Architecture, Backbone, load_backbone, read_metadata, save_backbone
 from steadface.data.faces import FaceSource
-from steadface.errors import SteadfaceError
+from steadface.errors import NotFound, SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.hardening import Wishes, harden_recipe
@@ -135,7 +135,7 @@ def test_another_candidate_of_a_finished_run_takes_no_training(
     assert read_contract(run) is not None
     assert "old template, new probe" in named.out
     other = call(*words, "--choose", "step 9", *sets())
-    assert other.code == 2
+    assert other.code == NotFound.exit_code
     assert "no candidate 'step 9'; choose one of" in other.err
     assert read_metadata(run)["selected"]["name"] == "step 4"
     assert call(*words, "--max-clean-drop", "1%", *sets()).code == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from steadface.errors import Conflict
 from steadface.training import loop
 
 from .conftest import Call
@@ -82,7 +83,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(
 def test_train_onto_a_run_is_refused_and_resuming_a_finished_one_reports_again(call: Call, recipe: Path) -> None:
     assert call("train", recipe).code == 0
     said = call("train", recipe)
-    assert said.code == 2
+    assert said.code == Conflict.exit_code
     assert "already holds a run: go on with steadface resume" in said.err
     run = recipe.parent / "run"
     (run / "report.html").unlink()

@@ -462,12 +462,3 @@ def test_a_ramp_can_be_a_share_of_the_run(tmp_path):
     eps = [line["eps"] for line in metrics(tmp_path) if line.get("eps")]
     assert eps[-5:] == pytest.approx([4 / 255] * 5), "four of eight steps at most"
     assert eps[1] < 4 / 255
-
-
-def test_how_many_steps_a_run_will_take_is_known_once_a_few_were_timed(tmp_path):
-    run = TrainingRun.start(tiny(tmp_path, "run.steps=null", "run.minutes=1"))
-    run._took.extend([30.0, 0.5, 0.5, 0.5])
-    assert run._expected_steps() is None
-    run._took.append(0.5)
-    run.step, run.seconds = 5, 32.0
-    assert run._expected_steps() == pytest.approx(5 + 28 / 0.5), "the first, which compiled, is not typical"

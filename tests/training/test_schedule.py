@@ -2,8 +2,8 @@ import itertools
 
 import pytest
 
-from steadface.training.recipe.sections import Optimizer
-from steadface.training.schedule import learning_rate
+from steadface.training.recipe.sections import Optimizer, Run
+from steadface.training.schedule import Length, learning_rate
 
 
 def options(**given: object) -> Optimizer:
@@ -43,3 +43,17 @@ def test_warm_up_may_be_none_or_all() -> None:
     assert learning_rate(1, options(warmup=0)) == pytest.approx(0)
     assert learning_rate(0.5, options(warmup=1)) == pytest.approx(0.2)
     assert learning_rate(1, options(warmup=1)) == pytest.approx(0.4)
+
+
+def test_how_many_steps_a_run_will_take_is_known_once_a_few_were_timed():
+    length = Length(Run(minutes=1), steps_per_epoch=3)
+    for seconds in (30.0, 0.5, 0.5, 0.5):
+        length.timed(seconds)
+    assert length.expected_steps(4, 31.5) is None
+    length.timed(0.5)
+    assert length.expected_steps(5, 32.0) == pytest.approx(5 + 28 / 0.5), "the first, which compiled, is not typical"
+
+
+@pytest.mark.parametrize(("given", "done"), [({"steps": 20}, 0.25), ({"epochs": 2}, 5 / 6), ({"minutes": 1}, 0.5)])
+def test_a_run_is_as_far_as_its_own_measure_says(given, done):
+    assert Length(Run(**given), steps_per_epoch=3).done(5, 30.0) == pytest.approx(done)

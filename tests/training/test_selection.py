@@ -268,7 +268,7 @@ def test_what_was_seen_after_the_checkpoint_is_seen_again(tmp_path):
         found.add(candidate(f"step {step}", step=step), backbone)
     again = Candidates(tmp_path, recipe.run.select, until=3)
     assert [one.name for one in again.found] == ["step 2"]
-    assert (again.reference, again.looked) == (AS_IT_CAME, 2)
+    assert (again.reference, again.last_look) == (AS_IT_CAME, 2)
 
 
 @pytest.mark.usefixtures("looks")
