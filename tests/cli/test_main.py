@@ -114,5 +114,5 @@ def test_it_is_a_module_too() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "steadface", "train", "nowhere.yaml"], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (NotFound.exit_code, "")
     assert done.stderr.startswith("error: recipe nowhere.yaml")
