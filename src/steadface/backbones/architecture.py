@@ -36,8 +36,12 @@ FAMILIES: tuple[Family[Any], ...] = (
 class Architecture(Description):
     """All that is needed to rebuild a backbone before its weights are loaded; written into every checkpoint.
 
-    The options of the family stand beside the keys that all share: `Architecture(name="iresnet50", width=0.5)`. What
-    is left out is what the name stands for, and is written down with the rest, so that later defaults change nothing.
+    Every family has `name` (mobilefacenet), `embedding_size` (512), `image_size` (112 x 112: (height, width) in pixels,
+    or a number for a square), `mean` and `std` (127.5; pixels in 0..255 are normalised as (x - mean) / std) and
+    `corner` (0; rounds the activations, `layers.PReLU`). The options of the family stand beside these: of MobileFaceNet
+    and IResNet `width`, which multiplies the channels (1 is the published networks; MobileFaceNet has 2, InsightFace's,
+    where none is given), and `blocks`, the depth of the four stages. What is left out is what the name stands for, and
+    is written down with the rest, so that later defaults change nothing.
 
     >>> import steadface as sf
     >>> tiny = sf.Architecture(width=0.25, blocks=(1, 0, 0, 0), embedding_size=16, image_size=32)
