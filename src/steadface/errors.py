@@ -58,6 +58,12 @@ class Unavailable(SteadfaceError):
     http_status = 503
 
 
+def too_few(what: str, have: int, needed: int, *, why: str, remedy: str, among: str = "") -> InvalidInput:
+    """Of what there are too few, how many there are (`among` what), how many it takes and `why`, and the remedy."""
+    there = f"{among} make {have:,}" if among else f"there are {have:,}"
+    return InvalidInput(f"{why} takes {needed:,} {what} or more, and {there}: {remedy}")
+
+
 def short(value: Any, most: int = 80) -> str:
     """`value` in about `most` characters at most: a text as it is, bytes and arrays by what they are, else its repr."""
     if isinstance(value, bytes | bytearray | memoryview):

@@ -1,8 +1,11 @@
+from collections import Counter
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 
-from steadface.data.faces import UnreadableImage
+from steadface.data.faces import Image, UnreadableImage
 from steadface.data.loading import load_images
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
@@ -76,6 +79,18 @@ def test_unreadable_images_are_raised_or_become_nan() -> None:
     whole = embed_faces(embedder, FACES)
     readable = ~np.isnan(found).any(1)
     np.testing.assert_allclose(found[readable], whole[readable], atol=ROUNDING)
+
+
+def test_each_image_is_read_once_even_beside_unreadable_ones() -> None:
+    class Counting(Damaged):
+        reads: ClassVar[Counter[int]] = Counter()
+
+        def read(self, index: int) -> Image:
+            self.reads[index] += 1
+            return super().read(index)
+
+    embed_faces(MirrorEmbedder(LinearBackbone()), Counting(FACES, frozenset({3})), skip_unreadable=True)
+    assert Counting.reads == dict.fromkeys(range(len(FACES)), 1)
 
 
 def test_a_network_that_gives_nan_is_named_as_the_cause() -> None:

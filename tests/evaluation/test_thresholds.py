@@ -1,5 +1,6 @@
 """Thresholds to deploy: exact on pairs that can be counted, with intervals that hold what they promise."""
 
+import tracemalloc
 from math import ceil
 
 import numpy as np
@@ -9,6 +10,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.calibration import cross_similarities
 from steadface.evaluation.thresholds import (
     MOST_PER_PERSON,
+    CrossPairs,
     Thresholds,
     images_to_measure,
     measure_thresholds,
@@ -16,6 +18,10 @@ from steadface.evaluation.thresholds import (
 )
 
 from ..rounding import rounding
+
+
+def measured_on(embeddings, people):
+    return measure_thresholds(CrossPairs.of(embeddings, people))
 
 
 def people_of(count, images, *, noise=0.8, size=16, seed=0):
@@ -28,7 +34,7 @@ def people_of(count, images, *, noise=0.8, size=16, seed=0):
 @pytest.fixture(scope="module")
 def measured():
     embeddings, people = people_of(40, 6)
-    return measure_thresholds(embeddings, people), cross_similarities(embeddings, people)
+    return measured_on(embeddings, people), cross_similarities(embeddings, people)
 
 
 def test_each_threshold_accepts_just_the_share_of_impostors_that_it_stands_for(measured):
@@ -51,10 +57,10 @@ def test_intervals_surround_their_figures_and_widen_where_impostors_are_few(meas
 
 
 def test_intervals_hold_the_true_threshold_about_as_often_as_they_say():
-    true = {point.fmr: point.threshold for point in measure_thresholds(*people_of(400, 3, seed=99)).points}
+    true = {point.fmr: point.threshold for point in measured_on(*people_of(400, 3, seed=99)).points}
     held = 0
     for seed in range(20):
-        (point,) = [one for one in measure_thresholds(*people_of(40, 3, seed=seed)).points if one.fmr == 0.05]
+        (point,) = [one for one in measured_on(*people_of(40, 3, seed=seed)).points if one.fmr == 0.05]
         held += point.threshold_ci[0] <= true[0.05] <= point.threshold_ci[1]
     assert held >= 16
 
@@ -98,17 +104,38 @@ def test_it_can_be_written_down(measured):
 
 def test_unreadable_images_are_left_out():
     embeddings, people = people_of(20, 4)
-    whole = measure_thresholds(embeddings, people)
+    whole = measured_on(embeddings, people)
     holed = np.concatenate([embeddings, np.full((3, 16), np.nan, dtype=np.float32)])
-    assert measure_thresholds(holed, np.concatenate([people, [0, 1, 20]])) == whole
+    assert measured_on(holed, np.concatenate([people, [0, 1, 20]])) == whole
 
 
 def test_too_few_people_are_refused():
     embeddings, people = people_of(3, 2)
-    with pytest.raises(SteadfaceError, match="6 images of 3 people make 12 impostor pairs"):
-        measure_thresholds(embeddings, people)
+    with pytest.raises(SteadfaceError, match=r"30 impostor pairs .*6 images of 3 people make 12"):
+        measured_on(embeddings, people)
     with pytest.raises(SteadfaceError, match="nobody has two"):
-        measure_thresholds(*people_of(20, 1))
+        measured_on(*people_of(20, 1))
+
+
+def test_pairs_are_those_of_the_whole_matrix_and_take_a_fraction_of_the_memory():
+    embeddings, people = people_of(200, 5)
+    embeddings[7] = np.nan
+    tracemalloc.start()
+    pairs = CrossPairs.of(embeddings, people)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    used = np.delete(np.arange(len(people)), 7)
+    matrix = embeddings[used] @ embeddings[used].T
+    first, second = np.triu_indices(len(used), 1)
+    same = people[used][first] == people[used][second]
+    np.testing.assert_array_equal(pairs.genuine, matrix[first, second][same])
+    np.testing.assert_array_equal(pairs.impostor, matrix[first, second][~same])
+    np.testing.assert_array_equal(pairs.genuine_owner, people[used][first[same]])
+    np.testing.assert_array_equal(pairs.rows[pairs.first], used[first[~same]])
+    np.testing.assert_array_equal(pairs.rows[pairs.second], used[second[~same]])
+    assert peak < 3 * matrix.nbytes
+    best = pairs.highest(50)
+    np.testing.assert_array_equal(pairs.impostor[best], np.sort(pairs.impostor)[::-1][:50])
 
 
 def test_nobody_is_drawn_more_often_than_others_with_many_images():
@@ -123,7 +150,7 @@ def test_one_person_under_two_names_is_found():
     embeddings, people = people_of(30, 4, noise=0.3)
     renamed = people.copy()
     renamed[[0, 1]] = 77
-    (first, second, similarity), *others = most_alike_strangers(embeddings, renamed)
+    (first, second, similarity), *others = most_alike_strangers(CrossPairs.of(embeddings, renamed))
     assert {int(renamed[first]), int(renamed[second])} == {0, 77}
     assert similarity == pytest.approx(float(embeddings[first] @ embeddings[second]), abs=rounding(embeddings.shape[1]))
     assert similarity > 1.1 * others[0][2]

@@ -6,13 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
+from steadface.data.augment import through_jpeg
 from steadface.errors import SteadfaceError
+from steadface.recognizers import Convention, OpenedRecognizer
+from steadface.recognizers.adapters import BlackBox
+from steadface.recognizers.calibration import calibrated_guard
+from steadface.recognizers.contract import contract_of
 from steadface.recognizers.guard import (
     Guard,
     Limits,
     View,
     Views,
-    as_jpeg,
     calibrate,
     disagreement,
     read_guard,
@@ -98,8 +102,8 @@ def test_views_stay_within_what_was_asked_for() -> None:
 def test_a_view_that_changes_nothing_is_the_jpeg_alone_and_a_moved_one_is_moved() -> None:
     (face,) = smooth(1)
     still = View(across=0.0, down=0.0, scale=1.0, quality=90)
-    np.testing.assert_array_equal(still(face), as_jpeg(face, 90))
-    assert np.abs(as_jpeg(face, 95).astype(int) - face).mean() < 3, "colours are in order"
+    np.testing.assert_array_equal(still(face), through_jpeg(face, 90))
+    assert np.abs(through_jpeg(face, 95).astype(int) - face).mean() < 3, "colours are in order"
     moved = View(across=2.0, down=0.0, scale=1.0, quality=95)(face)
     assert np.abs(moved[:, 2:].astype(int) - face[:, :-2]).mean() < 3
     assert np.abs(moved[:, 2:].astype(int) - face[:, 2:]).mean() > 3
@@ -115,6 +119,34 @@ def test_the_limit_of_a_rate_flags_no_more_of_the_clean_faces_than_that() -> Non
         assert look.flagged.sum() == 6
         np.testing.assert_array_equal(look.flagged, look.score >= np.sort(look.score)[-6])
     assert guard.look(embed, detailed(faces), embed(faces), rng=np.random.default_rng(3)).flagged.all()
+
+
+def test_each_face_is_embedded_once_beside_its_views(faces) -> None:
+    seen = 0
+
+    def service(pixels: np.ndarray) -> np.ndarray:
+        nonlocal seen
+        seen += len(pixels)
+        return embed(pixels)
+
+    convention = Convention(size=(SIZE, SIZE), pixel_range="0..255")
+    opened = OpenedRecognizer(
+        network=BlackBox(service, convention, name="service"),
+        name="service",
+        fingerprint=MODEL,
+        content=MODEL,
+        convention=convention,
+        embedding_size=17,
+    )
+    guard = calibrated_guard(opened, contract_of(opened, mirror=False), faces, rate=0.05)
+    assert guard.limits is not None
+    assert seen == (1 + guard.views.count) * guard.limits.faces
+    seen, (face,) = 0, smooth(1)
+    plain, references = embed(face[None]), embed(smooth(1, seed=1))
+    again = guard.look(service, face[None], references, plain=plain, rng=np.random.default_rng(0))
+    assert seen == guard.views.count
+    whole = guard.look(service, face[None], references, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(again.score, whole.score)
 
 
 def test_no_faces_give_no_scores() -> None:
@@ -141,7 +173,7 @@ def test_what_cannot_be_is_refused() -> None:
     faces = smooth(20)
     with pytest.raises(SteadfaceError, match="no limits yet"):
         Guard().look(embed, faces)
-    with pytest.raises(SteadfaceError, match=r"0\.01 takes 300 clean faces, and there are 20"):
+    with pytest.raises(SteadfaceError, match=r"0\.01 takes 300 clean faces or more, and there are 20"):
         calibrate(Guard(), embed, faces, embed(faces), model=MODEL, rng=np.random.default_rng(0))
     with pytest.raises(SteadfaceError, match="not a rate between 0 and 1"):
         calibrate(Guard(), embed, faces, embed(faces), model=MODEL, rate=1.0, rng=np.random.default_rng(0))

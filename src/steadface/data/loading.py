@@ -104,10 +104,30 @@ class FaceLoader:
 
 def load_images(source: FaceSource, indices: ArrayLike, size: tuple[int, int] = (112, 112)) -> Tensor:
     """The images (n, 3, H, W) float32 in [0, 1], as they are. Raises `UnreadableImage`."""
+    return as_tensor(read_images(source, indices, size)[0])
+
+
+def read_images(
+    source: FaceSource, indices: ArrayLike, size: tuple[int, int] = (112, 112), *, skip_unreadable: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The images (k, H, W, 3) that can be read, each of which is read once, and which of the n these are (n,).
+
+    Raises `UnreadableImage`, unless those are skipped.
+    """
     chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-    images = np.empty((len(chosen), *size, 3), dtype=np.uint8)
+    images, readable = np.empty((len(chosen), *size, 3), dtype=np.uint8), np.ones(len(chosen), dtype=bool)
     for place, index in enumerate(chosen):
-        images[place] = fit_size(source.read(int(index)), size)
+        try:
+            images[place] = fit_size(source.read(int(index)), size)
+        except UnreadableImage:
+            if not skip_unreadable:
+                raise
+            readable[place] = False
+    return images if readable.all() else images[readable], readable
+
+
+def as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1], contiguous."""
     return _as_float(torch.from_numpy(images))
 
 

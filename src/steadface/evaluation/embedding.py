@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steadface.attacks.gradients import crafting
-from steadface.data.faces import FaceSource, UnreadableImage
-from steadface.data.loading import load_images
+from steadface.data.faces import FaceSource
+from steadface.data.loading import as_tensor, read_images
 from steadface.errors import SteadfaceError
 
 Progress = Callable[[int, int], None]
@@ -134,23 +134,8 @@ def _load(
     faces: FaceSource, indices: NDArray[np.int64], *, size: tuple[int, int], skip_unreadable: bool
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """The readable images of a batch, and which those are (n,)."""
-    try:
-        return load_images(faces, indices, size), np.ones(len(indices), dtype=bool)
-    except UnreadableImage:
-        if not skip_unreadable:
-            raise
-    readable = np.array([_is_readable(faces, int(index)) for index in indices], dtype=bool)
-    if not readable.any():
-        return torch.empty(0, 3, *size), readable
-    return load_images(faces, indices[readable], size), readable
-
-
-def _is_readable(faces: FaceSource, index: int) -> bool:
-    try:
-        faces.read(index)
-    except UnreadableImage:
-        return False
-    return True
+    images, readable = read_images(faces, indices, size, skip_unreadable=skip_unreadable)
+    return as_tensor(images), readable
 
 
 Loaded = tuple[Tensor, NDArray[np.bool_]]

@@ -42,6 +42,12 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     return float(low), float(high)
 
 
+def central(resampled: NDArray[np.floating[Any]]) -> list[tuple[float, float]]:
+    """The central 95 % of each column (R, F) of what R resamples gave; NaN, where one says nothing, is left out."""
+    low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
+    return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
+
+
 def trials_for_width(width: float, *, confidence: float = 0.95) -> int:
     """The fewest trials whose interval is at most `width` wide whatever the proportion (it is widest at one half).
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from steadface import arguments
 from steadface.arguments import number
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.calibration import count_impostors
-from steadface.evaluation.verification import RULE_OF_THREE, pairs_needed, supports, threshold_at
+from steadface.evaluation.intervals import central
+from steadface.evaluation.verification import pairs_needed, supports, threshold_at
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -32,6 +33,9 @@ MOST_IMAGES = 4096
 
 MOST_PER_PERSON = 30
 """Someone with hundreds of images would otherwise be in most of the pairs."""
+
+BLOCK = 64
+"""Rows of the matrix of similarities that are looked at together."""
 
 TAIL = 2.5
 """How much more of the impostors' tail than the largest FMR needs is kept, since resampling changes who is in it."""
@@ -48,7 +52,7 @@ def checked_threshold(threshold: float) -> float:
     except (TypeError, ValueError):
         value = float("nan")
     if not abs(value) <= 1 + ROUNDING:  # so that NaN is refused too
-        raise SteadfaceError(
+        raise InvalidInput(
             f"the threshold {threshold!r:.40} is no similarity: these are cosines, from -1 to 1; give e.g. 0.35, or "
             "ask for a false match rate instead"
         )
@@ -95,7 +99,7 @@ class Thresholds:
         """
         rates = np.array([point.fmr for point in self.points])
         if not self.lowest_fmr * (1 - 1e-9) <= number("FMR", fmr) <= rates[0] * (1 + 1e-9):
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"FMR {fmr:g} lies outside of what this model is calibrated for, {self.lowest_fmr:g} to {rates[0]:g} "
                 f"({self.people} people, {self.impostor_pairs} impostor pairs){self._why_no_row(fmr)}; ask for one of "
                 f"{', '.join(f'{one:g}' for one in rates)}, or one between them"
@@ -143,30 +147,114 @@ class Thresholds:
         return cls(points=points, **counts)
 
 
-def measure_thresholds(
-    embeddings: NDArray[np.float32], people: Indices, *, seed: int = 0, resamples: int = 200
-) -> Thresholds:
-    """Thresholds from unit `embeddings` (n, D) of `people` (n,); rows of NaN, unreadable images, are left out.
+@dataclass(frozen=True, kw_only=True)
+class CrossPairs:
+    """All pairs of images: `genuine` similarities with their person, `impostor` ones with the two images, in the order
+    (0, 1), (0, 2), ..., (1, 2), ... of the readable images, of which `rows` says where they were.
+    """
 
-    Memory grows with n squared: see `images_to_measure`. `seed` resamples. Raises `SteadfaceError` where nobody has two
-    images, or the impostor pairs are too few for any FMR.
+    genuine: NDArray[np.float32]
+    genuine_owner: Indices
+    impostor: NDArray[np.float32]
+    first: NDArray[np.unsignedinteger[Any]]
+    second: NDArray[np.unsignedinteger[Any]]
+    rows: Indices
+    owner: Indices
+    """0, 1, ... of each image; `names` are the people's numbers."""
+    names: Indices
+
+    @classmethod
+    def of(cls, embeddings: NDArray[np.float32], people: Indices) -> "CrossPairs":
+        """Of unit `embeddings` (n, D) of `people` (n,); rows of NaN, unreadable images, are left out.
+
+        4 bytes for each of n x n while it is made, 4 to 8 a pair afterwards: see `images_to_measure`.
+        """
+        rows = np.flatnonzero(np.isfinite(embeddings).all(1))
+        names, owner = np.unique(people[rows], return_inverse=True)
+        owner = owner.reshape(-1)
+        small = np.min_scalar_type(len(rows))
+        impostors = count_impostors(owner)
+        impostor, (first, second) = np.empty(impostors, np.float32), np.empty((2, impostors), small)
+        genuine, genuine_owner, filled = [np.empty(0, np.float32)], [np.empty(0, np.int64)], 0
+        similarity = embeddings[rows] @ embeddings[rows].T
+        for start in range(0, len(rows), BLOCK):
+            part = similarity[start : start + BLOCK, start:]
+            later = np.triu(np.ones(part.shape, dtype=bool), 1)
+            same = owner[start : start + BLOCK, None] == owner[None, start:]
+            one, _ = np.nonzero(later & same)
+            genuine.append(part[later & same])
+            genuine_owner.append(owner[start + one])
+            one, other = np.nonzero(later & ~same)
+            here = slice(filled, filled + len(one))
+            impostor[here], first[here], second[here] = part[one, other], start + one, start + other
+            filled += len(one)
+        return cls(
+            genuine=np.concatenate(genuine),
+            genuine_owner=np.concatenate(genuine_owner),
+            impostor=impostor,
+            first=first,
+            second=second,
+            rows=rows,
+            owner=owner,
+            names=names,
+        )
+
+    def highest(self, count: int) -> Indices:
+        """Which `count` impostor pairs are the most similar ones, these first; more where several are equal."""
+        count = min(count, len(self.impostor))
+        if not count:
+            return np.empty(0, dtype=np.int64)
+        place = len(self.impostor) - count
+        tail = np.flatnonzero(self.impostor >= np.partition(self.impostor, place)[place])
+        return tail[np.argsort(-self.impostor[tail], kind="stable")]
+
+    def resampled_thresholds(self, weights: Indices, rates: Floats) -> Floats:
+        """(R, F): where people count `weights` (R, C) times, the threshold of each of `rates` (F,)."""
+        tail = self.highest(int(TAIL * rates[0] * len(self.impostor)) + 1)
+        similarity = self.impostor[tail]
+        one, other = self.owner[self.first[tail]], self.owner[self.second[tail]]
+        each = np.bincount(self.owner)
+        found = np.empty((len(weights), len(rates)))
+        for row, weight in enumerate(weights):
+            accepted = np.cumsum(weight[one] * weight[other])
+            images = weight * each
+            total = (images.sum() ** 2 - (images**2).sum()) / 2
+            last = np.searchsorted(accepted, rates * total, side="right").clip(max=len(tail) - 1)
+            found[row] = similarity[last]
+        return found
+
+    def refused(self, heights: Floats, weights: Indices) -> tuple[Floats, list[tuple[float, float]]]:
+        """FNMR at each of `heights` (F,), and its interval."""
+        people = weights.shape[1]
+        below = [np.bincount(self.genuine_owner, self.genuine < height, people) for height in heights]
+        missed, trials = np.stack(below, axis=1), np.bincount(self.genuine_owner, minlength=people)
+        with np.errstate(invalid="ignore"):  # a resample may hold nobody who has two images
+            resampled = (weights @ missed) / (weights @ trials)[:, None]
+        return missed.sum(0) / trials.sum(), central(resampled)
+
+
+def measure_thresholds(pairs: CrossPairs, *, seed: int = 0, resamples: int = 200) -> Thresholds:
+    """Thresholds from all pairs of images of known people; `seed` resamples.
+
+    Raises `SteadfaceError` where nobody has two images, or the impostor pairs are too few for any FMR.
     """
     rng = np.random.default_rng(seed)
-    used = np.flatnonzero(np.isfinite(embeddings).all(1))
-    names, owner = np.unique(people[used], return_inverse=True)
-    available = count_impostors(owner)
+    people, available = len(pairs.names), len(pairs.impostor)
     rates = np.array([fmr for fmr in GRID if supports(available, fmr)])
     if not len(rates):
-        raise SteadfaceError(
-            f"{len(used)} images of {len(names)} people make {available} impostor pairs; thresholds need "
-            f"{int(RULE_OF_THREE / GRID[0])} or more: bring more people"
+        raise too_few(
+            "impostor pairs",
+            available,
+            pairs_needed(GRID[0]),
+            why=f"a threshold at FMR {GRID[0]:g}",
+            among=f"{len(pairs.rows)} images of {people} people",
+            remedy="bring more people",
         )
-    pairs = _Pairs.of(embeddings[used], owner.reshape(-1))
     if not pairs.genuine.size:
-        raise SteadfaceError("nobody has two readable images, so nothing says how often people are refused")
+        raise InvalidInput("nobody has two readable images, so nothing says how often people are refused")
     heights = np.array([threshold_at(pairs.impostor, fmr) for fmr in rates])
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    threshold_ci = _percentiles(pairs.resampled_thresholds(weights, rates))
+    weights = rng.multinomial(people, np.full(people, 1 / people), size=resamples)
+    threshold_ci = central(pairs.resampled_thresholds(weights, rates))
     fnmr, fnmr_ci = pairs.refused(heights, weights)
     points = [
         DeployedPoint(
@@ -180,8 +268,8 @@ def measure_thresholds(
     ]
     return Thresholds(
         points=tuple(points),
-        people=len(names),
-        images=len(used),
+        people=people,
+        images=len(pairs.rows),
         genuine_pairs=int(pairs.genuine.size),
         impostor_pairs=available,
         seed=seed,
@@ -200,78 +288,17 @@ def images_to_measure(people: Indices, *, seed: int = 0) -> Indices:
     return kept if len(kept) <= MOST_IMAGES else np.sort(rng.choice(kept, MOST_IMAGES, replace=False))
 
 
-def most_alike_strangers(
-    embeddings: NDArray[np.float32], people: Indices, *, count: int = 10
-) -> list[tuple[int, int, float]]:
+def most_alike_strangers(pairs: CrossPairs, *, count: int = 10) -> list[tuple[int, int, float]]:
     """The most similar two images of each of the `count` most similar pairs of people: rows of both, and the cosine.
 
-    From unit `embeddings` (n, D) of `people` (n,); rows of NaN are left out. Worth a look: one person under two names
-    raises every threshold.
+    Worth a look: one person under two names raises every threshold.
     """
-    used = np.flatnonzero(np.isfinite(embeddings).all(1))
-    similarity = embeddings[used] @ embeddings[used].T
-    similarity[np.tril(np.ones_like(similarity, dtype=bool)) | (people[used][:, None] == people[used])] = -np.inf
-    kept = min(similarity.size, count * MOST_PER_PERSON**2)
-    best = np.argpartition(similarity, similarity.size - kept, axis=None)[similarity.size - kept :]
-    best = best[np.argsort(-similarity.reshape(-1)[best], kind="stable")]
     found: dict[tuple[int, int], tuple[int, int, float]] = {}
-    for one, other in zip(*np.unravel_index(best, similarity.shape), strict=True):
-        who = (int(people[used[one]]), int(people[used[other]]))
-        if np.isfinite(similarity[one, other]):
-            found.setdefault((min(who), max(who)), (int(used[one]), int(used[other]), float(similarity[one, other])))
-    return list(found.values())[:count]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pairs:
-    """All pairs of images: `genuine` similarities with their person, `impostor` ones with both people."""
-
-    genuine: NDArray[np.float32]
-    genuine_owner: Indices
-    impostor: NDArray[np.float32]
-    impostor_owners: tuple[Indices, Indices]
-    images: Indices
-    """How many images each person has."""
-
-    @classmethod
-    def of(cls, embeddings: NDArray[np.float32], owner: Indices) -> "_Pairs":
-        similarity = embeddings @ embeddings.T
-        first, second = np.triu_indices(len(owner), k=1)
-        values, same = similarity[first, second], owner[first] == owner[second]
-        return cls(
-            genuine=values[same],
-            genuine_owner=owner[first[same]],
-            impostor=values[~same],
-            impostor_owners=(owner[first[~same]], owner[second[~same]]),
-            images=np.bincount(owner),
-        )
-
-    def resampled_thresholds(self, weights: Indices, rates: Floats) -> Floats:
-        """(R, F): where people count `weights` (R, C) times, the threshold of each of `rates` (F,)."""
-        kept = min(len(self.impostor), int(TAIL * rates[0] * len(self.impostor)) + 1)
-        tail = np.argpartition(self.impostor, len(self.impostor) - kept)[len(self.impostor) - kept :]
-        tail = tail[np.argsort(-self.impostor[tail], kind="stable")]
-        similarity, (one, other) = self.impostor[tail], (owner[tail] for owner in self.impostor_owners)
-        found = np.empty((len(weights), len(rates)))
-        for row, weight in enumerate(weights):
-            accepted = np.cumsum(weight[one] * weight[other])
-            images = weight * self.images
-            total = (images.sum() ** 2 - (images**2).sum()) / 2
-            last = np.searchsorted(accepted, rates * total, side="right").clip(max=len(tail) - 1)
-            found[row] = similarity[last]
-        return found
-
-    def refused(self, heights: Floats, weights: Indices) -> tuple[Floats, list[tuple[float, float]]]:
-        """FNMR at each of `heights` (F,), and its interval."""
-        people = weights.shape[1]
-        below = [np.bincount(self.genuine_owner, self.genuine < height, people) for height in heights]
-        missed, trials = np.stack(below, axis=1), np.bincount(self.genuine_owner, minlength=people)
-        with np.errstate(invalid="ignore"):  # a resample may hold nobody who has two images
-            resampled = (weights @ missed) / (weights @ trials)[:, None]
-        return missed.sum(0) / trials.sum(), _percentiles(resampled)
-
-
-def _percentiles(resampled: Floats) -> list[tuple[float, float]]:
-    """The central 95 % of each column (R, F)."""
-    low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
-    return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
+    for place in pairs.highest(count * MOST_PER_PERSON**2).tolist():
+        one, other = int(pairs.first[place]), int(pairs.second[place])
+        who = sorted((int(pairs.owner[one]), int(pairs.owner[other])))
+        rows = int(pairs.rows[one]), int(pairs.rows[other])
+        found.setdefault((who[0], who[1]), (*rows, float(pairs.impostor[place])))
+        if len(found) == count:
+            break
+    return list(found.values())

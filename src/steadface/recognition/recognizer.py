@@ -148,7 +148,7 @@ class Recognizer:
             threshold=limit,
             fmr=at,
             faces=faces,
-            suspicion=self._suspicion(faces[1], one),
+            suspicion=self._suspicion(faces[1], other, one),
             notes=(*self._notes(faces), *self._doubts(at)),
         )
 
@@ -265,10 +265,11 @@ class Recognizer:
     def _named(self, gallery: Gallery, faces: Sequence[SeenFace], limit: float, top: int) -> tuple[Named, ...]:
         if not faces:
             return ()
-        found = self._candidates(gallery, self.embed_faces(faces), top)
+        vectors = self.embed_faces(faces)
+        found = self._candidates(gallery, vectors, top)
         return tuple(
-            Named(seen=face, candidates=candidates, threshold=limit, suspicion=self._suspicion(face, None))
-            for face, candidates in zip(faces, found, strict=True)
+            Named(seen=face, candidates=candidates, threshold=limit, suspicion=self._suspicion(face, vector, None))
+            for face, vector, candidates in zip(faces, vectors, found, strict=True)
         )
 
     def _candidates(self, gallery: Gallery, vectors: Vectors, top: int) -> list[tuple[Candidate, ...]]:
@@ -326,11 +327,12 @@ class Recognizer:
                 f"{similarity:.3f}; one person has {self.alike:.3f} or more)"
             )
 
-    def _suspicion(self, face: SeenFace, reference: Vectors | None) -> Suspicion | None:
+    def _suspicion(self, face: SeenFace, vector: Vectors, reference: Vectors | None) -> Suspicion | None:
         if self.guard is None:
             return None
         probe = stacked([face.aligned], self.embedder.size)
-        look = self.guard.look(self.embedder, probe, None if reference is None else reference[None])
+        compared = None if reference is None else reference[None]
+        look = self.guard.look(self.embedder, probe, compared, plain=vector[None])
         limits = self.guard.limits
         assert limits is not None  # or it would not have looked
         return Suspicion(

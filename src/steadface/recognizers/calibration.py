@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steadface.data.faces import FaceSource, UnreadableImage
+from steadface.data.faces import FaceSource
+from steadface.data.loading import read_images
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
-from steadface.evaluation.thresholds import images_to_measure, measure_thresholds, most_alike_strangers
+from steadface.evaluation.intervals import central
+from steadface.evaluation.thresholds import CrossPairs, images_to_measure, measure_thresholds, most_alike_strangers
 from steadface.evaluation.verification import RULE_OF_THREE
 from steadface.recognizers import CAUSE, POORLY, OpenedRecognizer
 from steadface.recognizers.contract import Contract, contract_of
-from steadface.recognizers.embedder import Faces, NetworkEmbedder, quickened, stacked
+from steadface.recognizers.embedder import NetworkEmbedder, quickened
 from steadface.recognizers.guard import Guard, calibrate
 from steadface.recognizers.probing import auc
 
@@ -89,15 +91,15 @@ def calibrated(
     chosen = images_to_measure(labels, seed=seed)
     embedder = MirrorEmbedder(quickened(opened.network), mirror).to(device)
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
-    thresholds = measure_thresholds(embeddings, labels[chosen], seed=seed)
+    pairs = CrossPairs.of(embeddings, labels[chosen])
+    thresholds = measure_thresholds(pairs, seed=seed)
     poor = tuple(note for note in opened.notes if POORLY in note)
-    alike = most_alike_strangers(embeddings, labels[chosen])
     return Calibrated(
         contract=replace(contract_of(opened, mirror=mirror, thresholds=thresholds), notes=poor),
         told_apart=told_apart(embeddings, labels[chosen], seed=seed),
         alike=tuple(
             AlikeStrangers(first=faces.name(chosen[one]), second=faces.name(chosen[other]), similarity=similarity)
-            for one, other, similarity in alike
+            for one, other, similarity in most_alike_strangers(pairs)
         ),
     )
 
@@ -121,8 +123,8 @@ def told_apart(embeddings: NDArray[np.float32], people: NDArray[np.int64], *, se
         shares.append(auc(np.concatenate([genuine, impostor]).astype(np.float64), same))
     found = np.array(shares)
     resampled = found[rng.integers(len(found), size=(RESAMPLES, len(found)))].mean(1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return ToldApart(share=float(found.mean()), interval=(float(low), float(high)))
+    (interval,) = central(resampled[:, None])
+    return ToldApart(share=float(found.mean()), interval=interval)
 
 
 def check_told_apart(found: ToldApart, name: str, why: tuple[str, ...] = ()) -> None:
@@ -154,30 +156,23 @@ def calibrated_guard(
     chosen = images_to_measure(labels, seed=seed)
     most = ceil(GUARD_FACES * RULE_OF_THREE / rate)
     rng = np.random.default_rng(seed)
-    images, owners = _readable(faces, np.sort(rng.permutation(chosen)[:most]), contract.convention.size)
+    drawn = np.sort(rng.permutation(chosen)[:most])
+    images, readable = read_images(faces, drawn, contract.convention.size, skip_unreadable=True)
     embedder = NetworkEmbedder(opened.network, mirror=contract.mirror)
-    probes, references = _paired(owners)
+    probes, references = _paired(labels[drawn[readable]])
+    plain = embedder(images[probes]) if len(probes) else np.empty((0, contract.dimension), dtype=np.float32)
+    place = np.empty(len(images), dtype=np.int64)
+    place[probes] = np.arange(len(probes))  # whoever is compared with is a probe too
     return calibrate(
         Guard(),
         embedder,
         images[probes],
-        embedder(images[references]) if len(references) else np.empty((0, contract.dimension), dtype=np.float32),
+        plain[place[references]],
+        plain=plain,
         model=contract.space,
         rate=rate,
         rng=rng,
     )
-
-
-def _readable(faces: FaceSource, chosen: NDArray[np.int64], size: tuple[int, int]) -> tuple[Faces, NDArray[np.int64]]:
-    """Those of the `chosen` images that can be read (n, H, W, 3), and whose they are (n,)."""
-    kept, owners = [], []
-    for index in chosen:
-        try:
-            kept.append(faces.read(int(index)))
-            owners.append(int(faces.labels[index]))
-        except UnreadableImage:
-            continue
-    return stacked(kept, size) if kept else np.empty((0, *size, 3), dtype=np.uint8), np.array(owners, dtype=np.int64)
 
 
 def _paired(owners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steadface.data.faces import UnreadableImage
-from steadface.data.loading import load_images
+from steadface.data.loading import as_tensor, read_images
 from steadface.data.pairs import PairSet
 from steadface.recognizers.adapters import under
 from steadface.recognizers.convention import Aspect, ChannelOrder, Convention, Origin
@@ -241,16 +240,11 @@ def probing_faces(pairs: PairSet, *, seed: int) -> tuple[Tensor, NDArray[np.int6
     Unreadable images are left out. None where fewer than two people have several.
     """
     chosen, people = _of_people(pairs, seed) if pairs.people is not None else _of_pairs(pairs, seed)
-    parts = []
-    for place, image in enumerate(chosen):
-        try:
-            parts.append(load_images(pairs.faces, image))
-        except UnreadableImage:
-            people[place] = -1
-    people = people[people >= 0]
+    images, readable = read_images(pairs.faces, chosen, skip_unreadable=True)
+    people = people[readable]
     if (np.unique(people, return_counts=True)[1] > 1).sum() < 2:
         return torch.empty(0, 3, 112, 112), np.empty(0, dtype=np.int64)
-    return torch.cat(parts), people
+    return as_tensor(images), people
 
 
 def _of_people(pairs: PairSet, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

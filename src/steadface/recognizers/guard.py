@@ -19,7 +19,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from typing import Any
 
 import cv2
@@ -29,9 +28,10 @@ from numpy.typing import NDArray
 
 from steadface.arguments import as_path
 from steadface.arguments import rate as checked_rate
-from steadface.data.faces import Image, decode_image
-from steadface.errors import SteadfaceError
-from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
+from steadface.data.augment import through_jpeg
+from steadface.data.faces import Image
+from steadface.errors import InvalidInput, too_few
+from steadface.evaluation.verification import pairs_needed, supports, threshold_at
 from steadface.files import write_atomically
 
 Faces = NDArray[np.uint8]
@@ -55,13 +55,11 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.shift < 0:
-            raise SteadfaceError(f"{self.count} views moved by {self.shift} pixels: give at least 1 and 0")
+            raise InvalidInput(f"{self.count} views moved by {self.shift} pixels: give at least 1 and 0")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise SteadfaceError(
-                f"views of a scale of {self.scale}: give two shares of the size, the smaller one first"
-            )
+            raise InvalidInput(f"views of a scale of {self.scale}: give two shares of the size, the smaller one first")
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise SteadfaceError(f"views of JPEG quality {self.quality}: give two of 1 to 100, the lower one first")
+            raise InvalidInput(f"views of JPEG quality {self.quality}: give two of 1 to 100, the lower one first")
 
     def draw(self, rng: Generator) -> "View":
         across, down = rng.uniform(-self.shift, self.shift, 2)
@@ -88,17 +86,11 @@ class View:
         move = np.array([[1, 0, self.across], [0, 1, self.down]], dtype=np.float32)
         moved = cv2.warpAffine(face, move, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shrunk = cv2.resize(moved, self.shrunk(height, width)[::-1], interpolation=cv2.INTER_AREA)
-        return as_jpeg(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR), self.quality)
+        return through_jpeg(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR), self.quality)
 
     def shrunk(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in between, at least one pixel."""
         return max(1, round(self.scale * height)), max(1, round(self.scale * width))
-
-
-def as_jpeg(face: Image, quality: int) -> Image:
-    """What is left of a face (H, W, 3) in a JPEG file of that quality."""
-    _, encoded = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return decode_image(encoded.tobytes(), "a view")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +127,18 @@ class Guard:
         faces: Faces,
         references: Embeddings | None = None,
         *,
+        plain: Embeddings | None = None,
         rng: Generator | None = None,
     ) -> Look:
         """A look at faces (B, H, W, 3), compared with unit `references` (B, D) if they are given; costs `views.count`
-        embeddings of each beside its own.
+        embeddings of each beside its own, which are `plain` (B, D) where they have been made already.
 
         Without `rng` the views come from fresh entropy, as they must in service: views that an attacker foresees are no
         second look. Raises SteadfaceError for a guard without limits.
         """
         if self.limits is None:
-            raise SteadfaceError("the guard has no limits yet; calibrate it on clean faces first")
-        score = self.scores(embed, faces, references, rng=rng)
+            raise InvalidInput("the guard has no limits yet; calibrate it on clean faces first")
+        score = self.scores(embed, faces, references, plain=plain, rng=rng)
         limit = self.limits.alone if references is None else self.limits.compared
         return Look(score=score, flagged=score >= np.float32(limit))
 
@@ -155,19 +148,22 @@ class Guard:
         faces: Faces,
         references: Embeddings | None = None,
         *,
+        plain: Embeddings | None = None,
         rng: Generator | None = None,
     ) -> Scores:
         """(B,) disagreement of faces (B, H, W, 3) with their views."""
         if not len(faces):
             return np.empty(0, dtype=np.float32)
-        return disagreement(*self.embedded(embed, faces, rng=rng), references)
+        return disagreement(*self.embedded(embed, faces, plain=plain, rng=rng), references)
 
-    def embedded(self, embed: Embed, faces: Faces, *, rng: Generator | None = None) -> tuple[Embeddings, Embeddings]:
+    def embedded(
+        self, embed: Embed, faces: Faces, *, plain: Embeddings | None = None, rng: Generator | None = None
+    ) -> tuple[Embeddings, Embeddings]:
         """Embeddings (B, D) of faces as they are, and the mean of those of their views, each face seen in its own."""
         rng = np.random.default_rng() if rng is None else rng
         views = np.stack([self.views.draw(rng)(face) for _ in range(self.views.count) for face in faces])
         seen = embed(views).reshape(self.views.count, len(faces), -1)
-        return embed(faces), seen.mean(0)
+        return embed(faces) if plain is None else plain, seen.mean(0)
 
     def to_json(self) -> dict[str, Any]:
         return {"views": asdict(self.views), "limits": None if self.limits is None else asdict(self.limits)}
@@ -181,7 +177,7 @@ class Guard:
             views = Views(**{**data["views"], **ranges})
             return cls(views=views, limits=None if limits is None else Limits(**limits))
         except (KeyError, TypeError, AttributeError) as error:
-            raise SteadfaceError(f"this is no guard ({type(error).__name__}: {error}); calibrate one anew") from error
+            raise InvalidInput(f"this is no guard ({type(error).__name__}: {error}); calibrate one anew") from error
 
 
 def disagreement(plain: Embeddings, seen: Embeddings, references: Embeddings | None) -> Scores:
@@ -201,23 +197,28 @@ def calibrate(
     faces: Faces,
     references: Embeddings,
     *,
+    plain: Embeddings | None = None,
     model: str,
     rate: float = 1e-2,
     rng: Generator,
 ) -> Guard:
     """`guard` with limits that flag a share of at most `rate` of clean faces (n, H, W, 3), each compared with one of
     `references` (n, D): unit templates of the people they show, from other images, of people who are not judged later.
+    `plain` are the faces' own embeddings where they have been made already.
 
     `model` is the fingerprint of the recogniser behind `embed`. Raises SteadfaceError for a rate that is none, and for
     fewer faces than it takes (300 for 1e-2, by the rule of three).
     """
     rate = checked_rate("the false-alarm rate", rate)
     if not supports(len(faces), rate):
-        raise SteadfaceError(
-            f"a false-alarm rate of {rate:g} takes {ceil(RULE_OF_THREE / rate - 1e-9)} clean faces, and there are "
-            f"{len(faces)}; ask for a higher rate or bring more faces"
+        raise too_few(
+            "clean faces",
+            len(faces),
+            pairs_needed(rate),
+            why=f"a false-alarm rate of {rate:g}",
+            remedy="ask for a higher rate or bring more faces",
         )
-    plain, seen = guard.embedded(embed, faces, rng=rng)
+    plain, seen = guard.embedded(embed, faces, plain=plain, rng=rng)
     limits = Limits(
         alone=threshold_at(disagreement(plain, seen, None), rate),
         compared=threshold_at(disagreement(plain, seen, references), rate),
@@ -239,9 +240,9 @@ def read_guard(path: str | os.PathLike[str], *, model: str) -> Guard:
     try:
         guard = Guard.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise SteadfaceError(f"{path} is no guard that can be read ({error}); calibrate one anew") from error
+        raise InvalidInput(f"{path} is no guard that can be read ({error}); calibrate one anew") from error
     if guard.limits is not None and guard.limits.model != model:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{path} was calibrated for another model ({guard.limits.model[:12]}, this is {model[:12]}); calibrate a "
             "guard for this one"
         )
