@@ -58,10 +58,14 @@ class Unavailable(SteadfaceError):
     http_status = 503
 
 
-def too_few(what: str, have: int, needed: int, *, why: str, remedy: str, among: str = "") -> InvalidInput:
-    """Of what there are too few, how many there are (`among` what), how many it takes and `why`, and the remedy."""
-    there = f"{among} make {have:,}" if among else f"there are {have:,}"
-    return InvalidInput(f"{why} takes {needed:,} {what} or more, and {there}: {remedy}")
+def too_few(what: str, have: int, needed: int, *, why: str, remedy: str, there: str = "there are") -> InvalidInput:
+    """Of `what` there is too little: how many it takes and `why`, how many `there` are, and the remedy."""
+    return InvalidInput(f"{why} needs {needed} {what}, and {there} {have}; {remedy}")
+
+
+def unreadable(error: Exception, message: str) -> SteadfaceError:
+    """What to raise for a file that cannot be read: that it is not there, or else that another has to be given."""
+    return (NotFound if isinstance(error, FileNotFoundError | NotADirectoryError) else InvalidInput)(message)
 
 
 def short(value: Any, most: int = 80) -> str:

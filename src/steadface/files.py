@@ -1,7 +1,9 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and what stands in place of those that were not fetched."""
 
 import os
+import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from steadface.errors import SteadfaceError
@@ -39,3 +41,32 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """`what` lies in place of a file, which completes "it is", and the `remedy`; a web page may have a `title`."""
+
+    what: str
+    remedy: str
+    title: str = ""
+
+
+def stand_in(head: bytes) -> StandIn | None:
+    """What the first bytes of a file show in place of it: a pointer to it, or a server's page; None for all else."""
+    text = head[:4096].decode("utf-8-sig", errors="replace").strip()
+    lower = text.lower()
+    if lower.startswith("version https://git-lfs"):
+        size = re.search(r"^size (\d{1,18})$", text, re.MULTILINE)
+        stands = f" for a file of {size[1]} bytes" if size else ""
+        return StandIn(what=f"a Git LFS pointer{stands}", remedy="fetch the file with git lfs pull")
+    if "/annex/objects/" in lower[:200]:
+        return StandIn(what="a git-annex pointer", remedy="fetch the file with git annex get")
+    if re.match(r"<(!doctype html|html|head|body)", lower) or (lower.startswith("<") and "<html" in lower[:512]):
+        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        return StandIn(
+            what="an HTML page",
+            remedy="the download went wrong; fetch the file itself",
+            title=title[1] if title else "",
+        )
+    return None

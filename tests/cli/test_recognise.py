@@ -10,6 +10,7 @@ import torch
 
 from steadface.backbones import Architecture, save_backbone
 from steadface.data.faces import decode_image
+from steadface.errors import Conflict, Unsupported
 
 from ..rounding import rounding
 from .conftest import Call
@@ -63,7 +64,7 @@ def test_calibrate_also_writes_a_guard_that_verify_uses(bare: Path, faces: Path,
     assert answer["guard"].keys() == {"score", "threshold", "suspicious"}
     few = call("calibrate", bare, "--images", faces, "--guard", guard, "--false-alarms", 1e-3)
     assert few.code == 2
-    assert "takes 3000 clean faces" in few.err
+    assert "needs 3000 clean faces" in few.err
 
 
 def test_verify_tells_scripts_by_its_exit_code(model: Path, faces: Path, call: Call) -> None:
@@ -86,7 +87,7 @@ def test_verify_tells_scripts_by_its_exit_code(model: Path, faces: Path, call: C
 def test_verify_without_thresholds_says_what_to_do(bare: Path, faces: Path, call: Call) -> None:
     one = pictures(faces, 0)[0]
     said = call("verify", one, one, "--model", bare, "--aligned")
-    assert said.code == 2
+    assert said.code == Unsupported.exit_code
     assert "steadface calibrate MODEL --images FACES" in said.err
 
 
@@ -176,7 +177,7 @@ def test_a_gallery_follows_to_another_model(model: Path, faces: Path, tmp_path: 
     probe = pictures(faces, 1)[0]
     use = ("--model", other, "--gallery", gallery, "--aligned", "--threshold", 0.99)
     refused = call("identify", probe, *use)
-    assert refused.code == 2
+    assert refused.code == Conflict.exit_code
     assert "gallery re-embed" in refused.err
     moved = call(
         "gallery", "re-embed", "--gallery", gallery, "--model", other, "--images", faces, "--aligned", "--json"
@@ -208,7 +209,7 @@ def test_somebody_else_under_an_enrolled_name_takes_force(model: Path, faces: Pa
     one, other = _told_apart(model, faces, tmp_path, call)
     assert call("enroll", "dan", one, *use).code == 0
     refused = call("enroll", "dan", other, *use)
-    assert (refused.code, refused.out) == (2, "")
+    assert (refused.code, refused.out) == (Conflict.exit_code, "")
     assert "dan is enrolled already and looks different" in refused.err
     assert "--force" in refused.err
     again = call("enroll", "dan", one, *use)
@@ -228,7 +229,7 @@ def test_merging_is_judged_by_the_model_that_is_given(model: Path, faces: Path, 
     for name, picture in zip(("dan", "eve"), _told_apart(model, faces, tmp_path, call), strict=True):
         assert call("enroll", name, picture, "--model", model, "--gallery", gallery, "--aligned").code == 0
     refused = call("gallery", "merge", "dan", "eve", "--gallery", gallery, "--model", model)
-    assert (refused.code, "dan and eve look different" in refused.err) == (2, True)
+    assert (refused.code, "dan and eve look different" in refused.err) == (Conflict.exit_code, True)
     merged = call("gallery", "merge", "dan", "eve", "--gallery", gallery, "--model", model, "--force")
     assert (merged.code, merged.err) == (0, "")
     assert merged.out.startswith("merged dan into eve, now 2 templates")
@@ -243,7 +244,7 @@ def test_what_is_no_threshold_is_refused_before_anything_is_opened(call: Call, w
     ]
     for words in commands:
         said = call(*words, "--threshold", wrong)
-        assert (said.code, "is no similarity: these are cosines, from -1 to 1" in said.err) == (2, True), words
+        assert (said.code, "is not a similarity: these are cosines, from -1 to 1" in said.err) == (2, True), words
         said = call(*words, "--fmr", wrong)
         assert (said.code, f"--fmr {float(wrong)} is not a rate between 0 and 1" in said.err) == (2, True), words
     said = call(*commands[1], "--fpir", wrong)

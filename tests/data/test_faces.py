@@ -139,7 +139,7 @@ def test_undecodable_bytes_raise_with_the_name(encoded):
     [
         (b"\0\0\0\x18ftypheic" + b"\0" * 40, "it is HEIC, AVIF or a video; export it as JPEG"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"\n<!DOCTYPE html><title>404</title>", "it is a web page"),
+        (b"\n<!DOCTYPE html><title>404</title>", "it is an HTML page"),
     ],
 )
 def test_what_is_taken_for_an_image_gets_a_remedy(encoded, remedy):

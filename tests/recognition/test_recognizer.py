@@ -137,7 +137,7 @@ def test_what_is_neither_a_picture_nor_a_list_is_refused(with_gallery, wrong):
         ({"detector": 7}, "the detector is 7; give a YuNet or SCRFD file"),
         ({"detector": "nowhere.onnx"}, "there is no detector file nowhere.onnx"),
         ({"gallery": "people.db"}, r"the gallery is 'people.db'; open it first, gallery=Gallery.open"),
-        ({"guard": "nowhere.json"}, "nowhere.json is no guard that can be read"),
+        ({"guard": "nowhere.json"}, "nowhere.json is not a guard that can be read"),
     ],
     ids=str,
 )
@@ -169,7 +169,7 @@ def test_an_aligned_face_of_a_few_pixels_is_refused(recognizer, side):
 
 @pytest.mark.parametrize("shape", [(112, 80), (80, 112), (1, 112), (96, 112), (640, 480)])
 def test_an_aligned_face_of_another_shape_is_refused(recognizer, shape):
-    with pytest.raises(NoFace, match=f"of {shape[1]} x {shape[0]} pixels is no aligned face"):
+    with pytest.raises(NoFace, match=f"of {shape[1]} x {shape[0]} pixels is not an aligned face"):
         recognizer.embed(np.zeros((*shape, 3), np.uint8), aligned=True)
 
 
@@ -224,7 +224,7 @@ def test_a_picture_without_a_face_is_no_mismatch(recognizer, planted, large):
 
 
 def test_a_photograph_passed_for_an_aligned_face_is_refused(recognizer, planted, large):
-    with pytest.raises(SteadfaceError, match=r"of 152 x 172 pixels is no aligned face"):
+    with pytest.raises(SteadfaceError, match=r"of 152 x 172 pixels is not an aligned face"):
         recognizer.embed([planted.photograph(large.read(0))], aligned=True)
 
 
@@ -473,7 +473,7 @@ def test_people_whose_consent_expired_do_not_count(with_gallery, large, monkeypa
 )
 def test_what_is_no_cosine_is_no_threshold(with_gallery, wrong):
     """Before anything is read: the pictures are not there."""
-    said = r"the threshold .* is no similarity: these are cosines, from -1 to 1"
+    said = r"the threshold .* is not a similarity: these are cosines, from -1 to 1"
     with pytest.raises(SteadfaceError, match=said):
         with_gallery.verify("missing.jpg", "missing.jpg", threshold=wrong)
     with pytest.raises(SteadfaceError, match=said):

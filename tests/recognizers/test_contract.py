@@ -215,7 +215,7 @@ def test_the_contract_of_a_function_lies_beside_its_file_and_is_of_its_source(co
 def test_the_contract_of_an_imported_function_lies_where_the_user_says(tmp_path, code, red, monkeypatch):
     code.rename(code.with_name("planted_reader.py"))
     monkeypatch.syspath_prepend(str(code.parent))
-    with pytest.raises(SteadfaceError, match=r"planted_reader:service is no file .*--out FILE.contract.json"):
+    with pytest.raises(SteadfaceError, match=r"planted_reader:service is not a file .*--out FILE.contract.json"):
         api.calibrate("planted_reader:service", red, image_size=(16, 16))
     out = tmp_path / "kept" / "service.json"
     found, where = api.calibrate("planted_reader:service", red, image_size=(16, 16), out=out)

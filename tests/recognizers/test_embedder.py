@@ -60,7 +60,7 @@ def test_a_damaged_model_gives_no_embeddings(opened, faces):
 
 
 def test_onnxruntime_needs_an_onnx_file(opened):
-    with pytest.raises(SteadfaceError, match=r"no ONNX file.*steadface export"):
+    with pytest.raises(SteadfaceError, match=r"not an ONNX file.*steadface export"):
         open_embedder(opened, backend="onnxruntime")
 
 

@@ -173,7 +173,7 @@ def test_what_cannot_be_is_refused() -> None:
     faces = smooth(20)
     with pytest.raises(SteadfaceError, match="no limits yet"):
         Guard().look(embed, faces)
-    with pytest.raises(SteadfaceError, match=r"0\.01 takes 300 clean faces or more, and there are 20"):
+    with pytest.raises(SteadfaceError, match=r"0\.01 needs 300 clean faces, and there are 20"):
         calibrate(Guard(), embed, faces, embed(faces), model=MODEL, rng=np.random.default_rng(0))
     with pytest.raises(SteadfaceError, match="not a rate between 0 and 1"):
         calibrate(Guard(), embed, faces, embed(faces), model=MODEL, rate=1.0, rng=np.random.default_rng(0))

@@ -76,7 +76,7 @@ def test_one_number_is_no_embedding(tmp_path) -> None:
         (with_outputs(tmp_path / "s.onnx", {"score": 1, "raw": 64}), "score"),
         (with_outputs(tmp_path / "one.onnx", {"score": 1}), None),
     ):
-        with pytest.raises(SteadfaceError, match="one number for an image, which is no embedding"):
+        with pytest.raises(SteadfaceError, match="one number for an image, which is not an embedding"):
             open_recognizer(path, output=output)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from steadface.audit.presets import Preset
 from steadface.data.pairs import PairSet
-from steadface.errors import InvalidInput
+from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.calibration import (
     AttackSplit,
     Calibration,
@@ -22,7 +22,7 @@ from steadface.evaluation.calibration import (
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.identification import IdentificationPlan, plan_identification
 from steadface.evaluation.series import Goal
-from steadface.evaluation.verification import lowest_fmr, supports
+from steadface.evaluation.verification import lowest_fmr, pairs_needed, supports
 
 FMRS = (1e-2, 1e-3, 1e-4)
 """Reported besides the one asked for, where the calibration pairs support them."""
@@ -112,9 +112,13 @@ def _others(
     kept = used[apart]
     available = count_impostors(calibration.people[kept])
     if not supports(available, fmr):
-        raise InvalidInput(
-            f"the calibration pairs leave {available} impostor pairs of people who are not attacked, too few for FMR "
-            f"{fmr:g}; ask for {lowest_fmr(available):.2g} or more, or bring pairs of more people"
+        raise too_few(
+            "impostor pairs of people who are not attacked",
+            available,
+            pairs_needed(fmr),
+            why=f"a threshold at FMR {fmr:g}",
+            there="the calibration pairs leave",
+            remedy=f"ask for {lowest_fmr(available):.2g} or more, or bring pairs of more people",
         )
     return capped(kept, np.random.default_rng(seed), preset.calibration_images)
 

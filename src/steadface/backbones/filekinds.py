@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steadface.errors import InvalidInput
+from steadface.files import stand_in
 
 HEAD = 4096
 """Bytes that are looked at."""
@@ -181,17 +182,10 @@ def _text_kind(head: bytes) -> FileKind | None:
         return None
     if not text or not all(one.isprintable() or one.isspace() for one in text):
         return None
-    lower = text.lower()
-    if lower.startswith("version https://git-lfs"):
-        size = re.search(r"^size (\d{1,18})$", text, re.MULTILINE)
-        stands = f" for a file of {size[1]} bytes" if size else ""
-        return FileKind(what=f"a Git LFS pointer{stands}, not weights", remedy="fetch the file with git lfs pull")
-    if "/annex/objects/" in lower[:200]:
-        return FileKind(what="a git-annex pointer, not weights", remedy="fetch the file with git annex get")
-    if re.match(r"<(!doctype html|html|head|body)", lower) or "<html" in lower[:512]:
-        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-        named = f' ("{shown(title[1])}")' if title else ""
-        return FileKind(what=f"an HTML page{named}, not weights", remedy=_AGAIN)
+    found = stand_in(head)
+    if found is not None:
+        named = f' ("{shown(found.title)}")' if found.title else ""
+        return FileKind(what=f"{found.what}{named}, not weights", remedy=found.remedy)
     if text.startswith(("{", "[")):
         return _json_kind(text)
     if text.startswith("<"):

@@ -28,7 +28,8 @@ from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
 from steadface.gallery.sealing.keys import read_key, read_or_write_key
 from steadface.gallery.sealing.transaction import NotEnrolled
-from steadface.recognition.recognizer import Recognizer, confusing
+from steadface.recognition.answers import confusing
+from steadface.recognition.recognizer import Recognizer
 
 gallery_app = typer.Typer(
     no_args_is_help=True,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.data.faces import Image
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Augmentation:
             low, high = _BOUNDS.get(field.name, (0.0, 1.0))
             values = value if isinstance(value, tuple) else (value,)
             if not all(low <= part <= high for part in values) or list(values) != sorted(values):
-                raise SteadfaceError(f"augmentation {field.name} is {value}; give {low:g} to {high:g}")
+                raise InvalidInput(f"augmentation {field.name} is {value}; give {low:g} to {high:g}")
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """A new (H, W, 3) uint8 picture; depends on `image` and the state of `generator` only."""

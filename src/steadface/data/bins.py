@@ -14,7 +14,7 @@ import numpy as np
 
 from steadface.data.faces import Image, decode_image
 from steadface.data.pairs import PairSet, contiguous_folds
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError, unreadable
 
 FOLDS = 10
 
@@ -65,9 +65,9 @@ def read_bin(path: str | os.PathLike[str]) -> PairSet:
     except SteadfaceError:
         raise
     except OSError as error:
-        raise SteadfaceError(f"cannot read {path}: {error.strerror}") from None
+        raise unreadable(error, f"cannot read {path}: {error.strerror}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise SteadfaceError(f"{path} is damaged or no .bin set: {type(error).__name__}: {error}") from None
+        raise InvalidInput(f"{path} is damaged or no .bin set: {type(error).__name__}: {error}") from None
     images, same = _checked(content, path)
     pairs = len(same)
     return PairSet(
@@ -93,7 +93,7 @@ class _BytesOnly(pickle.Unpickler):
             return _latin1
         if module in ("builtins", "__builtin__") and name == "bytes":
             return _no_bytes
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{self._path} asks for {module}.{name} when opened; a .bin set holds bytes and booleans only, "
             "so this file is refused. If you trust its source, write it anew with plain bytes and bool"
         )
@@ -111,16 +111,16 @@ def _no_bytes() -> bytes:
 
 def _checked(content: Any, path: Path) -> tuple[list[bytes], list[bool]]:
     if not (isinstance(content, tuple | list) and len(content) == 2):
-        raise SteadfaceError(f"{path} holds {_kind(content)}; a .bin set is the pair (images, issame)")
+        raise InvalidInput(f"{path} holds {_kind(content)}; a .bin set is the pair (images, issame)")
     images, same = content
     for values, kinds, what in ((images, (bytes, bytearray), "images"), (same, (bool, int), "issame")):
         if not isinstance(values, list | tuple):
-            raise SteadfaceError(f"{path}: {what} is {_kind(values)}; a list is expected")
+            raise InvalidInput(f"{path}: {what} is {_kind(values)}; a list is expected")
         wrong = [value for value in values if not isinstance(value, kinds)]
         if wrong:
-            raise SteadfaceError(f"{path}: {what} holds {_kind(wrong[0])}; {kinds[0].__name__} is expected")
+            raise InvalidInput(f"{path}: {what} holds {_kind(wrong[0])}; {kinds[0].__name__} is expected")
     if not same or len(images) != 2 * len(same):
-        raise SteadfaceError(f"{path} has {len(images)} images for {len(same)} pairs; two per pair are expected")
+        raise InvalidInput(f"{path} has {len(images)} images for {len(same)} pairs; two per pair are expected")
     return [bytes(image) for image in images], [bool(value) for value in same]
 
 

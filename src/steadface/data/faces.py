@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
+from steadface.files import stand_in
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB, 8 bits."""
@@ -17,7 +18,15 @@ OLDER_CROP_MARGIN = 8
 """The 112 x 96 crop is the 112 x 112 one without this many columns on either side."""
 
 
-class UnreadableImage(SteadfaceError):
+TEMPLATE: NDArray[np.float64] = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+"""Of an aligned face of 112 x 112: left eye, right eye, nose, left and right corner of the mouth, in image order, x and
+y in pixels (Deng et al., "ArcFace", CVPR 2019, as InsightFace aligns).
+"""
+
+
+class UnreadableImage(InvalidInput):
     """One image cannot be decoded; the message names it. Loaders replace it, evaluation reports it."""
 
 
@@ -68,7 +77,7 @@ class ArrayFaces:
 
     def __init__(self, images: NDArray[np.uint8], labels: ArrayLike, people: Sequence[str]) -> None:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"images are {images.dtype} of shape {images.shape}; give uint8 RGB of shape (N, H, W, 3)"
             )
         self.images = images
@@ -103,7 +112,7 @@ class Subset:
         self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         outside = self.indices[(self.indices < 0) | (self.indices >= len(source))]
         if len(outside):
-            raise SteadfaceError(f"index {outside[0]} is outside the source's 0..{len(source) - 1}")
+            raise InvalidInput(f"index {outside[0]} is outside the source's 0..{len(source) - 1}")
         kept, labels = np.unique(source.labels[self.indices], return_inverse=True)
         self.labels = labels.astype(np.int64).reshape(-1)
         self.people = tuple(source.people[label] for label in kept)
@@ -160,13 +169,13 @@ def checked_labels(labels: ArrayLike, images: int, people: int) -> NDArray[np.in
     """`labels` as (N,) int64; raises `SteadfaceError` unless whole, one per image, and in 0..people-1."""
     array = np.asarray(labels)
     if array.shape != (images,):
-        raise SteadfaceError(f"{array.shape} labels for {images} images; give one label per image")
+        raise InvalidInput(f"{array.shape} labels for {images} images; give one label per image")
     whole = array.astype(np.int64)
     if not np.array_equal(whole, array):
-        raise SteadfaceError(f"label {array[whole != array][0]} is not a whole number")
+        raise InvalidInput(f"label {array[whole != array][0]} is not a whole number")
     outside = whole[(whole < 0) | (whole >= people)]
     if len(outside):
-        raise SteadfaceError(f"label {outside[0]} is outside 0..{people - 1} for {people} people")
+        raise InvalidInput(f"label {outside[0]} is outside 0..{people - 1} for {people} people")
     return whole
 
 
@@ -188,11 +197,8 @@ def kind_of(head: bytes) -> str:
     """What a file is that is often taken for an image, by its first bytes, and what to do about it; '' for others."""
     if head[4:8] == b"ftyp":
         return "it is HEIC, AVIF or a video; export it as JPEG"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is the pointer of Git LFS to an image; fetch the image with 'git lfs pull'"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page, as a failed download leaves; download it again"
-    return ""
+    found = stand_in(head)
+    return "" if found is None else f"it is {found.what}; {found.remedy}"
 
 
 def fit_size(image: Image, size: tuple[int, int]) -> Image:

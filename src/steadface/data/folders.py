@@ -23,7 +23,7 @@ from steadface.data.listing import (
     people_with_images,
 )
 from steadface.data.recordio import RecordFile
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound
 
 PARTS = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|im(age)?s?|imgs?|photos?|pictures?|faces?|aligned|crops?"
@@ -99,7 +99,7 @@ class ListedFiles(FaceFiles):
         self.skipped = skips.counts
         self.messages = skips.messages
         if not len(kept):
-            raise SteadfaceError("; ".join((nothing, *self.messages)))
+            raise InvalidInput("; ".join((nothing, *self.messages)))
         super().__init__(
             root,
             [names[index] for index in kept],
@@ -182,21 +182,22 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
     """
     path = Path(path)
     if path.suffix == ".bin":
-        raise SteadfaceError(f"{path} is a verification set (pairs); training takes identity folders or a .rec")
+        raise InvalidInput(f"{path} is a verification set (pairs); training takes identity folders or a .rec")
     if path.suffix in (".rec", ".idx"):
         return RecordFile(path.with_suffix(".rec"), min_images=min_images)
     if not path.is_dir():
-        what = "but another file" if path.exists() else "nor anything else; check the path"
-        raise SteadfaceError(f"{path} is not a folder of faces nor a .rec file, {what}")
+        if path.exists():
+            raise InvalidInput(f"{path} is not a folder of faces nor a .rec file, but another file")
+        raise NotFound(f"{path} is not a folder of faces nor a .rec file, nor anything else; check the path")
     records = _records(path.glob("*.rec"))
     if len(records) > 1:
         found = ", ".join(record.name for record in records)
-        raise SteadfaceError(f"{path} holds several .rec files ({found}); name the one to use")
+        raise InvalidInput(f"{path} holds several .rec files ({found}); name the one to use")
     if records:
         return RecordFile(records[0], min_images=min_images)
     faces = ImageFolder(path, min_images=min_images)
     if faces.deeper:
-        raise SteadfaceError(f"{_doubt(path, faces.deeper, True)}: give that")
+        raise InvalidInput(f"{_doubt(path, faces.deeper, True)}: give that")
     return faces
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, unreadable
 
 EXAMPLES_SHOWN = 3
 NAMES_LOOKED_FOR = 20
@@ -81,7 +81,7 @@ def abbreviated(examples: list[str], total: int) -> str:
 def people_with_images(labels: NDArray[np.int64], names: list[str], min_images: int, skips: Skips) -> NDArray[np.bool_]:
     """(C,) mask of the people who have images, and at least `min_images` of them; the others are counted."""
     if min_images < 1:
-        raise SteadfaceError(f"min_images is {min_images}; give 1 or more")
+        raise InvalidInput(f"min_images is {min_images}; give 1 or more")
     images = np.bincount(labels, minlength=len(names))
     few = (images > 0) & (images < min_images)
     skips.extend("people without a usable image", (names[person] for person in np.flatnonzero(images == 0)))
@@ -94,7 +94,7 @@ class PictureTree:
     """The pictures below `root`, each once; `skips` counts what is passed over.
 
     With `by_person` those directly in the root belong to nobody, and are passed over. Raises `SteadfaceError` for a
-    root that is no folder or cannot be listed.
+    root that is not a folder or cannot be listed.
     """
 
     def __init__(self, root: Path, skips: Skips, *, by_person: bool = False) -> None:
@@ -107,7 +107,7 @@ class PictureTree:
         try:
             self._top = _entries(root)
         except OSError as error:
-            raise SteadfaceError(f"cannot list {root}: {error.strerror}; give a folder of pictures") from None
+            raise unreadable(error, f"cannot list {root}: {error.strerror}; give a folder of pictures") from None
 
     def people(self) -> list[str]:
         """The folders directly in the root, sorted."""
@@ -142,7 +142,7 @@ class PictureTree:
                 yield name, size
 
     def _is_wanted(self, entry: os.DirEntry[str], folder: str) -> bool:
-        """Whether it is no hidden one, nor a link that leads back; `folder` is the real path that it lies in."""
+        """Whether it is not a hidden one, nor a link that leads back; `folder` is the real path that it lies in."""
         if is_hidden(entry.name):
             self._skips.add("hidden files and folders and those of the system", entry.path)
             return False
@@ -239,7 +239,7 @@ def check_distinct(people: Sequence[str], where: Path) -> None:
         alike[" ".join(composed(composed(person).casefold()).split())].append(person)
     twins = [_told_apart(names) for names in alike.values() if len(names) > 1]
     if twins:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"names in {where} that differ only in case, blanks or Unicode form: {abbreviated(twins, len(twins))}; if "
             "that is one person bring the pictures together under one name, else give names that can be told apart"
         )

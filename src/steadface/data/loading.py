@@ -19,7 +19,7 @@ from torch.utils import data
 from steadface.data.augment import Augmentation
 from steadface.data.faces import FaceSource, Image, UnreadableImage, fit_size
 from steadface.data.sampling import PersonImages, Sampler
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError, too_few
 
 ATTEMPTS = 100
 """Images tried in place of an unreadable one before the data set is given up."""
@@ -63,11 +63,15 @@ class FaceLoader:
         device: torch.device | str = "cpu",
     ) -> None:
         if len(source.people) < 2:
-            raise SteadfaceError(
-                f"the faces show one person ({', '.join(source.people)}); training needs two or more, a folder each"
+            raise too_few(
+                "people",
+                len(source.people),
+                2,
+                why="training",
+                remedy=f"bring a folder of images for each, beside {', '.join(source.people)}",
             )
         if workers < 0 or seed < 0:
-            raise SteadfaceError(f"workers is {workers} and seed is {seed}; give 0 or more")
+            raise InvalidInput(f"workers is {workers} and seed is {seed}; give 0 or more")
         self.sampler = sampler
         self._decoder = _Decoder(source, size, augmentation, seed)
         self._workers = workers
@@ -93,7 +97,7 @@ class FaceLoader:
             results = iter(loader)
         for images, labels, messages, failure in results:
             if failure:
-                raise SteadfaceError(failure)
+                raise InvalidInput(failure)
             yield Batch(
                 images=_as_float(images.to(self._device, non_blocking=True)),
                 labels=labels.to(self._device, non_blocking=True),
@@ -173,9 +177,7 @@ class _Decoder(data.Dataset[_Result]):
                 return self._source.read(other), int(self._source.labels[other])
             except UnreadableImage:
                 continue
-        raise SteadfaceError(
-            f"{messages[-1]}; nor can any of the images tried in its place be read: check the data set"
-        )
+        raise InvalidInput(f"{messages[-1]}; nor can any of the images tried in its place be read: check the data set")
 
     def _replacements(self, index: int) -> Iterator[int]:
         """Other images of the person, then anybody's, in an order that depends on (seed, index) only."""
@@ -208,7 +210,7 @@ def _as_float(images: Tensor) -> Tensor:
 
 @contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
-    """Whoever is started in here is deaf to Ctrl-C until `_start_worker`; this process hears it when it is over.
+    """What is started in here does not hear Ctrl-C until `_start_worker`; this process hears it when it is over.
 
     A mask is inherited, an answer to a signal only by a fork. Windows has neither, nor Ctrl-C as a signal.
     """

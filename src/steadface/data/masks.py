@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steadface.data.faces import OLDER_CROP_MARGIN
-from steadface.errors import SteadfaceError
+from steadface.data.faces import OLDER_CROP_MARGIN, TEMPLATE
+from steadface.errors import InvalidInput
 
 Region = Literal["eyeglasses", "forehead", "lower-face"]
 REGIONS: tuple[Region, ...] = get_args(Region)
@@ -31,18 +31,16 @@ FRACTION_BITS = 4  # cv2 draws at sixteenths of a pixel
 Points = NDArray[np.float64]
 """(n, 2): columns, then rows."""
 
-LEFT_EYE, RIGHT_EYE = np.array([38.2946, 51.6963]), np.array([73.5318, 51.5014])
-NOSE = np.array([56.0252, 71.7366])
-LEFT_MOUTH, RIGHT_MOUTH = np.array([41.5493, 92.3655]), np.array([70.7299, 92.2041])
+LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = TEMPLATE
 EYES = (LEFT_EYE + RIGHT_EYE) / 2
 MOUTH = (LEFT_MOUTH + RIGHT_MOUTH) / 2
 DOWN = np.array([0.0, 1.0])
 
 
 def face_mask(region: Region, size: tuple[int, int] = (SIDE, SIDE)) -> Tensor:
-    """Float32 ``(1, H, W)`` in ``[0, 1]``: 1 inside the region, 0 outside, shares of covered pixels along its edge.
+    """Float32 `(1, H, W)` in `[0, 1]`: 1 inside the region, 0 outside, shares of covered pixels along its edge.
 
-    ``size`` (H, W) is a square, or has the proportions 112 x 96 of the older crop, which lacks 8 of 112 columns on
+    `size` (H, W) is a square, or has the proportions 112 x 96 of the older crop, which lacks 8 of 112 columns on
     either side. Raises `SteadfaceError` for other proportions and for an unknown region.
     """
     height, width = size
@@ -60,7 +58,7 @@ def _margin(height: int, width: int) -> float:
     """Columns of a square picture of that height that are missing on either side."""
     older = SIDE - 2 * OLDER_CROP_MARGIN
     if height < 1 or width not in (height, round(height * older / SIDE)):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"faces of {height} x {width} are not aligned to the template; give a square or the proportions "
             f"{SIDE} x {older} (height x width)"
         )
@@ -75,7 +73,7 @@ def _shapes(region: Region) -> Sequence[tuple[Points, int]]:
         return _forehead()
     if region == "lower-face":
         return _lower_face()
-    raise SteadfaceError(f"there is no region '{region}' of a face; give one of {', '.join(REGIONS)}")
+    raise InvalidInput(f"there is no region '{region}' of a face; give one of {', '.join(REGIONS)}")
 
 
 def _eyeglasses() -> Sequence[tuple[Points, int]]:
@@ -108,7 +106,7 @@ def _lower_face() -> Sequence[tuple[Points, int]]:
 
 
 def superellipse(centre: Points, half: Points, *, power: float = 3, corners: int = 96) -> Points:
-    """Points of ``|x / a|^power + |y / b|^power = 1`` about ``centre``: an ellipse at 2, almost a box at large ones."""
+    """Points of `|x / a|^power + |y / b|^power = 1` about `centre`: an ellipse at 2, almost a box at large ones."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     points: Points = centre + half * np.sign(circle) * np.abs(circle) ** (2 / power)
@@ -116,7 +114,7 @@ def superellipse(centre: Points, half: Points, *, power: float = 3, corners: int
 
 
 def rounded(corners: Points, rounds: int = 3) -> Points:
-    """Chaikin's corner cutting: each edge is kept from its first to its last quarter, ``rounds`` times."""
+    """Chaikin's corner cutting: each edge is kept from its first to its last quarter, `rounds` times."""
     for _ in range(rounds):
         after = np.roll(corners, -1, axis=0)
         cut = np.stack([0.75 * corners + 0.25 * after, 0.25 * corners + 0.75 * after], axis=1)

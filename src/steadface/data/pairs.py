@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from steadface.data.faces import EncodedSource, FaceSource, UnreadableImage
 from steadface.data.folders import FaceFiles
 from steadface.data.listing import IMAGE_SUFFIXES, abbreviated, composed, is_hidden, nearby, spellings
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound, unreadable
 
 FOLDS = 10
 
@@ -35,13 +35,13 @@ class PairSet:
     def __post_init__(self) -> None:
         lengths = {len(array) for array in (self.first, self.second, self.same, self.fold)}
         if len(lengths) != 1:
-            raise SteadfaceError(f"pair arrays of different lengths {sorted(lengths)}; give one entry per pair")
+            raise InvalidInput(f"pair arrays of different lengths {sorted(lengths)}; give one entry per pair")
         indices = np.concatenate((self.first, self.second))
         outside = indices[(indices < 0) | (indices >= len(self.faces))]
         if len(outside):
-            raise SteadfaceError(f"a pair names image {outside[0]}, outside 0..{len(self.faces) - 1}")
+            raise InvalidInput(f"a pair names image {outside[0]}, outside 0..{len(self.faces) - 1}")
         if self.people is not None and len(self.people) != len(self.faces):
-            raise SteadfaceError(f"people has {len(self.people)} entries for {len(self.faces)} images")
+            raise InvalidInput(f"people has {len(self.people)} entries for {len(self.faces)} images")
 
     def __len__(self) -> int:
         return len(self.first)
@@ -144,12 +144,12 @@ def _parse(path: Path) -> tuple[list[_Line], tuple[int, int] | None]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SteadfaceError(f"cannot read the pairs file {path}: {error}") from None
+        raise unreadable(error, f"cannot read the pairs file {path}: {error}") from None
     rows = [(number, row) for number, row in enumerate(text.splitlines(), start=1) if row.strip()]
     header = re.fullmatch(r"\s*(?:(\d+)\s+)?(\d+)\s*", rows[0][1]) if rows else None
     lines = [_parse_row(path, number, row) for number, row in (rows[1:] if header else rows)]
     if not lines:
-        raise SteadfaceError(f"{path} lists no pairs")
+        raise InvalidInput(f"{path} lists no pairs")
     return lines, (int(header[1] or 1), int(header[2])) if header else None
 
 
@@ -161,7 +161,7 @@ def _parse_row(path: Path, number: int, row: str) -> _Line:
             return _Line(number=number, first=(name, a), second=(name, b), same=True)
         case [name, a, other, b] if a.isdecimal() and b.isdecimal():
             return _Line(number=number, first=(name, a), second=(other, b), same=name == other)
-    raise SteadfaceError(
+    raise InvalidInput(
         f"{path}, line {number}: {row.strip()!r} is neither 'name image image' nor 'name image name image'"
     )
 
@@ -174,7 +174,7 @@ def _folds(same: NDArray[np.bool_], header: tuple[int, int] | None, path: Path) 
         return fold
     folds, pairs = header
     if len(same) != 2 * folds * pairs:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{path}: the header promises {folds} folds of {pairs} genuine and {pairs} impostor pairs, "
             f"{2 * folds * pairs} in all, but {len(same)} are listed; correct the header or remove it"
         )
@@ -183,7 +183,7 @@ def _folds(same: NDArray[np.bool_], header: tuple[int, int] | None, path: Path) 
 
 def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -> FaceFiles:
     if not root.is_dir():
-        raise SteadfaceError(f"{root} is not a folder; give the one that holds a folder per person")
+        raise NotFound(f"{root} is not a folder; give the one that holds a folder per person")
     people = sorted({person for person, _ in keys})
     spelt = spellings(entry.name for entry in root.iterdir())
     folders = {person: spelt.get(person, spelt.get(composed(person), person)) for person in people}
@@ -193,7 +193,7 @@ def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -
     if missing:
         absent = sum(not one for one in stems.values())
         elsewhere = nearby(root, people) if absent == len(people) else None
-        raise SteadfaceError(
+        raise NotFound(
             f"{len(missing)} of the {len(keys)} images in {pairs_file} are not below {root} "
             f"({absent} of {len(people)} people have no images there): {abbreviated(missing, len(missing))}"
             + ("" if elsewhere is None else f"; the person folders seem to lie in {elsewhere}: give that")
@@ -202,7 +202,7 @@ def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -
     sizes = [(root / name).stat().st_size for name in names]
     empty = [name for name, size in zip(names, sizes, strict=True) if not size]
     if empty:
-        raise SteadfaceError(f"{len(empty)} images below {root} are empty: {abbreviated(empty, len(empty))}")
+        raise InvalidInput(f"{len(empty)} images below {root} are empty: {abbreviated(empty, len(empty))}")
     label = {person: index for index, person in enumerate(people)}
     return FaceFiles(root, names, sizes=sizes, labels=[label[person] for person, _ in keys], people=people)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from steadface.data.folders import ListedFiles
 from steadface.data.listing import PictureTree, Skips, abbreviated, check_distinct, composed, nearby, spellings
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, unreadable
 from steadface.files import write_atomically
 
 HEADER = ["image", "person"]
@@ -40,7 +40,7 @@ class NamedFolder(ListedFiles):
                 f"({abbreviated(unknown, len(unknown))}): "
                 + (remedy if elsewhere is None else f"they lie below {elsewhere}, give that")
             )
-            raise SteadfaceError("; ".join((problem, *skips.messages)))
+            raise InvalidInput("; ".join((problem, *skips.messages)))
         skips.extend(f"images that {people.name} does not name", (image for image in sizes if image not in person_of))
         names = [image for image in sizes if image in person_of]
         persons = sorted(set(person_of.values()))
@@ -68,20 +68,18 @@ def read_people(path: Path) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = csv.reader(file)
             if next(lines, None) != HEADER:
-                raise SteadfaceError(f"{path}, line 1: the first line must be {','.join(HEADER)}")
+                raise InvalidInput(f"{path}, line 1: the first line must be {','.join(HEADER)}")
             for columns in filter(None, lines):  # empty lines give no columns
                 if len(columns) != len(HEADER) or not all(columns):
-                    raise SteadfaceError(f"{path}, line {lines.line_num}: {','.join(columns)!r} is not 'image,person'")
+                    raise InvalidInput(f"{path}, line {lines.line_num}: {','.join(columns)!r} is not 'image,person'")
                 image, person = columns
                 if image in people:
-                    raise SteadfaceError(
-                        f"{path}, line {lines.line_num}: {image} is named twice; keep one of the lines"
-                    )
+                    raise InvalidInput(f"{path}, line {lines.line_num}: {image} is named twice; keep one of the lines")
                 people[image] = person
     except OSError as error:
-        raise SteadfaceError(f"{path} cannot be read ({error.strerror}): give a CSV file of image,person") from error
+        raise unreadable(error, f"{path} cannot be read ({error.strerror}): give a CSV file of image,person") from error
     except csv.Error as error:
-        raise SteadfaceError(f"{path} is not a CSV file of image,person: {error}") from error
+        raise InvalidInput(f"{path} is not a CSV file of image,person: {error}") from error
     return people
 
 

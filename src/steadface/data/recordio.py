@@ -23,7 +23,7 @@ from steadface.data.recordformat import (
     read_record,
     scan_records,
 )
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, unreadable
 
 LARGEST_LABEL = 2.0**31
 
@@ -37,7 +37,7 @@ class RecordFile:
     to read: images that the metadata or the `.idx` does not name, records beyond the end of a truncated file, damaged
     ones, ones without an image, ones listed twice, labels that are negative, not whole, or not below the class count of
     `property`, and people with fewer than `min_images` images.
-    Raises `SteadfaceError` for a file that is no `.rec`, an unusable `.idx`, and when nothing is left.
+    Raises `SteadfaceError` for a file that is not a `.rec`, an unusable `.idx`, and when nothing is left.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, min_images: int = 1) -> None:
@@ -68,7 +68,7 @@ class RecordFile:
         kept = wanted[labels]
         self.skipped, self.messages = skips.counts, (*note, *skips.messages)
         if not kept.any():
-            raise SteadfaceError("; ".join((f"no faces in {self.path}", *self.messages)))
+            raise InvalidInput("; ".join((f"no faces in {self.path}", *self.messages)))
         self.keys = keys[sound][kept]
         self.offsets = offsets[sound][kept]
         self.sizes = headers.image_bytes[sound][kept]
@@ -106,9 +106,9 @@ def read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     try:
         table = np.loadtxt(path, dtype=np.int64, ndmin=2)
     except ValueError as error:
-        raise SteadfaceError(f"{path} is damaged ({error}); delete it and it is rebuilt from the .rec") from None
+        raise InvalidInput(f"{path} is damaged ({error}); delete it and it is rebuilt from the .rec") from None
     if table.shape[1] != 2:
-        raise SteadfaceError(f"{path} has {table.shape[1]} columns; 'key<tab>offset' is expected")
+        raise InvalidInput(f"{path} has {table.shape[1]} columns; 'key<tab>offset' is expected")
     return table[:, 0].copy(), table[:, 1].copy()
 
 
@@ -193,7 +193,7 @@ def _class_count(path: Path) -> int | None:
     try:
         return int(text.split(",")[0])
     except ValueError:
-        raise SteadfaceError(f"{path} says {text[:40]!r}; 'classes,112,112' is expected") from None
+        raise InvalidInput(f"{path} says {text[:40]!r}; 'classes,112,112' is expected") from None
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -201,8 +201,8 @@ def _mapped(path: Path) -> mmap.mmap:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise SteadfaceError(f"cannot read {path}: {error}") from None
+        raise unreadable(error, f"cannot read {path}: {error}") from None
     if data[:4] != MAGIC_BYTES:
         data.close()
-        raise SteadfaceError(f"{path} is not a .rec file: it does not start with the RecordIO magic")
+        raise InvalidInput(f"{path} is not a .rec file: it does not start with the RecordIO magic")
     return data

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 # First word of the seed after the user's own, one per purpose, so that no two draws share a stream.
 _IMAGES, _PEOPLE, _IMAGES_OF_PERSON = range(3)
@@ -49,7 +49,7 @@ class BalancedSampler:
         array = np.asarray(labels, dtype=np.int64)
         self._batch_size, self._seed = _checked(len(array), batch_size, seed)
         if images_per_person < 1 or batch_size % images_per_person:
-            raise SteadfaceError(f"batch size {batch_size} is not a multiple of images_per_person {images_per_person}")
+            raise InvalidInput(f"batch size {batch_size} is not a multiple of images_per_person {images_per_person}")
         self._each = images_per_person
         self._groups = PersonImages(array)
         self._people = _Permutations(self._groups.people, (seed, _PEOPLE))
@@ -117,9 +117,9 @@ class _Permutations:
 
 def _checked(images: int, batch_size: int, seed: int) -> tuple[int, int]:
     if not images:
-        raise SteadfaceError("there are no images to sample from")
+        raise InvalidInput("there are no images to sample from")
     if batch_size < 1:
-        raise SteadfaceError(f"batch size is {batch_size}; give 1 or more")
+        raise InvalidInput(f"batch size is {batch_size}; give 1 or more")
     if seed < 0:
-        raise SteadfaceError(f"seed is {seed}; give 0 or more")
+        raise InvalidInput(f"seed is {seed}; give 0 or more")
     return batch_size, seed

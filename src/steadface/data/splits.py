@@ -3,7 +3,7 @@
 import numpy as np
 
 from steadface.data.faces import FaceSource, Subset
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, too_few
 
 FEWEST_TRAINED = 2
 
@@ -21,14 +21,22 @@ def split_people(
     several = np.flatnonzero(np.bincount(source.labels, minlength=people) > 1)
     held_out = _held_out(len(several), fraction, count)
     if people - held_out < FEWEST_TRAINED:
-        raise SteadfaceError(
-            f"holding out {held_out} of {people} people leaves {people - held_out} to train on; "
-            f"at least {FEWEST_TRAINED} are needed: bring more people or hold out fewer"
+        raise too_few(
+            "people",
+            people - held_out,
+            FEWEST_TRAINED,
+            why="training",
+            there=f"holding out {held_out} of {people} leaves",
+            remedy="bring more people or hold out fewer",
         )
     if held_out > len(several):
-        raise SteadfaceError(
-            f"{len(several)} of {people} people have two images or more, and {held_out} are to be held out: bring more "
-            "images of the same people or hold out fewer"
+        raise too_few(
+            "people with two images or more",
+            len(several),
+            held_out,
+            why="holding people out",
+            there=f"among {people} people there are",
+            remedy="bring more images of the same people or hold out fewer",
         )
     chosen = several[np.random.default_rng(seed).permutation(len(several))[:held_out]]
     validation = np.isin(source.labels, chosen)
@@ -37,11 +45,11 @@ def split_people(
 
 def _held_out(people: int, fraction: float | None, count: int | None) -> int:
     if (fraction is None) == (count is None):
-        raise SteadfaceError("give the validation people as a fraction or as a count, one of the two")
+        raise InvalidInput("give the validation people as a fraction or as a count, one of the two")
     if count is not None:
         if count < 1:
-            raise SteadfaceError(f"{count} validation people; give 1 or more")
+            raise InvalidInput(f"{count} validation people; give 1 or more")
         return count
     if fraction is None or not 0 < fraction < 1:
-        raise SteadfaceError(f"validation fraction {fraction} is not between 0 and 1")
+        raise InvalidInput(f"validation fraction {fraction} is not between 0 and 1")
     return max(1, round(fraction * people))

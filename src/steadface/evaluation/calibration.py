@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from steadface.arguments import rate
 from steadface.data.pairs import PairSet
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.verification import RULE_OF_THREE, pairs_needed, supports, threshold_at
 
 Indices = NDArray[np.int64]
@@ -110,15 +110,15 @@ def split_for_attack(
     """
     fmr = rate("FMR", fmr)
     if max_pairs < 1:
-        raise SteadfaceError(f"max_pairs is {max_pairs}; attack at least one genuine and one impostor pair")
+        raise InvalidInput(f"max_pairs is {max_pairs}; attack at least one genuine and one impostor pair")
     names = np.unique(pairs.fold)
     split = None if pairs.people is None else _split(pairs, names, fmr, max_pairs, seed, most_images)
     if split is None or (len(names) > 1 and _touches_most(pairs, split)):
         split = _split(pairs, names[::2], fmr, max_pairs, seed, most_images)
     if checked and not supports(split.impostor_pairs, fmr):
-        raise SteadfaceError(_shortage(split, max_pairs))
+        raise _too_few_left(split, max_pairs)
     if not len(split.genuine) or not len(split.impostor):
-        raise SteadfaceError("an attack needs genuine and impostor pairs, and the pairs lack one of them")
+        raise InvalidInput("an attack needs genuine and impostor pairs, and the pairs lack one of them")
     return split
 
 
@@ -136,7 +136,13 @@ class Impostors:
     def at(self, fmr: float) -> Calibration:
         """The threshold of that FMR. Raises `SteadfaceError` where the pairs are too few for it."""
         if not supports(len(self.similarity), fmr):
-            raise SteadfaceError(f"only {len(self.similarity)} impostor pairs are readable, too few for FMR {fmr:g}")
+            raise too_few(
+                "readable impostor pairs",
+                len(self.similarity),
+                pairs_needed(fmr),
+                why=f"a threshold at FMR {fmr:g}",
+                remedy="look at the files, or ask for a higher rate",
+            )
         return self.given(threshold_at(self.similarity, fmr), fmr)
 
     def given(self, threshold: float, fmr: float | None = None) -> Calibration:
@@ -217,10 +223,13 @@ def _touches_most(pairs: PairSet, split: AttackSplit) -> bool:
     return 2 * len(_people(pairs, split.genuine, split.impostor)) > len(everybody)
 
 
-def _shortage(split: AttackSplit, max_pairs: int) -> str:
-    needed, left = pairs_needed(split.fmr), split.impostor_pairs
+def _too_few_left(split: AttackSplit, max_pairs: int) -> InvalidInput:
+    left = split.impostor_pairs
     possible = f"an FMR of {RULE_OF_THREE / left:.2g} or more, or for " if left > RULE_OF_THREE else ""
-    return (
-        f"a threshold at FMR {split.fmr:g} needs {needed} impostor pairs of people who are not attacked, and "
-        f"{left} are left; ask for {possible}fewer attacked pairs (max_pairs is {max_pairs}), or bring more people"
+    return too_few(
+        "impostor pairs of people who are not attacked",
+        left,
+        pairs_needed(split.fmr),
+        why=f"a threshold at FMR {split.fmr:g}",
+        remedy=f"ask for {possible}fewer attacked pairs (max_pairs is {max_pairs}), or bring more people",
     )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.errors import SteadfaceError
-from steadface.evaluation.verification import supports, threshold_at
+from steadface.errors import InvalidInput, too_few
+from steadface.evaluation.verification import pairs_needed, threshold_at
 
 Embeddings = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -53,7 +53,7 @@ def compatibility(old: Embeddings, new: Embeddings, people: Indices, *, fmr: flo
     Raises SteadfaceError for embeddings of different dimensions, and where the impostor pairs do not support `fmr`.
     """
     if old.shape != new.shape:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"embeddings of {old.shape[1]} and {new.shape[1]} numbers cannot be compared: old templates are lost"
         )
     used = np.isfinite(old).all(1) & np.isfinite(new).all(1)
@@ -61,11 +61,15 @@ def compatibility(old: Embeddings, new: Embeddings, people: Indices, *, fmr: flo
     same = people[:, None] == people
     upper = np.triu(np.ones_like(same), 1)
     genuine, impostor = same & upper, ~same & upper
-    if not genuine.any() or not supports(int(impostor.sum()), fmr):
-        raise SteadfaceError(
-            f"{int(genuine.sum())} genuine and {int(impostor.sum())} impostor pairs do not speak of FMR {fmr:g}; bring "
-            "more people with two images or more"
-        )
+    for what, pairs, needed in (("genuine", genuine, 1), ("impostor", impostor, pairs_needed(fmr))):
+        if pairs.sum() < needed:
+            raise too_few(
+                f"{what} pairs",
+                int(pairs.sum()),
+                needed,
+                why=f"what becomes of templates at FMR {fmr:g}",
+                remedy="bring more people with two images or more",
+            )
     before = old @ old.T
     threshold = threshold_at(before[impostor], fmr)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from steadface.attacks.gradients import crafting
 from steadface.data.faces import FaceSource
 from steadface.data.loading import as_tensor, read_images
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -57,7 +57,7 @@ class MirrorEmbedder(nn.Module):
     def __init__(self, backbone: nn.Module, mirror: bool = True) -> None:
         super().__init__()
         if not isinstance(backbone, FaceNetwork):
-            raise TypeError(f"{type(backbone).__name__} has no image_size and differentiable: it is no FaceNetwork")
+            raise TypeError(f"{type(backbone).__name__} has no image_size and differentiable: it is not a FaceNetwork")
         self.backbone = backbone
         self.mirror = mirror
 
@@ -98,7 +98,7 @@ def embed_faces(
     """
     chosen = np.arange(len(faces)) if indices is None else np.asarray(indices, dtype=np.int64)
     if not len(chosen):
-        raise SteadfaceError("there are no images to embed")
+        raise InvalidInput("there are no images to embed")
     load = partial(_load, faces, size=embedder.size, skip_unreadable=skip_unreadable)
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     parts, done = [], 0
@@ -106,7 +106,7 @@ def embed_faces(
         for batch, (images, readable) in zip(batches, _ahead(load, batches, threads), strict=True):
             parts.append(_embed(embedder, images, readable))
             if not np.isfinite(parts[-1][readable]).all():
-                raise SteadfaceError(
+                raise InvalidInput(
                     f"the network gives NaN or infinity for {faces.name(int(batch[0]))} or one of the "
                     f"{len(batch) - 1} images after it; its weights are damaged or its training diverged"
                 )

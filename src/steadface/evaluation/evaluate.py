@@ -19,7 +19,7 @@ from steadface.backbones.frozen import frozen
 from steadface.data.listing import abbreviated
 from steadface.data.pairs import FOLDS, PairSet, contiguous_folds, doubled_pictures
 from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.findings import Robustness, collapse
@@ -136,7 +136,7 @@ def evaluate(
     flag("mirror", mirror)
     device = None if device is None else resolve_device(device)
     if pairs is None and not bins:
-        raise SteadfaceError("there is nothing to judge; give a pairs file or a .bin")
+        raise InvalidInput("there is nothing to judge; give a pairs file or a .bin")
     main = next(iter(bins.values())) if pairs is None else _folded(pairs)
     split = None if attack is None else split_for_attack(main, fmr=fmr, max_pairs=max_pairs, seed=seed)
     if isinstance(backbone, Backbone):

@@ -24,8 +24,8 @@ class AttackResult:
     """`errors` of `pairs` are wrong at some radius up to `eps`; `errors_8bit` still are when saved as 8-bit images.
 
     Cosines are means over all pairs: clean, and the furthest that the attack has brought them up to `eps`.
-    Attacks end soon after the threshold, so the latter says how far pairs that hold were moved, no more. ``attacked``
-    are the pairs by their index in the set, and ``wrong`` those of them that ``errors`` counts.
+    Attacks end soon after the threshold, so the latter says how far pairs that hold were moved, no more. `attacked`
+    are the pairs by their index in the set, and `wrong` those of them that `errors` counts.
     """
 
     attack: str

@@ -10,7 +10,7 @@ candidate at rank 1, if that similarity >= threshold t; the closed set knows no 
     targeted FPIR(t)  share of strangers' adversarial probes for which the person they designate is returned
     targeted rank 1   the same at t = -inf
 
-People who are equally similar are ranked against the recogniser, whoever of them that is: an embedding to which all
+People who are equally similar are ranked against the recogniser, whichever of them that is: an embedding to which all
 faces look alike identifies nobody. Searches run in blocks of probes, so that memory does not grow with their number.
 """
 
@@ -21,7 +21,7 @@ from math import ceil, inf
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.verification import RULE_OF_THREE, supports, threshold_at
 
 Embeddings = NDArray[np.float32]
@@ -54,7 +54,7 @@ def enrol(embeddings: Embeddings, people: Indices) -> Gallery:
     """
     readable = np.isfinite(embeddings[:, 0])
     if not readable.any():
-        raise SteadfaceError(f"none of the {len(embeddings)} images of the gallery can be read; look at the files")
+        raise InvalidInput(f"none of the {len(embeddings)} images of the gallery can be read; look at the files")
     known, place = np.unique(people[readable], return_inverse=True)
     sums = np.zeros((len(known), embeddings.shape[1]), dtype=np.float32)
     np.add.at(sums, place.reshape(-1), embeddings[readable])
@@ -77,7 +77,7 @@ def threshold_at_fpir(highest: NDArray[np.float32], fpir: float) -> float:
     """
     check_fpir(fpir)
     if not supports(len(highest), fpir):
-        raise SteadfaceError(shortage(fpir, len(highest)))
+        raise shortage(fpir, len(highest))
     return threshold_at(highest, fpir)
 
 
@@ -124,7 +124,7 @@ def taken_for(standing: Standing, threshold: float = -inf) -> Mask:
 def check_fpir(fpir: float) -> None:
     """Raises `SteadfaceError` unless 0 < fpir < 1."""
     if not 0 < fpir < 1:
-        raise SteadfaceError(f"FPIR {fpir} is not a rate between 0 and 1; ask for e.g. 1e-2")
+        raise InvalidInput(f"FPIR {fpir} is not a rate between 0 and 1; ask for e.g. 1e-2")
 
 
 def strangers_needed(fpir: float) -> int:
@@ -132,13 +132,15 @@ def strangers_needed(fpir: float) -> int:
     return ceil(RULE_OF_THREE / fpir - 1e-9)
 
 
-def shortage(fpir: float, strangers: int) -> str:
+def shortage(fpir: float, strangers: int) -> InvalidInput:
     """That so few strangers do not support `fpir`, and what to do."""
-    needed = strangers_needed(fpir)
     possible = f"ask for an FPIR of {RULE_OF_THREE / strangers:.2g} or more, or " if strangers > RULE_OF_THREE else ""
-    return (
-        f"1:N at FPIR {fpir:g} needs {needed} strangers, people who are neither attacked nor enrolled, and there are "
-        f"{strangers}; {possible}bring more people"
+    return too_few(
+        "strangers, people who are neither attacked nor enrolled",
+        strangers,
+        strangers_needed(fpir),
+        why=f"1:N at FPIR {fpir:g}",
+        remedy=f"{possible}bring more people",
     )
 
 

@@ -196,7 +196,7 @@ def plan_identification(
     others = _one_each(split.images, pairs.people, np.random.default_rng(seed))
     needed = strangers_needed(fpir)
     if len(others) < needed:
-        return shortage(fpir, len(others))
+        return str(shortage(fpir, len(others)))
     room = most - len(np.unique(pairs.people[gallery]))
     beside = max(0, min(room, len(others) - needed, len(others) // 2))  # strangers fix the threshold: half at least
     return IdentificationPlan(

@@ -11,7 +11,7 @@ from steadface.backbones.base import Backbone
 from steadface.data.faces import FaceSource
 from steadface.data.pairs import PairSet
 from steadface.data.sampling import PersonImages
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.calibration import (
     MAX_CROSS_IMAGES,
     capped,
@@ -27,6 +27,7 @@ from steadface.evaluation.verification import (
     equal_error_rate,
     lowest_fmr,
     operating_point,
+    pairs_needed,
     roc,
     supports,
 )
@@ -102,9 +103,12 @@ def validation_metrics(
     used = np.union1d(pairs.first, pairs.second)
     available = count_impostors(faces.labels[used])
     if not supports(available, fmr):
-        raise SteadfaceError(
-            f"FMR {fmr:g} is too low for the {available} impostor pairs of the held-out people; ask for "
-            f"{lowest_fmr(available):.2g} or more, or hold out more people"
+        raise too_few(
+            "impostor pairs of held-out people",
+            available,
+            pairs_needed(fmr),
+            why=f"a threshold at FMR {fmr:g}",
+            remedy=f"ask for {lowest_fmr(available):.2g} or more, or hold out more people",
         )
     split = None
     if attack is not None:
@@ -119,7 +123,7 @@ def validation_metrics(
     genuine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)[pairs.same]
     genuine = genuine[np.isfinite(genuine)]
     if not len(genuine) or not len(impostor):
-        raise SteadfaceError("no pair of held-out faces can be read; look at the files")
+        raise InvalidInput("no pair of held-out faces can be read; look at the files")
     point = operating_point(genuine, impostor, fmr)
     results: tuple[AttackResult, ...] = ()
     if attack is not None and split is not None:
@@ -205,15 +209,13 @@ def pairs_from_labels(faces: FaceSource, max_pairs: int = 3000, *, folds: int = 
     `SteadfaceError` below four people or without anybody who has two images.
     """
     if max_pairs < 1:
-        raise SteadfaceError(f"max_pairs is {max_pairs}; draw at least one pair")
+        raise InvalidInput(f"max_pairs is {max_pairs}; draw at least one pair")
     people = np.unique(faces.labels)
     if len(people) < 4:
-        raise SteadfaceError(
-            f"pairs take four people or more, and these faces show {len(people)}: bring more people, or hold out more"
-        )
+        raise too_few("people", len(people), 4, why="drawing pairs", remedy="bring more people, or hold out more")
     counts = np.bincount(faces.labels)
     if counts.max() < 2:
-        raise SteadfaceError("nobody has two images, so there are no genuine pairs; bring more images a person")
+        raise InvalidInput("nobody has two images, so there are no genuine pairs; bring more images a person")
     rng = np.random.default_rng(seed)
     by_person = PersonImages(faces.labels)
     folds = max(2, min(folds, len(people) // 2))

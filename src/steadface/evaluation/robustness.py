@@ -20,7 +20,7 @@ from steadface.attacks.base import Attack
 from steadface.attacks.gradients import crafting
 from steadface.data.loading import load_images
 from steadface.data.pairs import PairSet
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.calibration import AttackSplit, calibrate
 from steadface.evaluation.embedding import MirrorEmbedder, Progress
 from steadface.evaluation.findings import AttackExample, AttackResult, Robustness, doubts, masking
@@ -37,7 +37,7 @@ class AttackPlan:
 
     def __post_init__(self) -> None:
         if not self.attacks or not self.balls:
-            raise SteadfaceError("an attack plan needs at least one attack and one ball; name an eps")
+            raise InvalidInput("an attack plan needs at least one attack and one ball; name an eps")
 
     def series(self) -> list[tuple[str, list[Attack]]]:
         """Per attack and norm, the attack inside the balls of rising radius."""
@@ -126,7 +126,7 @@ def readable_pairs(
     similarity = (embeddings[pairs.first[drawn]] * embeddings[pairs.second[drawn]]).sum(1)
     readable = np.isfinite(similarity)
     if not readable.any():
-        raise SteadfaceError(f"none of the pairs drawn for {goal} can be read; bring more pairs")
+        raise InvalidInput(f"none of the pairs drawn for {goal} can be read; bring more pairs")
     return drawn[readable], similarity[readable]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import torch
@@ -33,20 +33,26 @@ class Aim:
 
     @property
     def sign(self) -> int:
-        return -1 if self.goal == "dodging" else 1
+        match self.goal:
+            case "dodging":
+                return -1
+            case "impersonation":
+                return 1
+            case _:
+                assert_never(self.goal)
 
     @property
     def hardest(self) -> float:
         return self.threshold if self.line is None else self.line
 
     def score(self, embed: Embed, references: Tensor) -> CosineScore:
-        make = dodge if self.goal == "dodging" else impersonate
+        make = dodge if self.sign < 0 else impersonate
         return make(embed, references, threshold=self.hardest + self.sign * AIM)
 
     def broken(self, cosine: Any, threshold: float | None = None) -> Any:
         """Where the verifier is wrong, for a tensor or an array: it accepts iff cosine >= threshold."""
         accepted = cosine >= (self.threshold if threshold is None else threshold)
-        return accepted if self.goal == "impersonation" else ~accepted
+        return accepted if self.sign > 0 else ~accepted
 
     def finished(self, cosine: Any) -> Any:
         """Where the hardest threshold is crossed, and all others with it."""

@@ -53,7 +53,7 @@ def checked_threshold(threshold: float) -> float:
         value = float("nan")
     if not abs(value) <= 1 + ROUNDING:  # so that NaN is refused too
         raise InvalidInput(
-            f"the threshold {threshold!r:.40} is no similarity: these are cosines, from -1 to 1; give e.g. 0.35, or "
+            f"the threshold {threshold!r:.40} is not a similarity: these are cosines, from -1 to 1; give e.g. 0.35, or "
             "ask for a false match rate instead"
         )
     return value
@@ -63,7 +63,7 @@ def checked_threshold(threshold: float) -> float:
 class DeployedPoint:
     """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval.
 
-    Raises `SteadfaceError` for a threshold that is no cosine and an FMR that is no rate: they may come from a file.
+    Raises `SteadfaceError` unless the threshold is a cosine and the FMR a rate: they may come from a file.
     """
 
     fmr: float
@@ -247,7 +247,7 @@ def measure_thresholds(pairs: CrossPairs, *, seed: int = 0, resamples: int = 200
             available,
             pairs_needed(GRID[0]),
             why=f"a threshold at FMR {GRID[0]:g}",
-            among=f"{len(pairs.rows)} images of {people} people",
+            there=f"{len(pairs.rows)} images of {people} people make",
             remedy="bring more people",
         )
     if not pairs.genuine.size:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.intervals import clopper_pearson
 
 Floats = NDArray[np.floating[Any]]
@@ -176,7 +176,7 @@ def threshold_at(impostor: Floats, fmr: float) -> float:
     array([False, False, False,  True])
     """
     if not 0 < fmr < 1:
-        raise SteadfaceError(f"FMR {fmr} is not a rate between 0 and 1; ask for e.g. 1e-2")
+        raise InvalidInput(f"FMR {fmr} is not a rate between 0 and 1; ask for e.g. 1e-2")
     rank = len(impostor) - 1 - min(int(fmr * len(impostor) + 1e-9), len(impostor) - 1)
     refused = np.partition(impostor, rank)[rank]
     return float(np.nextafter(refused, impostor.dtype.type(np.inf)))
@@ -255,7 +255,7 @@ def cross_validated_accuracy(
     """
     names = np.unique(fold)
     if len(names) < 2:
-        raise SteadfaceError("the pairs lie in a single fold; accuracy needs two folds or more (LFW has ten)")
+        raise InvalidInput("the pairs lie in a single fold; accuracy needs two folds or more (LFW has ten)")
     exact = similarity.astype(np.float64)
     thresholds = np.array([best_threshold(exact[fold != name], same[fold != name]) for name in names])
     right = (exact >= thresholds[np.searchsorted(names, fold)]) == same
@@ -264,11 +264,11 @@ def cross_validated_accuracy(
 
 def _check(genuine: Floats, impostor: Floats) -> None:
     if not len(genuine) or not len(impostor):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{len(genuine)} genuine and {len(impostor)} impostor pairs; verification needs some of both"
         )
     if not (np.isfinite(genuine).all() and np.isfinite(impostor).all()):
-        raise SteadfaceError("some similarities are not finite; the embeddings hold NaN or infinity")
+        raise InvalidInput("some similarities are not finite; the embeddings hold NaN or infinity")
 
 
 def _share_from(values: Floats, thresholds: Floats) -> NDArray[np.float64]:

@@ -22,13 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.data.faces import OLDER_CROP_MARGIN, Image
+from steadface.data.faces import OLDER_CROP_MARGIN, TEMPLATE, Image
 from steadface.errors import SteadfaceError
-
-TEMPLATE: NDArray[np.float64] = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
-"""Left eye, right eye, nose, left and right corner of the mouth, in image order, x and y in pixels of 112 x 112."""
 
 SIDE = 112
 LARGEST = 4096

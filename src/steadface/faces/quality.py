@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from steadface.data.faces import Image, fit_size
-from steadface.faces.alignment import SIDE, TEMPLATE
+from steadface.data.faces import TEMPLATE, Image, fit_size
+from steadface.faces.alignment import SIDE
 from steadface.faces.detection import Face
 
 SMALL = 20.0

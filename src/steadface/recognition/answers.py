@@ -1,11 +1,12 @@
 """What a recogniser answers, with everything that a program or a person needs to judge the answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from steadface.data.faces import Image
 from steadface.faces.detection import Face
-from steadface.faces.quality import Quality
+from steadface.faces.quality import Quality, way_up
 from steadface.faces.surveying import face_json
 
 
@@ -188,3 +189,37 @@ class Enrolled:
 
 def _similarity(named: Named) -> float:
     return named.candidates[0].similarity
+
+
+def notes_on(faces: Sequence[SeenFace], size: tuple[int, int]) -> tuple[str, ...]:
+    """What somebody should know of the faces before trusting the answer of a model for faces of `size`."""
+    several = [f"{face.name}: the largest of {face.others + 1} faces was taken" for face in faces if face.others]
+    small = [
+        f"{face.name}: so small that it was enlarged more than twice"
+        for face in faces
+        if face.face is None and 2 * min(face.aligned.shape[:2]) < min(size)
+    ]
+    poor = [f"{face.name}: {why}" for face in faces if face.quality is not None for why in face.quality.reasons]
+    return (*several, *small, *poor)
+
+
+def resembling(who: str, other: Candidate) -> str:
+    return f"{who} looks like {other.person}, who is enrolled as well (similarity {other.similarity:.3f})"
+
+
+def confusing(name: str, other: str) -> str:
+    """What somebody should know who gives a person the `name`, which looks like that of `other`."""
+    return (
+        f"the name {name} is easily taken for {other}, who is enrolled too ({name!a} and {other!a}); if they are one "
+        "person, merge them"
+    )
+
+
+def ways_up(faces: Sequence[SeenFace]) -> tuple[str, ...]:
+    """Of faces numbered from 1: which lay, or may be another way up than they were taken."""
+    return tuple(
+        f"face {number}: {words}"
+        for number, seen in enumerate(faces, start=1)
+        if seen.face is not None
+        for words in way_up(seen.face)
+    )

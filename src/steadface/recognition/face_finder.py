@@ -9,9 +9,10 @@ import numpy as np
 import PIL.Image
 from torch import Tensor
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, quoted
 from steadface.faces.alignment import align
 from steadface.faces.detection import Detector, Face, is_clear
+from steadface.faces.detector_files import open_detector
 from steadface.faces.photograph import Photograph, Picture, read_photograph
 from steadface.faces.pictures import KINDS
 from steadface.faces.quality import assess
@@ -28,7 +29,7 @@ LEAST_SIDE = 16
 """Pixels: no recogniser is made for less, and nobody knows a face in less."""
 
 
-class NoFace(SteadfaceError):
+class NoFace(InvalidInput):
     """A photograph without a face that the detector finds, or no aligned face; the message names it."""
 
 
@@ -37,6 +38,17 @@ class Seeing:
 
     def __init__(self, open_detector: Callable[[], Detector], size: tuple[int, int]) -> None:
         self._open_detector, self.size = open_detector, size
+
+    @classmethod
+    def with_detector(cls, detector: str | os.PathLike[str] | Detector | None, size: tuple[int, int]) -> "Seeing":
+        """With a YuNet or SCRFD file, which is opened at once, or an opened one; None is looked for when needed."""
+        if detector is None:
+            return cls(open_detector, size)
+        if isinstance(detector, str | os.PathLike):
+            detector = open_detector(detector)
+        if not callable(getattr(detector, "detect", None)):
+            raise InvalidInput(f"the detector is {quoted(detector)}; give a YuNet or SCRFD file, or leave it out")
+        return cls(lambda: detector, size)
 
     @cached_property
     def detector(self) -> Detector:
@@ -61,7 +73,7 @@ class Seeing:
         if not found:
             raise NoFace(_no_face(photograph))
         if clear and not is_clear(found):
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"{photograph.name} shows {len(found)} faces and two of them are about as large, so it is not clear "
                 "whom it is of; crop it to the one person"
             )
@@ -87,9 +99,9 @@ def listed(pictures: Pictures, whose: str = "") -> list[Picture]:
     elif isinstance(pictures, Iterable) and not isinstance(pictures, Mapping):
         found = list(pictures)
     else:
-        raise SteadfaceError(f"the pictures{whose} are a {type(pictures).__name__}; give a list of them, each {KINDS}")
+        raise InvalidInput(f"the pictures{whose} are a {type(pictures).__name__}; give a list of them, each {KINDS}")
     if not found:
-        raise SteadfaceError(f"there are no pictures{whose}; give one or more")
+        raise InvalidInput(f"there are no pictures{whose}; give one or more")
     return found
 
 
@@ -103,8 +115,8 @@ def _given(photograph: Photograph) -> SeenFace:
     height, width = photograph.pixels.shape[:2]
     if min(abs(height / width - aspect) for aspect in ASPECTS) > 0.01:
         raise NoFace(
-            f"{photograph.name} of {width} x {height} pixels is no aligned face, which is square or 96 x 112; leave "
-            "out `aligned`, so that the face is found first"
+            f"{photograph.name} of {width} x {height} pixels is not an aligned face, which is square or 96 x 112; "
+            "leave out `aligned`, so that the face is found first"
         )
     if min(height, width) < LEAST_SIDE:
         raise NoFace(

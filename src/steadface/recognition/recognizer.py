@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
-from math import expm1, log1p
 
 import numpy as np
 import torch
@@ -20,19 +19,28 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from steadface.arguments import as_path, choice, count, flag
-from steadface.arguments import rate as checked_rate
 from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError, quoted, short
-from steadface.evaluation.thresholds import Thresholds, checked_threshold
+from steadface.errors import InvalidInput, quoted, short
 from steadface.faces.detection import Detector
-from steadface.faces.detector_files import open_detector
 from steadface.faces.photograph import Picture
-from steadface.faces.quality import way_up
 from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.identity import check_model
 from steadface.gallery.person import parse_expiry
-from steadface.recognition.answers import Candidate, Enrolled, Identified, Named, SeenFace, Suspicion, Verified
+from steadface.recognition.answers import (
+    Candidate,
+    Enrolled,
+    Identified,
+    Named,
+    SeenFace,
+    Suspicion,
+    Verified,
+    confusing,
+    notes_on,
+    resembling,
+    ways_up,
+)
+from steadface.recognition.decision import alike, doubts, fpir_of, limit, limit_of_fpir
 from steadface.recognition.face_finder import Pictures, Seeing, listed
 from steadface.recognizers.contract import Contract
 from steadface.recognizers.embedder import Backend, Embedder, Precision, open_embedder, stacked
@@ -40,9 +48,6 @@ from steadface.recognizers.guard import Guard, read_guard
 from steadface.recognizers.under_contract import opened_under_contract
 
 Vectors = NDArray[np.float32]
-
-FMR = 1e-3
-"""Where no rate is asked for; pictures enrolled under one name have to be one person's at its threshold as well."""
 
 
 class Recognizer:
@@ -103,13 +108,12 @@ class Recognizer:
         )
         if mirror is not None and mirror != known.mirror:
             known = replace(known, mirror=mirror, thresholds=None)
-        found = _opened(detector)
         return cls(
             contract=known,
             embedder=open_embedder(
                 opened, mirror=known.mirror, backend=backend, compile=compile, precision=precision, device=device
             ),
-            seeing=Seeing(lambda: open_detector() if found is None else found, known.convention.size),
+            seeing=Seeing.with_detector(detector, known.convention.size),
             gallery=gallery,
             guard=guard if guard is None or isinstance(guard, Guard) else read_guard(guard, model=known.space),
         )
@@ -123,7 +127,7 @@ class Recognizer:
     def gallery(self, gallery: Gallery | None) -> None:
         if gallery is not None:
             if not isinstance(gallery, Gallery):
-                raise SteadfaceError(f"the gallery is {quoted(gallery)}; open it first, gallery=Gallery.open(path)")
+                raise InvalidInput(f"the gallery is {quoted(gallery)}; open it first, gallery=Gallery.open(path)")
             check_model(gallery.model, self.contract.identity, gallery.name)
         self._gallery = gallery
 
@@ -140,16 +144,16 @@ class Recognizer:
 
         Raises SteadfaceError where a picture cannot be read or shows no face, and where the model is not calibrated.
         """
-        limit, at = self._threshold(fmr, threshold)  # before any work
+        least, at = limit(self.contract, fmr, threshold)  # before any work
         faces = (self.seeing.face(first, aligned=aligned), self.seeing.face(second, aligned=aligned))
         one, other = self.embed_faces(faces)
         return Verified(
             similarity=min(1.0, float(one @ other)),  # rounding may take it beyond
-            threshold=limit,
+            threshold=least,
             fmr=at,
             faces=faces,
             suspicion=self._suspicion(faces[1], other, one),
-            notes=(*self._notes(faces), *self._doubts(at)),
+            notes=(*notes_on(faces, self.embedder.size), *doubts(self.contract, at)),
         )
 
     def identify(
@@ -171,22 +175,24 @@ class Recognizer:
         gallery, top = self._needed_gallery(), count("top", top)
         enrolled = gallery.findable()
         if fpir is not None and (fmr is not None or threshold is not None):
-            raise SteadfaceError("give one of fmr, fpir and threshold; they are three ways to say one thing")
-        limit, at = self._threshold(fmr, threshold) if fpir is None else self._threshold_of_fpir(fpir, enrolled)
+            raise InvalidInput("give one of fmr, fpir and threshold; they are three ways to say one thing")
+        least, at = (
+            limit(self.contract, fmr, threshold) if fpir is None else limit_of_fpir(self.contract, fpir, enrolled)
+        )
         photograph, faces = self.seeing.faces(picture, aligned=aligned)
         height, width = photograph.pixels.shape[:2]
         return Identified(
             image=photograph.name,
             width=width,
             height=height,
-            faces=self._named(gallery, faces, limit, top),
-            threshold=limit,
+            faces=self._named(gallery, faces, least, top),
+            threshold=least,
             fmr=at,
-            fpir=None if at is None else abs(expm1(enrolled * log1p(-at))),
+            fpir=fpir_of(at, enrolled),
             enrolled=enrolled,
             notes=(
-                *_ways_up(faces),
-                *self._doubts(at),
+                *ways_up(faces),
+                *doubts(self.contract, at),
                 *(() if enrolled else (f"there is nobody to be found in {gallery.name}",)),
             ),
         )
@@ -215,17 +221,18 @@ class Recognizer:
         until = None if expires is None else parse_expiry(expires)
         faces, vectors = self._clear_faces(person, pictures, aligned)
         template, agreement = self._template(person, faces, vectors, check)
-        alike = tuple(one for one in self._candidates(gallery, template[None], 3)[0] if self._are_one(one.similarity))
+        known = self._candidates(gallery, template[None], 3)[0]
+        others = tuple(one for one in known if self.alike is not None and one.similarity >= self.alike)
         try:
             done = gallery.enroll(
                 person, template[None], consent=consent, expires=until, alike=self.alike if check else None
             )
         except NotAlike as error:
             raise NotAlike(
-                "; ".join([str(error), *(_resembling("whoever is in the pictures", one) for one in alike)])
+                "; ".join([str(error), *(resembling("the person in the pictures", one) for one in others)])
             ) from None
         name = done.person.name
-        resembles = tuple(one for one in alike if one.person != name)
+        resembles = tuple(one for one in others if one.person != name)
         return Enrolled(
             person=name,
             faces=faces,
@@ -235,9 +242,9 @@ class Recognizer:
             templates=done.person.templates,
             similarity=done.similarity,
             notes=(
-                *self._notes(faces),
+                *notes_on(faces, self.embedder.size),
                 *self._unsure(name, len(faces), done.similarity),
-                *(_resembling(name, one) for one in resembles),
+                *(resembling(name, one) for one in resembles),
                 *(confusing(name, other) for other in confusable if done.similarity is None),
                 *self.contract.notes,
             ),
@@ -262,13 +269,13 @@ class Recognizer:
         faces = tuple(self.seeing.face(picture, aligned=aligned, clear=True) for picture in several)
         return faces, self.embed_faces(faces)
 
-    def _named(self, gallery: Gallery, faces: Sequence[SeenFace], limit: float, top: int) -> tuple[Named, ...]:
+    def _named(self, gallery: Gallery, faces: Sequence[SeenFace], least: float, top: int) -> tuple[Named, ...]:
         if not faces:
             return ()
         vectors = self.embed_faces(faces)
         found = self._candidates(gallery, vectors, top)
         return tuple(
-            Named(seen=face, candidates=candidates, threshold=limit, suspicion=self._suspicion(face, vector, None))
+            Named(seen=face, candidates=candidates, threshold=least, suspicion=self._suspicion(face, vector, None))
             for face, vector, candidates in zip(faces, vectors, found, strict=True)
         )
 
@@ -296,21 +303,15 @@ class Recognizer:
         main = groups == np.bincount(groups).argmax()
         closest = cosines[:, main].max(1)
         odd = [f"{faces[place].name} ({closest[place]:.2f})" for place in np.flatnonzero(~main).tolist()]
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{person} was not enrolled: {', '.join(odd)} does not look like the other pictures (cosine below "
             f"{limit:.2f}); leave it out, or say that no check is wanted"
         )
 
     @property
     def alike(self) -> float | None:
-        """From which cosine on what is enrolled under one name is taken for one person's: the threshold of FMR 1e-3, or
-        of the lowest FMR that the model is calibrated for. None where it is not calibrated.
-        """
-        thresholds = self.contract.thresholds
-        return None if thresholds is None else thresholds.at(max(FMR, thresholds.lowest_fmr))
-
-    def _are_one(self, similarity: float) -> bool:
-        return self.alike is not None and similarity >= self.alike
+        """From which cosine on what is enrolled under one name is taken for one person's; None if not calibrated."""
+        return alike(self.contract)
 
     def _unsure(self, name: str, pictures: int, similarity: float | None) -> Iterator[str]:
         """What nobody made sure of when somebody was enrolled whose new template has `similarity` with the old ones."""
@@ -321,7 +322,7 @@ class Recognizer:
                 f"{self.contract.name} is not calibrated, so nothing says whether this is {name} as enrolled (cosine "
                 f"{similarity:.3f} to the most similar template)"
             )
-        if self.alike is not None and similarity is not None and not self._are_one(similarity):
+        if self.alike is not None and similarity is not None and similarity < self.alike:
             yield (
                 f"added to {name} unchecked: it looks different from the templates that were there (cosine "
                 f"{similarity:.3f}; one person has {self.alike:.3f} or more)"
@@ -341,80 +342,7 @@ class Recognizer:
             suspicious=bool(look.flagged[0]),
         )
 
-    def _threshold(self, fmr: float | None, threshold: float | None) -> tuple[float, float | None]:
-        if threshold is not None:
-            if fmr is not None:
-                raise SteadfaceError(f"give fmr or threshold, not both (fmr {fmr:g}, threshold {threshold:g})")
-            return checked_threshold(threshold), None
-        at = checked_rate("FMR", FMR if fmr is None else fmr)
-        return self._thresholds(at).at(at), at
-
-    def _threshold_of_fpir(self, fpir: float, enrolled: int) -> tuple[float, float | None]:
-        fmr = -expm1(log1p(-checked_rate("FPIR", fpir)) / max(1, enrolled))
-        try:
-            return self._threshold(fmr, None)
-        except SteadfaceError as error:
-            raise SteadfaceError(f"FPIR {fpir:g} among {enrolled} enrolled is FMR {fmr:.3g} each: {error}") from error
-
-    def _thresholds(self, fmr: float) -> Thresholds:
-        if self.contract.thresholds is None:
-            how = " with" if self.contract.mirror else " without"
-            raise SteadfaceError(
-                f"{self.contract.name} is not calibrated{how} mirror images, so nothing says which similarity stands "
-                f"for FMR {fmr:g}; run `steadface calibrate MODEL --images FACES` on faces of known people, or give a "
-                "threshold"
-            )
-        return self.contract.thresholds
-
-    def _doubts(self, fmr: float | None) -> tuple[str, ...]:
-        thresholds = self.contract.thresholds
-        if fmr is None or thresholds is None or not thresholds.rests_on_few_people(fmr):
-            return self.contract.notes
-        few = f"the threshold of FMR {fmr:g} rests on {thresholds.people} people, which are few for it"
-        return (few, *self.contract.notes)
-
-    def _notes(self, faces: Sequence[SeenFace]) -> tuple[str, ...]:
-        """What somebody should know of the faces before trusting the answer."""
-        several = [f"{face.name}: the largest of {face.others + 1} faces was taken" for face in faces if face.others]
-        small = [
-            f"{face.name}: so small that it was enlarged more than twice"
-            for face in faces
-            if face.face is None and 2 * min(face.aligned.shape[:2]) < min(self.embedder.size)
-        ]
-        poor = [f"{face.name}: {why}" for face in faces if face.quality is not None for why in face.quality.reasons]
-        return (*several, *small, *poor)
-
     def _needed_gallery(self) -> Gallery:
         if self.gallery is None:
-            raise SteadfaceError("this recogniser has no gallery; open it with gallery=Gallery.open(...)")
+            raise InvalidInput("this recogniser has no gallery; open it with gallery=Gallery.open(...)")
         return self.gallery
-
-
-def _resembling(who: str, other: Candidate) -> str:
-    return f"{who} looks like {other.person}, who is enrolled as well (similarity {other.similarity:.3f})"
-
-
-def confusing(name: str, other: str) -> str:
-    """What somebody should know who gives a person the `name`, which looks like that of `other`."""
-    return (
-        f"the name {name} is easily taken for {other}, who is enrolled too ({name!a} and {other!a}); if they are one "
-        "person, merge them"
-    )
-
-
-def _ways_up(faces: Sequence[SeenFace]) -> tuple[str, ...]:
-    """Of faces numbered from 1: which lay, or may be another way up than they were taken."""
-    return tuple(
-        f"face {number}: {words}"
-        for number, seen in enumerate(faces, start=1)
-        if seen.face is not None
-        for words in way_up(seen.face)
-    )
-
-
-def _opened(detector: str | os.PathLike[str] | Detector | None) -> Detector | None:
-    if detector is None or isinstance(detector, str | os.PathLike):
-        return None if detector is None else open_detector(detector)
-    if not callable(getattr(detector, "detect", None)):
-        raise SteadfaceError(f"the detector is {quoted(detector)}; give a YuNet or SCRFD file, or leave it out")
-    return detector

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steadface.backbones.base import Backbone
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unsupported
 from steadface.recognizers.convention import Convention
 
 LEAST = 32
@@ -98,7 +98,7 @@ def embedding_output(name: str, shapes: Mapping[str, Shape], count: int, wanted:
     Raises SteadfaceError, which lists them, where there is none of that name, where none is an embedding, or several.
     """
     if wanted is not None and wanted not in shapes:
-        raise SteadfaceError(f"{name} has no output {wanted!r}; its outputs are {_listed(shapes)}")
+        raise NotFound(f"{name} has no output {wanted!r}; its outputs are {_listed(shapes)}")
     if wanted is not None:
         return wanted
     if len(shapes) == 1:
@@ -111,7 +111,7 @@ def embedding_output(name: str, shapes: Mapping[str, Shape], count: int, wanted:
         if found:
             break
     many = f"{len(found)} of them may be embeddings" if found else "none of them is an embedding (B, D)"
-    raise SteadfaceError(
+    raise InvalidInput(
         f"{name} has {len(shapes)} outputs, and {many}: {_listed(shapes)}; say which it is with --output NAME (output= "
         "in Python)"
     )
@@ -173,7 +173,7 @@ class BlackBox(nn.Module):
         except SteadfaceError:
             raise
         except Exception as error:  # whatever somebody's service raises
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"{self.name} raised {type(error).__name__}: {error}; it was given uint8 faces of shape {faces.shape}"
             ) from error
         if isinstance(answer, Tensor):
@@ -183,13 +183,13 @@ class BlackBox(nn.Module):
         except (TypeError, ValueError):
             found = np.empty(0, dtype=np.float32)
         if found.ndim != 2 or len(found) != len(faces) or found.shape[1] < 1:
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"{self.name} returned {_described(answer)} for faces of shape {faces.shape}; it must return an array "
                 f"({len(faces)}, D), an embedding for each face"
             )
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
-            raise SteadfaceError(f"{self.name} returned NaN or infinity (row {row} of {len(found)}); return numbers")
+            raise InvalidInput(f"{self.name} returned NaN or infinity (row {row} of {len(found)}); return numbers")
         return found
 
 
@@ -205,7 +205,7 @@ def under(network: nn.Module, convention: Convention) -> nn.Module:
         )
     if isinstance(network, BlackBox):
         if convention.pixel_range != network.convention.pixel_range:
-            raise SteadfaceError(f"{network.name} is a function of uint8 faces, whose range is 0..255 and no other")
+            raise Unsupported(f"{network.name} is a function of uint8 faces, whose range is 0..255 and no other")
         return BlackBox(network.service, convention, name=network.name)
     if isinstance(network, ReversedChannels):
         network = network.network
@@ -218,7 +218,7 @@ def _backbone_under(backbone: Backbone, convention: Convention) -> nn.Module:
     (mean, *means), (std, *stds) = convention.normalisation
     if convention.size != backbone.image_size or {mean, std} != {mean, std, *means, *stds}:
         height, width = backbone.image_size
-        raise SteadfaceError(
+        raise Unsupported(
             f"a {backbone.architecture.name} cannot take {convention}: its weights are for {height}x{width} and one "
             "mean and standard deviation for all colours"
         )
@@ -230,7 +230,7 @@ def _backbone_under(backbone: Backbone, convention: Convention) -> nn.Module:
 def _check_size(images: Tensor, size: tuple[int, int], name: str) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, *size):
         height, width = size
-        raise SteadfaceError(
+        raise InvalidInput(
             f"images of shape {tuple(images.shape)} do not fit {name}, which takes (B, 3, {height}, {width}); load the "
             f"faces at {height} x {width}, or state its image_size"
         )
@@ -241,7 +241,7 @@ def _embeddings(output: Any, count: int, name: str) -> Tensor:
         output = output[0]
     if isinstance(output, Tensor) and output.is_floating_point() and dimension(tuple(output.shape), count) is not None:
         return output.flatten(1)
-    raise SteadfaceError(
+    raise InvalidInput(
         f"{name} returned {_described(output)} for {count} images; it must return embeddings ({count}, D)"
     )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from steadface.data.faces import FaceSource
 from steadface.data.loading import read_images
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.intervals import central
 from steadface.evaluation.thresholds import CrossPairs, images_to_measure, measure_thresholds, most_alike_strangers
@@ -134,7 +134,7 @@ def check_told_apart(found: ToldApart, name: str, why: tuple[str, ...] = ()) -> 
     """
     if not found.enough or any(CAUSE in note for note in why):
         remedy = "Look whether the folders are people, and the faces aligned as those it was trained on"
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{name} cannot tell these people apart, so no contract was written: {found}. {' '.join(why) or remedy}"
         )
 
@@ -162,7 +162,7 @@ def calibrated_guard(
     probes, references = _paired(labels[drawn[readable]])
     plain = embedder(images[probes]) if len(probes) else np.empty((0, contract.dimension), dtype=np.float32)
     place = np.empty(len(images), dtype=np.int64)
-    place[probes] = np.arange(len(probes))  # whoever is compared with is a probe too
+    place[probes] = np.arange(len(probes))  # every reference is a probe as well
     return calibrate(
         Guard(),
         embedder,

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unsupported
 
 KINDS = "a torch module, a function without parameters that makes one, or a function of uint8 faces (B, H, W, 3)"
 
@@ -54,7 +54,7 @@ def load_named(spec: str) -> Named:
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise SteadfaceError(f"{spec} names no function; write module:function or path/to/file.py:function")
+        raise InvalidInput(f"{spec} names no function; write module:function or path/to/file.py:function")
     with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
         module = _file_module(Path(place)) if place.endswith(".py") else _imported(place)
         found = _called(_member(module, name, spec), spec)
@@ -76,16 +76,14 @@ def _called(found: Any, spec: str) -> nn.Module | Callable[..., Any]:
     if isinstance(found, nn.Module):
         return found
     if not callable(found):
-        raise SteadfaceError(f"{spec} is of type {type(found).__name__}; it must be {KINDS}")
+        raise InvalidInput(f"{spec} is of type {type(found).__name__}; it must be {KINDS}")
     if required_parameters(found) == 0:
         made = _run(found, spec)
         if not callable(made):  # torch modules are
-            raise SteadfaceError(
-                f"{spec} returned a {type(made).__name__}; it must return a torch module or a function"
-            )
+            raise InvalidInput(f"{spec} returned a {type(made).__name__}; it must return a torch module or a function")
         found = made
     if isinstance(found, type):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{spec} is a class whose making takes arguments; name a function without any that makes one"
         )
     return found if isinstance(found, nn.Module) else _service(found, spec)
@@ -94,7 +92,7 @@ def _called(found: Any, spec: str) -> nn.Module | Callable[..., Any]:
 def _service(found: Callable[..., Any], spec: str) -> Callable[..., Any]:
     needed = required_parameters(found)
     if needed not in (None, 1):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{spec} takes {needed} arguments; it must be {KINDS}. Wrap it in a function of the faces alone"
         )
     return found
@@ -106,9 +104,7 @@ def _run(factory: Callable[[], Any], spec: str) -> Any:
     except SteadfaceError:
         raise
     except Exception as error:  # whatever somebody's factory raises
-        raise SteadfaceError(
-            f"{spec} raised {type(error).__name__}: {error}; call it by itself to see where"
-        ) from error
+        raise InvalidInput(f"{spec} raised {type(error).__name__}: {error}; call it by itself to see where") from error
 
 
 def _imported(name: str) -> ModuleType:
@@ -116,17 +112,17 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise SteadfaceError(
+            raise NotFound(
                 f"there is no module {name}; give one that can be imported from here, or path/to/file.py:function"
             ) from error
-        raise SteadfaceError(f"{name} imports {error.name}, which is not installed; install it") from error
+        raise Unsupported(f"{name} imports {error.name}, which is not installed; install it") from error
     except Exception as error:  # whatever somebody's module raises
-        raise SteadfaceError(f"importing {name} raised {type(error).__name__}: {error}; import it by itself") from error
+        raise InvalidInput(f"importing {name} raised {type(error).__name__}: {error}; import it by itself") from error
 
 
 def _file_module(path: Path) -> ModuleType:
     if not path.is_file():
-        raise SteadfaceError(f"{path} does not exist; give the path of a Python file, as in path/to/file.py:function")
+        raise NotFound(f"{path} does not exist; give the path of a Python file, as in path/to/file.py:function")
     name = f"steadface_named_{path.stem}"
     description = importlib.util.spec_from_file_location(name, path)
     assert description is not None
@@ -138,7 +134,7 @@ def _file_module(path: Path) -> ModuleType:
         description.loader.exec_module(module)
     except Exception as error:  # whatever somebody's file raises
         del sys.modules[name]
-        raise SteadfaceError(f"{path} raised {type(error).__name__}: {error}; run it by itself to see where") from error
+        raise InvalidInput(f"{path} raised {type(error).__name__}: {error}; run it by itself to see where") from error
     return module
 
 
@@ -148,7 +144,7 @@ def _member(module: ModuleType, name: str, spec: str) -> Any:
         if not hasattr(found, part):
             names = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)[:5]
-            raise SteadfaceError(f"{spec}: there is no {name} in it; there are {', '.join(near) or 'no names at all'}")
+            raise NotFound(f"{spec}: there is no {name} in it; there are {', '.join(near) or 'no names at all'}")
         found = getattr(found, part)
     return found
 

@@ -1,4 +1,4 @@
-"""What a model file promises to whoever deploys it: weights, input, dimension, and the thresholds it was calibrated to.
+"""What a model file promises where it is deployed: weights, input, dimension, and the thresholds it was calibrated to.
 
 A contract travels inside the file where the format has room for it: in the metadata of our own models and of ONNX files
 that we exported. Any other model (an InsightFace state dict, somebody's ONNX file) is left untouched and has it beside
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from steadface.backbones import read_metadata
 from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import add_metadata, find_weights, holds_model
-from steadface.errors import SteadfaceError
+from steadface.errors import SteadfaceError, Unsupported, unreadable
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import write_atomically
 from steadface.gallery.identity import ModelIdentity
@@ -122,9 +122,10 @@ def read_contract(model: Path | str, file: Path | str | None = None) -> Contract
     try:
         return Contract.from_json(inside if inside is not None else json.loads(where.read_text(encoding="utf-8")))
     except (KeyError, TypeError, ValueError, AttributeError, OSError, SteadfaceError) as error:
-        raise SteadfaceError(
+        raise unreadable(
+            error,
             f"{where} holds a contract that cannot be read ({type(error).__name__}: {error}); make it anew with "
-            f"`steadface calibrate {model} --images FACES`"
+            f"`steadface calibrate {model} --images FACES`",
         ) from error
 
 
@@ -154,8 +155,8 @@ def contract_place(model: Path | str, file: Path | None = None) -> Path:
     if is_named(model):
         named = _beside_code(str(model))
         if named is None:
-            raise SteadfaceError(
-                f"{model} is no file that a contract could lie beside; say where with --out FILE{BESIDE}, and give "
+            raise Unsupported(
+                f"{model} is not a file that a contract could lie beside; say where with --out FILE{BESIDE}, and give "
                 "other commands that file with --contract"
             )
         return named
@@ -180,7 +181,7 @@ def beside(file: Path) -> Path:
 
 
 def _known(data: Mapping[str, Any]) -> Known:
-    """Raises ValueError for what is no way of knowing."""
+    """Raises ValueError for what is not a way of knowing."""
     names = ("size", "pixel_range", "channel_order")
     origins = {name: data.get(name, "default") for name in names}
     if not set(origins.values()) <= set(get_args(Origin)):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 PixelRange = Literal["0..1", "-1..1", "0..255", "(x-127.5)/128", "imagenet"]
 ChannelOrder = Literal["rgb", "bgr"]
@@ -57,9 +57,9 @@ class Convention:
 
     def __post_init__(self) -> None:
         if self.channel_order not in get_args(ChannelOrder):
-            raise SteadfaceError(f"channel_order {self.channel_order!r} is not known; give rgb or bgr")
+            raise InvalidInput(f"channel_order {self.channel_order!r} is not known; give rgb or bgr")
         if min(self.size) < 1:
-            raise SteadfaceError(f"image_size {self.size} is no (height, width) in pixels; give e.g. (112, 112)")
+            raise InvalidInput(f"image_size {self.size} is not (height, width) in pixels; give e.g. (112, 112)")
         _ = self.normalisation
 
     @property
@@ -73,7 +73,7 @@ class Convention:
         except ValueError:
             mean, std = 0.0, 0.0
         if not 0 < std < float("inf") or not abs(mean) < float("inf"):
-            raise SteadfaceError(
+            raise InvalidInput(
                 f"pixel_range {self.pixel_range!r} is not known; give one of {', '.join(NORMALISATIONS)}, or (x-M)/S "
                 "for pixels in 0..255"
             )
@@ -157,5 +157,5 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", text)
     size = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
     if min(size) < 1:
-        raise SteadfaceError(f"size {text!r} is no height x width in pixels; give e.g. 112x112")
+        raise InvalidInput(f"size {text!r} is not a height x width in pixels; give e.g. 112x112")
     return size

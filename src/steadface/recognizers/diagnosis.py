@@ -34,7 +34,7 @@ from steadface.recognizers.probing import (
 )
 
 COLLAPSED = 0.9
-"""An AUC below this is no recogniser's: a random network reaches 0.6 to 0.8 on aligned faces."""
+"""An AUC below this is not a recogniser's: a random network reaches 0.6 to 0.8 on aligned faces."""
 
 TRIED = "probed on"
 """Marks the note that says what was tried: information, where every other note is a reason for care."""

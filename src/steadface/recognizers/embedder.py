@@ -5,9 +5,9 @@ The weights never change here, so that BatchNorms are folded away and what is co
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, assert_never, cast
 
 import numpy as np
 import torch
@@ -79,7 +79,13 @@ class NetworkEmbedder:
         return found
 
     def _part(self, faces: Faces) -> NDArray[np.float32]:
-        mixed = torch.autocast(self._device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
+        match self._precision:
+            case "fp32":
+                mixed: AbstractContextManager[object] = nullcontext()
+            case "bf16":
+                mixed = torch.autocast(self._device.type, torch.bfloat16)
+            case _:
+                assert_never(self._precision)
         with torch.inference_mode(), mixed:
             pixels = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device)
             return self._run(pixels).float().cpu().numpy()
@@ -129,7 +135,9 @@ def open_embedder(
         if not in_onnxruntime(network):
             network = runtime(path, opened.convention, opened.output)
     elif backend == "onnxruntime":
-        raise Unsupported(f"{path} is no ONNX file: write one with `steadface export {path} FILE.onnx`, or use torch")
+        raise Unsupported(
+            f"{path} is not an ONNX file: write one with `steadface export {path} FILE.onnx`, or use torch"
+        )
     if compile and in_onnxruntime(network):
         raise Unsupported(f"{path} runs in onnxruntime, which is not compiled by torch; leave compile out")
     return NetworkEmbedder(network, mirror=mirror, compile=compile, precision=precision, device=device)

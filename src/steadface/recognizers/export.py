@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, Unsupported
 from steadface.files import write_atomically
 from steadface.onnx_sessions import open_session
 from steadface.recognizers import OpenedRecognizer, open_recognizer
@@ -140,12 +140,12 @@ def _exportable(opened: OpenedRecognizer) -> nn.Module:
     """The network from normalised pixels on."""
     network = opened.network
     if isinstance(network, BlackBox):
-        raise SteadfaceError(
+        raise Unsupported(
             f"{opened.name} is a function that embeds faces, not a network: there is nothing to write as ONNX; export "
             "the model that it calls"
         )
     if isinstance(network, Adapted) and isinstance(network.core, OnnxGraph | Runtime):
-        raise SteadfaceError(f"{opened.path} is an ONNX file already; use it as it is")
+        raise Unsupported(f"{opened.path} is an ONNX file already; use it as it is")
     if isinstance(network, Adapted):
         return network.core  # its checks of what goes in and out would fix the number of images
     return under(network, opened.convention.changed(pixel_range="0..1", channel_order="rgb"))
@@ -153,12 +153,12 @@ def _exportable(opened: OpenedRecognizer) -> nn.Module:
 
 def _check(opened: OpenedRecognizer, path: Path, faces: Faces | None) -> None:
     if path.suffix != ".onnx":
-        raise SteadfaceError(f"{path} does not end in .onnx, by which such files are known; call it {path.stem}.onnx")
+        raise InvalidInput(f"{path} does not end in .onnx, by which such files are known; call it {path.stem}.onnx")
     if path.is_dir():
-        raise SteadfaceError(f"{path} is a folder; name a file to write")
+        raise InvalidInput(f"{path} is a folder; name a file to write")
     height, width = opened.convention.size
     if faces is not None and (faces.dtype != np.uint8 or faces.shape[1:] != (height, width, 3)):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"faces are {faces.dtype} of shape {faces.shape}; {opened.name} takes uint8 RGB (B, {height}, {width}, 3)"
         )
 
@@ -197,8 +197,8 @@ def _parity(opened: OpenedRecognizer, data: bytes, samples: Faces, expected: lis
     session = open_session(data)
     apart = [np.abs(_run(session, _batch(samples, len(one))) - one).max() for one in expected]
     worst = float(np.max(apart))
-    if not worst < PARITY:  # NaN is no parity
-        raise SteadfaceError(
+    if not worst < PARITY:  # NaN is not parity
+        raise Unsupported(
             f"{opened.name} differs by {worst:.2g} between torch and onnxruntime, which must be below {PARITY:g}; "
             "nothing was written"
         )
@@ -214,7 +214,7 @@ def _cosines(opened: OpenedRecognizer, halved: bytes, samples: Faces) -> NDArray
         parts.append((one * other).sum(1))
     cosines = np.concatenate(parts)
     if not cosines.min() >= LEAST_COSINE:
-        raise SteadfaceError(
+        raise Unsupported(
             f"{opened.name} loses too much in half precision: cosines down to {cosines.min():.3f} with what float32 "
             "gives; export it without half (nothing was written)"
         )

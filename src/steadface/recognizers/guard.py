@@ -10,9 +10,9 @@ second term is left out without one), t the threshold of a false-alarm rate on c
 a part of a pixel, shrunk and enlarged again, and encoded as JPEG, each by an amount drawn anew. Departures: cosines in
 place of distances of class probabilities, and the views of one look are averaged before they are compared.
 
-It notices attacks that do not reckon with it. Whoever knows of it can attack the views along with the face
-(Athalye, Carlini and Wagner, ICML 2018), which randomness makes dearer and not impossible: a guard is no substitute for
-a robust model.
+It notices attacks that do not reckon with it. Those who know of it can attack the views along with the face
+(Athalye, Carlini and Wagner, ICML 2018), which randomness makes dearer and not impossible: a guard does not replace a
+robust model.
 """
 
 import json
@@ -30,7 +30,7 @@ from steadface.arguments import as_path
 from steadface.arguments import rate as checked_rate
 from steadface.data.augment import through_jpeg
 from steadface.data.faces import Image
-from steadface.errors import InvalidInput, too_few
+from steadface.errors import Conflict, InvalidInput, Unsupported, too_few, unreadable
 from steadface.evaluation.verification import pairs_needed, supports, threshold_at
 from steadface.files import write_atomically
 
@@ -137,7 +137,7 @@ class Guard:
         second look. Raises SteadfaceError for a guard without limits.
         """
         if self.limits is None:
-            raise InvalidInput("the guard has no limits yet; calibrate it on clean faces first")
+            raise Unsupported("the guard has no limits yet; calibrate it on clean faces first")
         score = self.scores(embed, faces, references, plain=plain, rng=rng)
         limit = self.limits.alone if references is None else self.limits.compared
         return Look(score=score, flagged=score >= np.float32(limit))
@@ -177,7 +177,7 @@ class Guard:
             views = Views(**{**data["views"], **ranges})
             return cls(views=views, limits=None if limits is None else Limits(**limits))
         except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidInput(f"this is no guard ({type(error).__name__}: {error}); calibrate one anew") from error
+            raise InvalidInput(f"this is not a guard ({type(error).__name__}: {error}); calibrate one anew") from error
 
 
 def disagreement(plain: Embeddings, seen: Embeddings, references: Embeddings | None) -> Scores:
@@ -240,9 +240,9 @@ def read_guard(path: str | os.PathLike[str], *, model: str) -> Guard:
     try:
         guard = Guard.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is no guard that can be read ({error}); calibrate one anew") from error
+        raise unreadable(error, f"{path} is not a guard that can be read ({error}); calibrate one anew") from error
     if guard.limits is not None and guard.limits.model != model:
-        raise InvalidInput(
+        raise Conflict(
             f"{path} was calibrated for another model ({guard.limits.model[:12]}, this is {model[:12]}); calibrate a "
             "guard for this one"
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steadface.backbones.base import noise_for
 from steadface.data.faces import OLDER_CROP_MARGIN
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 from steadface.recognizers.convention import Convention
 
 
@@ -94,19 +94,19 @@ def embedding_size_of(network: nn.Module, name: str) -> int:
     except SteadfaceError:
         raise
     except Exception as error:  # whatever somebody's module raises
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{name} fails on images (2, 3, {height}, {width}): {type(error).__name__}: {_first_line(error)}; state "
             "the image_size that it takes if this is not it, or try it on such images by itself"
         ) from error
     if not torch.isfinite(embeddings).all():
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{name} gives NaN or infinity for images of noise; its weights are damaged, or its pixel range is not the "
             "one that it was opened with"
         )
     if embeddings.shape[1] < 2:
-        raise SteadfaceError(
-            f"{name} gives one number for an image, which is no embedding; where it has other outputs, say which is "
-            "one with --output NAME (output= in Python)"
+        raise InvalidInput(
+            f"{name} gives one number for an image, which is not an embedding; where it has other outputs, say which "
+            "is one with --output NAME (output= in Python)"
         )
     return int(embeddings.shape[1])
 
@@ -164,7 +164,7 @@ def surrogate_embed(surrogate: OpenedRecognizer, size: tuple[int, int]) -> nn.Mo
     Raises SteadfaceError for one without gradients: nothing can be crafted on it.
     """
     if not surrogate.differentiable:
-        raise SteadfaceError(
+        raise Unsupported(
             f"{surrogate.name} has no gradients, so that nothing can be crafted on it; name a surrogate that has: "
             "weights, a torch module, or an ONNX file that converts"
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from steadface.backbones import load_backbone, read_metadata
 from steadface.backbones.base import is_constant
-from steadface.errors import InvalidInput, SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
 from steadface.recognizers.callables import Named, load_named
 from steadface.recognizers.convention import ChannelOrder, Convention, Known, Origin, Stated, range_named
@@ -54,7 +54,7 @@ def open_recognizer(
     stated.over(Convention())  # refuses what cannot be, before anything is loaded
     path = Path(spec)
     if path.suffix == ".py" and path.is_file():
-        raise SteadfaceError(f"{path} is a file of code; name a function in it, as in {path}:function")
+        raise InvalidInput(f"{path} is a file of code; name a function in it, as in {path}:function")
     if path.is_file() and path.suffix == ".onnx":
         return _no_constant(_open_onnx(path, stated, output, gradients))
     if path.exists():
@@ -71,7 +71,7 @@ def check_exists(spec: str | Path) -> None:
 
 
 def _missing(spec: str | Path) -> SteadfaceError:
-    return SteadfaceError(f"{spec} does not exist; give {WAYS}")
+    return NotFound(f"{spec} does not exist; give {WAYS}")
 
 
 def _open_weights(path: Path, stated: Stated, output: str | None) -> OpenedRecognizer:
@@ -231,7 +231,7 @@ def _one_output(
 
 def _no_output(name: str, output: str | None) -> None:
     if output is not None:
-        raise SteadfaceError(f"{name} has one output, and no {output!r}; leave --output away")
+        raise NotFound(f"{name} has one output, and no {output!r}; leave --output away")
 
 
 def _no_constant(opened: OpenedRecognizer) -> OpenedRecognizer:
@@ -244,7 +244,7 @@ def _no_constant(opened: OpenedRecognizer) -> OpenedRecognizer:
         with suppress(SteadfaceError):  # a backbone has no range of its own for each colour
             if not is_constant(under(network, convention.changed(pixel_range=name))):
                 return opened
-    raise SteadfaceError(
+    raise InvalidInput(
         f"{opened.path} gives one and the same embedding for every image: its weights are all zero or damaged, or it "
-        "is no recogniser; use another file"
+        "is not a recogniser; use another file"
     )

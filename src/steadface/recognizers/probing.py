@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.recognizers.convention import SIZE, ChannelOrder, Convention
 from steadface.recognizers.network import resized
 
@@ -127,7 +127,7 @@ def probe_convention(
         trials += _tried(network_factory, others, images, people, progress, beside=base)
     best = best_of(trials)
     if best.auc is None:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"the recogniser runs under none of {len(trials)} conventions; state the image_size, pixel_range and "
             f"channel_order that it takes, and try it on one image by itself ({best.why})"
         )
@@ -187,7 +187,7 @@ def _chosen(people: NDArray[np.int64], count: int, each: int | None = None) -> N
 def trial_of(
     network_factory: NetworkFactory, convention: Convention, images: Tensor, people: NDArray[np.int64]
 ) -> Trial:
-    """The faces under one convention. What a module raises at a size that it is not made for is no error here."""
+    """The faces under one convention. What a module raises at a size that it is not made for is not an error here."""
     try:
         network = network_factory(convention).eval()
         cosines, same = _cosines(_embedded(network, resized(images, convention.size)), people)
@@ -235,12 +235,12 @@ def distinct(conventions: Iterable[Convention]) -> Iterator[Convention]:
 def check_faces(images: Tensor, people: NDArray[np.int64]) -> None:
     """Raise SteadfaceError unless the faces (n, 3, H, W) of `people` (n,) hold pairs of one and of two people."""
     if images.ndim != 4 or images.shape[1] != 3 or people.shape != (len(images),):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"images of shape {tuple(images.shape)} of people {people.shape} are no faces (n, 3, H, W) of people (n,)"
         )
     alone = len(np.unique(people))
     if not 1 < alone < len(people):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{len(people)} faces of {alone} people cannot tell how well people are told apart; bring two or more "
             "people, some of them with several images"
         )

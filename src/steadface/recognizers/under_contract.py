@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, SteadfaceError
 from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer, open_recognizer, starting_from
 from steadface.recognizers.contract import Contract, contract_of, is_named, read_contract
 from steadface.recognizers.convention import Origin
@@ -99,12 +99,12 @@ def check_contract(contract: Contract, opened: OpenedRecognizer, model: Path | s
         return
     anew = f"make it anew with `steadface calibrate {model} --images FACES`"
     if contract.output != opened.output:
-        raise SteadfaceError(
+        raise Conflict(
             f"the contract of {model} is for its output {contract.output or 'that comes first'}, not {opened.output}; "
             f"leave --output away, or {anew}"
         )
     what = "other source code" if is_named(model) else "other weights"
-    raise SteadfaceError(f"the contract of {model} was made for {what} ({contract.name}); {anew}")
+    raise Conflict(f"the contract of {model} was made for {what} ({contract.name}); {anew}")
 
 
 def doubts(name: str, convention: Convention) -> tuple[str, ...]:

@@ -10,16 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.data.faces import TEMPLATE
 from steadface.data.synthetic.conditions import Expression, Pose
 from steadface.data.synthetic.identity import Identity
 from steadface.data.synthetic.parameters import Column
 from steadface.data.synthetic.planes import Plane, bump
-
-TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
-    dtype=np.float32,
-)
-"""Eyes, nose tip and mouth corners (x, y) in a 112 x 112 crop: the usual alignment (Deng et al., ArcFace, 2019)."""
 
 _TEMPLATE_SIDE = 112
 _ITERATIONS = 4

@@ -64,7 +64,7 @@ class OnnxFile:
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Raises SteadfaceError for a file that is no ONNX model, and for inputs that are not RGB images."""
+    """Raises SteadfaceError for a file that is not an ONNX model, and for inputs that are not RGB images."""
     refuse_other_than_onnx(path)
     try:
         model = onnx.load(path)
@@ -173,7 +173,7 @@ def _digest(model: onnx.ModelProto, constants: Mapping[str, Array]) -> str:
 def read_properties(path: Path) -> dict[str, str]:
     """What is noted beside the graph (`metadata_props`, the first of each name); the graph itself is passed over.
 
-    Raises SteadfaceError for a file that is no ONNX model or ends too early.
+    Raises SteadfaceError for a file that is not an ONNX model or ends too early.
     """
     refuse_other_than_onnx(path)
     found: dict[str, str] = {}

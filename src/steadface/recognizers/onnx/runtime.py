@@ -55,7 +55,7 @@ def network_of(
         converted = Adapted(graph, convention, name=str(file.path)).eval()
         with torch.no_grad():
             apart = max(_apart(converted(noise_for(converted, len(one))), one) for one in expected)
-        if apart <= PARITY:  # NaN is no parity
+        if apart <= PARITY:  # NaN is not parity
             return converted, core.output, ()
         why = f"the graph converted to torch differs from onnxruntime by {apart:.2g} of an embedding's length"
     except NotConverted as reason:

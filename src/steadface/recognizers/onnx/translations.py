@@ -136,7 +136,7 @@ def _batch_norm(
         raise Untranslated("a BatchNorm without statistics of its own")
     weight = torch.ones_like(mean) if weight is None else weight
     bias = torch.zeros_like(mean) if bias is None else bias
-    if x.layer is None or x.uses != 1:  # whoever else reads the layer wants it as it was
+    if x.layer is None or x.uses != 1:  # what else reads the layer needs it as it was
         return graph.add("BatchNormalization", [x, weight, bias, mean, variance], epsilon=eps)
     scale = weight.double() / (variance.double() + eps).sqrt()
     kernel, offset = (constant_name(x.layer, place) for place in (1, 2))

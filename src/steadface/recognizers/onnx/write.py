@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.export import Dim
 from torch.utils._pytree import tree_leaves
 
-from steadface.errors import SteadfaceError
+from steadface.errors import Unsupported
 from steadface.recognizers import Convention
 from steadface.recognizers.onnx.translations import TRANSLATIONS, Batch, Graph, Untranslated, Value
 
@@ -40,7 +40,7 @@ def traced(network: nn.Module, size: tuple[int, int], name: str) -> fx.GraphModu
         return program.module(check_guards=False)
     except Exception as error:  # torch.export's own, and whatever somebody's module raises
         first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise SteadfaceError(f"{name} cannot be traced ({type(error).__name__}: {first}); {ELSEWHERE}") from error
+        raise Unsupported(f"{name} cannot be traced ({type(error).__name__}: {first}); {ELSEWHERE}") from error
 
 
 ELSEWHERE = "write it as ONNX with the means of the package that it comes from"
@@ -60,11 +60,11 @@ def onnx_model(
     try:
         embeddings = _Writer(network, graph).run(pixels)
     except Untranslated as reason:
-        raise SteadfaceError(f"{name}: {reason} is not translated to ONNX; {ELSEWHERE}") from reason
+        raise Unsupported(f"{name}: {reason} is not translated to ONNX; {ELSEWHERE}") from reason
     if isinstance(embeddings, tuple | list) and embeddings:
         embeddings, *_ = embeddings
     if not isinstance(embeddings, Value) or len(embeddings.shape) < 2 or math.prod(embeddings.shape[2:]) != 1:
-        raise SteadfaceError(f"{name} gives no embeddings (B, D) that depend on the images; {ELSEWHERE}")
+        raise Unsupported(f"{name} gives no embeddings (B, D) that depend on the images; {ELSEWHERE}")
     if len(embeddings.shape) > 2:
         embeddings = replace(graph.add("Flatten", [embeddings], axis=1), shape=embeddings.shape[:2])
     graph.nodes.append(helper.make_node("Cast", [embeddings.name], [OUTPUT], name="Cast_last", to=TensorProto.FLOAT))
