@@ -8,6 +8,7 @@ import torch
 
 from steadface.audit import presets
 from steadface.backbones import Architecture, save_backbone
+from steadface.errors import InvalidInput, NotFound
 
 from ..audit.audits import TINY
 from .conftest import Call
@@ -110,7 +111,7 @@ def test_what_is_missing_is_asked_for(call: Call, faces: Path, models: tuple[Pat
         (("nowhere", *words(faces, tmp_path / "x")), "nowhere"),
     ):
         said = call("audit", *arguments)
-        assert said.code == 2, arguments
+        assert said.code == (NotFound if message == "nowhere" else InvalidInput).exit_code, arguments
         assert message in said.err
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from steadface.backbones import Architecture, save_backbone
+from steadface.errors import InvalidInput, NotFound
 
 from .conftest import Call
 
@@ -133,7 +134,7 @@ def test_missing_files_are_named(call: Call, model: Path, faces: Path, pairs: Pa
         (["--images", faces, "--attack", "pgd", "--fmr", "1e-9"], "1e-09"),
     ):
         said = call("evaluate", model, *words)
-        assert said.code == 2
+        assert said.code == (InvalidInput if named == "1e-09" else NotFound).exit_code, said.err
         assert "error: " in said.err, said.err
         assert named in said.err
 
