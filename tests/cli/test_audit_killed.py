@@ -11,7 +11,8 @@ import torch
 
 from steadface.backbones import Architecture, save_backbone
 
-WHOLE = "from steadface.cli.main import main; main()"
+from .conftest import Call
+
 CUT = """
 import os, signal
 from steadface.audit import chunks
@@ -26,16 +27,22 @@ def write_and_die(file, content):
         os.kill(os.getpid(), signal.SIGKILL)
 
 chunks.write_atomically = write_and_die
+from steadface.cli.main import main
+main()
 """
 
 
-def audit(program: str, model: Path, faces: Path, out: Path) -> int:
+def words(model: Path, faces: Path, out: Path) -> list[str]:
+    """Of the command."""
+    given = ("audit", model, "--images", faces, "--preset", "quick", "--eps", "2/255", "--fmr", "0.2")
+    return [str(word) for word in (*given, "--max-pairs", 4, "--out", out, "--device", "cpu")]
+
+
+def audit_and_die(command: list[str]) -> int:
     """The exit code of the command in a process of its own."""
-    words = ("audit", model, "--images", faces, "--preset", "quick", "--eps", "2/255", "--fmr", "0.2")
-    words += ("--max-pairs", 4, "--out", out, "--device", "cpu")
-    command = [sys.executable, "-c", program, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+    program = [sys.executable, "-c", CUT, *command]
+    return subprocess.run(program, env=environment, capture_output=True, check=False).returncode
 
 
 def figures(out: Path) -> dict:
@@ -43,15 +50,15 @@ def figures(out: Path) -> dict:
     return {name: value for name, value in found.items() if name not in ("seconds", "command")}
 
 
-def test_killed_and_called_again_it_ends_where_it_would_have(tmp_path: Path, faces: Path) -> None:
+def test_killed_and_called_again_it_ends_where_it_would_have(tmp_path: Path, faces: Path, call: Call) -> None:
     architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     model = tmp_path / "tiny.safetensors"
     save_backbone(model, architecture.build(torch.Generator().manual_seed(0)), {})
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert audit(CUT + WHOLE, model, faces, killed) == -signal.SIGKILL
+    assert audit_and_die(words(model, faces, killed)) == -signal.SIGKILL
     assert len(list((killed / "state").glob("*.safetensors"))) == 3
     assert not (killed / "audit.json").exists()
     assert not (killed / "report.html").exists()
-    assert audit(WHOLE, model, faces, killed) == 0
-    assert audit(WHOLE, model, faces, whole) == 0
+    assert call(*words(model, faces, killed)).code == 0
+    assert call(*words(model, faces, whole)).code == 0
     assert figures(killed) == figures(whole)
