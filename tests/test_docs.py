@@ -21,6 +21,7 @@ import yaml
 import steadface
 from steadface.audit import presets
 from steadface.audit.presets import FULL, QUICK, STANDARD
+from steadface.backbones import architecture
 from steadface.cli.main import app
 from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
 from steadface.faces.alignment import TEMPLATE
@@ -136,6 +137,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(presets, "STANDARD", replace(QUICK, name="standard", **FEW))
     monkeypatch.setattr(recognizer, "open_detector", lambda *_: WholePicture())
+    monkeypatch.setattr(architecture, "FAMILIES", architecture.FAMILIES)  # an example adds to them
     return tmp_path
 
 
