@@ -47,11 +47,11 @@ SMALL = (
 
 def planted(attacked: Callable[[int], float]) -> Callable[..., ValidationMetrics]:
     """Real looks, but for what is compared: nothing is lost, and what a look sees under attack goes by its number."""
-    looks = count()
+    numbers = count()
     validate = looks.validate
 
     def look(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
-        rate = attacked(next(looks))
+        rate = attacked(next(numbers))
         figures = {"clean": 0.1, "attacked": rate}
         return replace(
             validate(recipe, backbone, faces),
