@@ -1,8 +1,9 @@
 """Small galleries of random unit vectors, whose keys are nobody's."""
 
-import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from steadface import errors
 from steadface.gallery.gallery import Candidate, Gallery
 from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.storage.sqlite.rows import Rows
+from steadface.gallery.storage.sqlite.storage import SQLiteStorage
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True, name="ours")
 OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="theirs")
@@ -30,10 +32,13 @@ def files_of(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
 
 
-def sql(rows: object) -> sqlite3.Connection:
-    """SQLite's connection, below the rows of a gallery in a file."""
-    assert isinstance(rows, Rows)
-    return rows.connection
+@contextmanager
+def rows_of(gallery: Gallery) -> Iterator[Rows]:
+    """What is kept of a gallery in a file, seen from outside it, and to be tampered with."""
+    storage = SQLiteStorage(Path(gallery.name))
+    storage.open()
+    with closing(storage), storage.writing() as rows:
+        yield rows
 
 
 def names(found: list[list[Candidate]]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from steadface.errors import SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.storage.sqlite.storage import PAGE
 
-from .conftest import MODEL, sql, start, unit
+from .conftest import MODEL, rows_of, start, unit
 
 WRITER = """
 import sys
@@ -130,8 +130,8 @@ def test_a_gallery_locked_by_another_process_is_searched_but_not_written(gallery
 def test_killed_between_deletion_and_clearing_up_is_made_good(gallery: Gallery, path: Path) -> None:
     """A process dies, by SIGKILL, right after it committed a removal."""
     gallery.enroll("a", unit(3))
-    with gallery._storage.reading() as rows:
-        (sealed,) = sql(rows).execute("SELECT sealed FROM templates WHERE number = 2").fetchone()
+    with rows_of(gallery) as rows:
+        (sealed,) = rows.connection.execute("SELECT sealed FROM templates WHERE number = 2").fetchone()
     code = (
         "import os, signal, sys; from pathlib import Path; from steadface.gallery import gallery\n"
         "from steadface.gallery.storage.sqlite import storage\n"

@@ -13,14 +13,14 @@ from steadface.gallery.sealing.keys import keys_folder, new_key, write_key
 from steadface.gallery.sealing.transaction import NotEnrolled
 
 from ..rounding import rounding
-from .conftest import MODEL, OTHER, Clock, files_of, names, sql, unit
+from .conftest import MODEL, OTHER, Clock, files_of, names, rows_of, unit
 
 
 def sealed_rows(gallery: Gallery) -> list[bytes]:
     """All ciphertext that the gallery holds."""
-    with gallery._storage.reading() as rows:
+    with rows_of(gallery) as rows:
         columns = (("sealed", "templates"), ("sealed", "people"), ("secret", "gallery"))
-        return [row for what, table in columns for (row,) in sql(rows).execute(f"SELECT {what} FROM {table}")]
+        return [row for what, table in columns for (row,) in rows.connection.execute(f"SELECT {what} FROM {table}")]
 
 
 def pieces(rows: list[bytes]) -> set[bytes]:
@@ -346,8 +346,10 @@ def test_searches_are_logged_only_on_request_and_without_vectors(path: Path) -> 
         before = gallery.verify_log().entries
         gallery.search(unit(2), 1)
         assert gallery.verify_log().entries == before + 1
-        with gallery._storage.reading() as rows:
-            (details,) = sql(rows).execute("SELECT details FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
+        with rows_of(gallery) as rows:
+            (details,) = rows.connection.execute(
+                "SELECT details FROM journal ORDER BY sequence DESC LIMIT 1"
+            ).fetchone()
         assert details == f'{{"k": 1, "best": ["{ada.id}", "{ada.id}"]}}'
     with Gallery.open(path) as gallery:
         gallery.search(unit(1))
@@ -357,7 +359,7 @@ def test_searches_are_logged_only_on_request_and_without_vectors(path: Path) -> 
 def test_the_log_names_nobody(gallery: Gallery) -> None:
     gallery.enroll("Somebody Special", unit(2), consent="private")
     gallery.remove("Somebody Special")
-    with gallery._storage.reading() as rows:
+    with rows_of(gallery) as rows:
         entries = list(rows.entries())
     assert [entry.event for entry in entries] == ["create", "enroll", "remove"]
     assert entries[1].person == entries[2].person
@@ -385,8 +387,8 @@ def test_rows_that_were_tampered_with_are_never_used(gallery: Gallery, path: Pat
     statement, what = TAMPERING[how]
     gallery.enroll("a", unit(1))
     gallery.enroll("b", unit(1, seed=1))
-    with gallery._storage.writing() as rows:
-        sql(rows).execute(statement)
+    with rows_of(gallery) as rows:
+        rows.connection.execute(statement)
     with Gallery.open(path) as opened:
         with pytest.raises(SteadfaceError, match=r"was changed by other means or is damaged.*restore a backup"):
             opened.search(unit(2), 2)
@@ -395,8 +397,8 @@ def test_rows_that_were_tampered_with_are_never_used(gallery: Gallery, path: Pat
 
 def test_rows_that_were_taken_out_are_missed_by_the_log(gallery: Gallery) -> None:
     gallery.enroll("a", unit(2))
-    with gallery._storage.writing() as rows:
-        sql(rows).execute("DELETE FROM templates WHERE number = 2")
+    with rows_of(gallery) as rows:
+        rows.connection.execute("DELETE FROM templates WHERE number = 2")
     (finding,) = gallery.verify_log().findings
     assert "1 templates of the log are not in the gallery (2)" in finding.what
 
@@ -437,8 +439,8 @@ def test_one_template_is_removed_and_leaves_no_trace(gallery: Gallery, path: Pat
     vectors = np.eye(16, dtype=np.float32)[:3]
     gallery.enroll("dan", vectors)
     gallery.enroll("eve", unit(1))
-    with gallery._storage.reading() as rows:
-        (sealed,) = sql(rows).execute("SELECT sealed FROM templates WHERE number = 2").fetchone()
+    with rows_of(gallery) as rows:
+        (sealed,) = rows.connection.execute("SELECT sealed FROM templates WHERE number = 2").fetchone()
     with Gallery.open(path) as other:
         other.search(vectors)
         assert gallery.remove_template("dan", 2).templates == 2

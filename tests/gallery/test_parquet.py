@@ -10,7 +10,7 @@ from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import Key, new_key
 
-from .conftest import MODEL, OTHER, Clock, unit
+from .conftest import MODEL, OTHER, Clock, rows_of, unit
 
 VECTORS = unit(5)
 
@@ -86,7 +86,7 @@ def test_vectors_leave_only_when_asked_for(full: Gallery, target: Gallery, file:
 def test_exports_are_logged(full: Gallery, target: Gallery, file: Path) -> None:
     full.export(file, plain=True)
     target.import_(file)
-    with full._storage.reading() as rows:
+    with rows_of(full) as rows:
         last = rows.last_entry()
     assert last is not None
     assert (last.event, last.details) == ("export", '{"kind": "plain", "rows": 5}')

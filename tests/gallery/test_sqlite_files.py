@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from numpy.typing import ArrayLike
 
 from steadface.errors import Conflict, SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.index import Matches
+from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.storage.sqlite.connection import OpenedFiles
 from steadface.gallery.storage.sqlite.storage import SQLiteStorage
 
@@ -107,12 +110,13 @@ def test_what_takes_the_place_in_the_middle_of_a_change_is_noticed_before_it_is_
         assert gallery.people()[-1].name == "c", "it had been committed, so it is there when the file comes back"
 
 
-def test_an_answer_from_a_file_that_goes_during_the_search_is_not_given(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Gallery.open(place) as gallery:
-        found = gallery._follower.search
-        monkeypatch.setattr(gallery._follower, "search", lambda *probes: (replaced(place), found(*probes))[1])
+def test_an_answer_from_a_file_that_goes_during_the_search_is_not_given(place: Path) -> None:
+    class Slow(FlatIndex):
+        def search(self, vectors: ArrayLike, k: int) -> Matches:
+            replaced(place)
+            return super().search(vectors, k)
+
+    with Gallery.open(place, index=Slow) as gallery:
         with pytest.raises(Conflict, match="another file has taken the place"):
             gallery.search(unit(1))
 
