@@ -122,7 +122,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._rows: MemoryRows | None = None
         self._open = False
-        self._lock = RLock()
+        self._reading, self._writing = RLock(), RLock()
 
     def check_free(self) -> None:
         if self._rows is not None:
@@ -145,13 +145,13 @@ class MemoryStorage:
 
     @contextmanager
     def reading(self) -> Iterator[MemoryRows]:
-        self.check_open()
-        assert self._rows is not None
-        yield self._rows  # never changed in place
+        with self._reading:
+            yield self._there()  # never changed in place
 
     @contextmanager
     def writing(self) -> Iterator[MemoryRows]:
-        with self._lock, self.reading() as before:
+        with self._writing:
+            before = self._there()
             after = replace(
                 before, log=copy(before.log), everybody=copy(before.everybody), vectors=copy(before.vectors)
             )
@@ -160,8 +160,13 @@ class MemoryStorage:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        with self._lock:
+        with self._reading, self._writing:
             yield
+
+    def _there(self) -> MemoryRows:
+        self.check_open()
+        assert self._rows is not None
+        return self._rows
 
     def scrub(self, traces: Sequence[bytes] | None = None) -> None:  # noqa: ARG002
         with self.writing() as rows:

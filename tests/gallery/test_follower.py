@@ -1,4 +1,3 @@
-import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -92,32 +91,3 @@ def test_an_index_that_fails_once_is_brought_up_to_date_later(path: Path) -> Non
             gallery.search(unit(1))
         index.failing = False
         assert names(gallery.search(unit(1), 2)) == [["b"]]
-
-
-def test_threads_search_while_others_enrol_and_remove(gallery: Gallery) -> None:
-    vectors = unit(60)
-    gallery.enroll("steady", vectors[:1])
-    stop, wrong = threading.Event(), list[object]()
-
-    def search() -> None:
-        try:
-            while not stop.is_set():
-                found = gallery.search(vectors[:2], 2)
-                if found[0][0].person.name != "steady":
-                    wrong.append(found)
-        except BaseException as error:
-            wrong.append(error)
-
-    searchers = [threading.Thread(target=search) for _ in range(3)]
-    for thread in searchers:
-        thread.start()
-    for number in range(1, 60):
-        gallery.enroll(f"p{number}", vectors[number : number + 1])
-        assert names(gallery.search(vectors[number : number + 1])) == [[f"p{number}"]], "what was enrolled is found"
-        if number % 5 == 0:
-            gallery.remove(f"p{number}")
-    stop.set()
-    for thread in searchers:
-        thread.join()
-    assert wrong == []
-    assert gallery.verify_log().intact

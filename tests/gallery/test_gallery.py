@@ -347,10 +347,9 @@ def test_searches_are_logged_only_on_request_and_without_vectors(path: Path) -> 
         gallery.search(unit(2), 1)
         assert gallery.verify_log().entries == before + 1
         with rows_of(gallery) as rows:
-            (details,) = rows.connection.execute(
-                "SELECT details FROM journal ORDER BY sequence DESC LIMIT 1"
-            ).fetchone()
-        assert details == f'{{"k": 1, "best": ["{ada.id}", "{ada.id}"]}}'
+            last = rows.last_entry()
+        assert last is not None
+        assert last.details == f'{{"k": 1, "best": ["{ada.id}", "{ada.id}"]}}'
     with Gallery.open(path) as gallery:
         gallery.search(unit(1))
         assert gallery.verify_log().entries == before + 1

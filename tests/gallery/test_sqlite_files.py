@@ -116,9 +116,9 @@ def test_an_answer_from_a_file_that_goes_during_the_search_is_not_given(place: P
             replaced(place)
             return super().search(vectors, k)
 
-    with Gallery.open(place, index=Slow) as gallery:
-        with pytest.raises(Conflict, match="another file has taken the place"):
-            gallery.search(unit(1))
+    said = "another file has taken the place"
+    with Gallery.open(place, index=Slow) as gallery, pytest.raises(Conflict, match=said):
+        gallery.search(unit(1))
 
 
 def test_a_gallery_that_comes_back_is_used_again(place: Path) -> None:

@@ -9,12 +9,14 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, BrokenBarrierError, Event, Thread, current_thread
 
 import pytest
+from numpy.typing import ArrayLike
 
 from steadface.errors import Conflict, NotFound, SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.sealing.log import following, verify
 from steadface.gallery.storage import Header, PersonRow, Storage, TemplateRow, Transaction
 from steadface.gallery.storage.sqlite.storage import SQLiteStorage
@@ -184,24 +186,32 @@ def test_a_reader_sees_one_state_while_somebody_writes(storage: Storage) -> None
     assert ids(storage) == ["a"]
 
 
-def test_writers_wait_for_each_other_and_for_whoever_is_alone(storage: Storage) -> None:
+def test_readers_and_writers_wait_for_a_thread_that_is_alone(storage: Storage) -> None:
     order, go = list[str](), Event()
 
     def write() -> None:
         go.wait()
         with storage.writing() as rows:
-            order.append("other")
+            order.append("writer")
             add(rows, person("b"))
 
-    other = Thread(target=write)
-    other.start()
+    def read() -> None:
+        go.wait()
+        with storage.reading():
+            order.append("reader")
+
+    others = [Thread(target=write), Thread(target=read)]
+    for other in others:
+        other.start()
     with storage.exclusive():
         go.set()
         with storage.writing() as rows:
             add(rows, person("a"))
-        order.append("this")
-    other.join()
-    assert order == ["this", "other"]
+        assert ids(storage) == ["a"]
+        order.append("alone")
+    for other in others:
+        other.join()
+    assert (order[0], sorted(order[1:])) == ("alone", ["reader", "writer"])
     assert ids(storage) == ["a", "b"]
 
 
@@ -261,6 +271,59 @@ def test_a_gallery_is_kept_in_it(free: Storage, clock: Clock) -> None:
         assert again.people() == []
         with pytest.raises(SteadfaceError):
             Gallery.create(free, model=MODEL)
+
+
+def test_threads_search_while_others_enrol_and_remove(free: Storage) -> None:
+    with Gallery.create(free, model=MODEL) as gallery:
+        vectors = unit(60)
+        gallery.enroll("steady", vectors[:1])
+        stop, wrong = Event(), list[object]()
+
+        def search() -> None:
+            try:
+                while not stop.is_set():
+                    best = gallery.search(vectors[:2], 2)
+                    if best[0][0].person.name != "steady":
+                        wrong.append(best)
+            except BaseException as error:
+                wrong.append(error)
+
+        searchers = [Thread(target=search) for _ in range(3)]
+        for thread in searchers:
+            thread.start()
+        for number in range(1, 60):
+            gallery.enroll(f"p{number}", vectors[number : number + 1])
+            assert names(gallery.search(vectors[number : number + 1])) == [[f"p{number}"]], "what was enrolled is found"
+            if number % 5 == 0:
+                gallery.remove(f"p{number}")
+            if number == 30:
+                gallery.rotate()
+        stop.set()
+        for thread in searchers:
+            thread.join()
+        assert wrong == []
+        assert gallery.verify_log().intact
+
+
+def test_one_thread_at_a_time_fills_the_index(free: Storage) -> None:
+    both = Barrier(2)
+
+    class Watched(FlatIndex):
+        def add(self, keys: ArrayLike, vectors: ArrayLike) -> None:
+            with suppress(BrokenBarrierError):
+                both.wait(timeout=0.1)
+                together.append(current_thread())
+            super().add(keys, vectors)
+
+    together = list[Thread]()
+    with Gallery.create(free, model=MODEL, index=Watched) as gallery:
+        gallery.enroll("Ada", unit(1))
+        searchers = [Thread(target=gallery.search, args=(unit(1),)) for _ in range(2)]
+        for thread in searchers:
+            thread.start()
+        for thread in searchers:
+            thread.join()
+    assert together == []
 
 
 HEAVY = ("torch", "matplotlib", "onnxruntime", "pyarrow", "usearch", "numkong", "pymilvus", "cv2", "scipy")

@@ -165,7 +165,6 @@ class Gallery(OpenGallery):
     def confusable(self, name: str) -> list[str]:
         """The names of other people enrolled that look like `name` (`steadface.gallery.person`)."""
         with self._reading() as reader:
-            self._names.catch_up(reader)
             return self._names.like(checked_name(name), reader)
 
     def findable(self) -> int:

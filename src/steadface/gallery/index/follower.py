@@ -7,6 +7,7 @@ has expired leave the index on the first search after it.
 """
 
 from collections.abc import Iterator
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,12 @@ Ranked = list[tuple[int, float, int]]
 
 
 class Follower:
-    """`index` as of the last `catch_up`. One thread at a time may catch up; any may search meanwhile."""
+    """`index` as of the last `catch_up`; threads that want to catch up wait for each other, and any may search."""
 
     def __init__(self, index: VectorIndex) -> None:
         self.index = index
         self._owners: NDArray[np.int64] = np.zeros(1024, dtype=np.int64)  # of template numbers; 0: not in the index
+        self._lock = Lock()  # a storage may be read by several threads at once
         self._sequence: int | None = None
         self._template = 0
         self._next_expiry: str | None = None
@@ -39,13 +41,14 @@ class Follower:
     def catch_up(self, reader: Reader) -> None:
         """Brings the index to the state that is read, less who has expired by then."""
         sequence = _last_sequence(reader)
-        if sequence != self._sequence:
-            self._drop(self._removed(reader))
-            self._add(reader)
-            self._drop_expired(reader)
-            self._sequence = sequence  # last, so that whatever fails above is done again by the next search
-        elif self._next_expiry is not None and self._next_expiry <= stamp(reader.now):
-            self._drop_expired(reader)
+        with self._lock:
+            if sequence != self._sequence:
+                self._drop(self._removed(reader))
+                self._add(reader)
+                self._drop_expired(reader)
+                self._sequence = sequence  # last, so that whatever fails above is done again by the next search
+            elif self._next_expiry is not None and self._next_expiry <= stamp(reader.now):
+                self._drop_expired(reader)
 
     def search(self, probes: Vectors, k: int) -> list[Ranked]:
         """For each of the unit `probes` (B, D) the `k` most similar people, each with the best of their templates."""
@@ -103,17 +106,23 @@ class Follower:
 
 
 class Names:
-    """Who is enrolled by what their names look like, kept in step with the gallery: only names that are new are opened.
-
-    One thread at a time may use it.
-    """
+    """Who is enrolled by what their names look like: only names that are new are opened."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._ids: dict[str, set[str]] = {}
         self._sequence: int | None = None
 
-    def catch_up(self, reader: Reader) -> None:
-        """To the state that is read. Who went or changed their name is noticed by `like`."""
+    def like(self, name: str, reader: Reader) -> list[str]:
+        """The names of the people who are enrolled under another one that looks like `name`, in the state read."""
+        own = skeletons(name)
+        with self._lock:
+            self._catch_up(reader)
+            ids = {identity for skeleton in own for identity in self._ids.get(skeleton, ())}
+        # Who went or changed their name since is still among them.
+        return [one.name for one in reader.people(ids=ids) if one.name != name and own & skeletons(one.name)]
+
+    def _catch_up(self, reader: Reader) -> None:
         sequence = _last_sequence(reader)
         if sequence == self._sequence:
             return
@@ -121,12 +130,6 @@ class Names:
             for skeleton in skeletons(person.name):
                 self._ids.setdefault(skeleton, set()).add(person.id)
         self._sequence = sequence
-
-    def like(self, name: str, reader: Reader) -> list[str]:
-        """The names of the people who are enrolled under another one that looks like `name`."""
-        own = skeletons(name)
-        ids = {identity for skeleton in own for identity in self._ids.get(skeleton, ())}
-        return [one.name for one in reader.people(ids=ids) if one.name != name and own & skeletons(one.name)]
 
     def _new(self, reader: Reader) -> Iterator[Person]:
         if self._sequence is None:
