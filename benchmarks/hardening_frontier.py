@@ -18,30 +18,30 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from steadface.api import read_audit
+from steadface.audit_record import GOALS
 from steadface.report.text import with_interval
 
 ROBFR = {"RobFR, clean": (0.4, 1.41), "RobFR, PGD-AT": (8.7, 10.2), "RobFR, TRADES": (9.0, 10.3)}
 BESIDE = {"RobFR, clean": (0, 8), "RobFR, PGD-AT": (-26, -14), "RobFR, TRADES": (-8, 8)}
 """Where each label stands, in points, so that they do not lie on each other."""
-GOALS = ("dodging", "impersonation")
 
 
 def point(folder: Path) -> dict[str, Any]:
     """Clean error in %, and median distances with intervals in grey levels, of one model."""
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     audit = read_audit(folder)
-    distances = {goal: audit["distances"]["linf"][goal] for goal in GOALS}
+    distances = {goal: audit.distances["linf"][goal] for goal in GOALS}
     return {
         "name": folder.name,
         "error": 100 * (1 - evaluation["accuracy"]),
-        "medians": {goal: _grey(found["median"] or found["radius"]) for goal, found in distances.items()},
+        "medians": {goal: _grey(found.median or found.radius) for goal, found in distances.items()},
         "intervals": {
-            goal: tuple(_grey(end) for end in (found["ci"][0] or 0.0, found["ci"][1] or found["radius"]))
+            goal: tuple(_grey(end) for end in (found.ci[0] or 0.0, found.ci[1] or found.radius))
             for goal, found in distances.items()
         },
-        "attacked": {(entry["goal"], round(255 * entry["eps"], 3)): entry for entry in audit["worst_case"]},
-        "preset": audit["settings"]["preset"],
-        "pairs": audit["clean"]["genuine_pairs"],
+        "attacked": {(entry.goal, round(255 * entry.eps, 3)): entry for entry in audit.worst_case},
+        "preset": audit.settings.preset,
+        "pairs": audit.clean.genuine_pairs,
     }
 
 
@@ -56,10 +56,10 @@ def table(points: list[dict[str, Any]]) -> str:
         cells += [with_interval(one["medians"][goal], *one["intervals"][goal], digits=2) for goal in GOALS]
         for eps in radii:
             dodged, passed = (one["attacked"][goal, eps] for goal in GOALS)
-            low, high = dodged["ci"]
+            low, high = dodged.ci
             cells += [
-                with_interval(100 * (1 - dodged["error_rate"]), 100 * (1 - high), 100 * (1 - low), digits=0),
-                with_interval(100 * passed["error_rate"], *(100 * end for end in passed["ci"]), digits=0),
+                with_interval(100 * (1 - dodged.error_rate), 100 * (1 - high), 100 * (1 - low), digits=0),
+                with_interval(100 * passed.error_rate, *(100 * end for end in passed.ci), digits=0),
             ]
         audited = f"{one['preset']}, {one['pairs']} + {one['pairs']} pairs"
         lines.append(f"| {one['name']} | {' | '.join(cells)} | {audited} |")

@@ -29,13 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "faces": {"data", "onnx_sessions"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
-    "audit": {"evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,
-    "report": MATHEMATICS | FACES | SHARED,
+    "audit_record": {"errors"},  # what `audit.json` holds: audit writes it, report reads it
+    "audit": {"audit_record", "evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,
+    "report": {"audit_record"} | MATHEMATICS | FACES | SHARED,
     "recognition": {"faces", "gallery", "recognizers", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
     "hardening": {"clustering", "training", "evaluation", "recognizers", "recipes"} | MATHEMATICS | FACES | SHARED,
-    "api": {"hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "api": {"audit_record", "hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
     "cli": {"api", "hardening", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine"},
     "__init__": {"public"},

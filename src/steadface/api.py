@@ -3,7 +3,6 @@
 A run folder holds what it takes to repeat and to judge a run; ``judge`` and ``report`` read it.
 """
 
-import json
 import logging
 import platform
 import shlex
@@ -24,7 +23,9 @@ from steadface.attacks.balls import Norm
 from steadface.audit.chunks import Progress as AuditProgress
 from steadface.audit.comparison import compare_audits
 from steadface.audit.request import Request, checked_radii
-from steadface.audit.run import finish_audit, run_audit
+from steadface.audit.run import finish_audit, perform_audit
+from steadface.audit_record import Audit
+from steadface.audit_record import read_audit as read_record
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
 from steadface.data.faces import FaceSource
 from steadface.data.pairs import PairSet
@@ -351,7 +352,12 @@ class Audited:
 
     folder: Path
     page: Path
-    data: dict[str, Any]
+    record: Audit
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return self.record.to_json()
 
 
 def open_probed(
@@ -396,21 +402,16 @@ def audit(
     for the report. Raises SteadfaceError where the folder holds another audit, or a finished one.
     """
     folder = as_path(folder, "the folder of the audit")
-    done = run_audit(request, folder, progress=progress)
-    data = {
-        "title": f"Audit of {request.model.name}",
-        **done.data,
-        "settings": {**request.settings(), **(files or {})},
-        "versions": versions(),
-        "command": command,
-    }
+    done = perform_audit(request, folder, progress=progress)
+    settings = done.record.settings.model_copy(update=dict(files or {}))
+    record = done.record.model_copy(update={"settings": settings, "versions": versions(), "command": command})
     page = folder / "report.html"
     load_matplotlib()
-    from steadface.report.audit_page import write_audit  # loads matplotlib, which is slow
+    from steadface.report.audit.page import write_audit  # loads matplotlib, which is slow
 
-    write_audit(page, folder / "audit.json", data, done.examples)
+    write_audit(page, folder / "audit.json", record, done.examples)
     finish_audit(folder)
-    return Audited(folder=folder, page=page, data=data)
+    return Audited(folder=folder, page=page, record=record)
 
 
 def compare(
@@ -422,28 +423,19 @@ def compare(
     """
     first, second, folder = (as_path(one, "the folder of an audit") for one in (first, second, folder))
     labels = names or (first.name, second.name)
-    data = {
-        "title": f"{labels[0]} beside {labels[1]}",
-        **compare_audits(read_audit(first), read_audit(second), labels),
-        "versions": versions(),
-        "command": command,
-    }
+    found = compare_audits(read_audit(first), read_audit(second), labels)
+    record = found.model_copy(update={"versions": versions(), "command": command})
     page = folder / "report.html"
     load_matplotlib()
-    from steadface.report.audit_comparison import write_comparison  # loads matplotlib
+    from steadface.report.audit.comparison import write_comparison  # loads matplotlib
 
-    write_comparison(page, folder / "comparison.json", data)
-    return page, data
+    write_comparison(page, folder / "comparison.json", record)
+    return page, record.to_json()
 
 
-def read_audit(folder: AnyPath) -> dict[str, Any]:
-    """What ``audit.json`` in ``folder`` holds. Raises SteadfaceError where there is none that can be read."""
-    file = as_path(folder, "the folder of the audit") / "audit.json"
-    try:
-        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SteadfaceError(f"{file} cannot be read ({error}): give a folder that `steadface audit` wrote") from error
-    return data
+def read_audit(folder: AnyPath) -> Audit:
+    """The record in `folder`. Raises SteadfaceError where there is none that can be read and believed."""
+    return read_record(as_path(folder, "the folder of the audit") / "audit.json")
 
 
 def report(

@@ -1,12 +1,15 @@
 """Small recognisers and faces that the tests of the audit share."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from steadface.audit.presets import QUICK, Preset
 from steadface.audit.request import Request
+from steadface.audit.run import perform_audit
 from steadface.data.pairs import PairSet
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.recognizers import Convention, OpenedRecognizer
@@ -62,3 +65,8 @@ def request(network: torch.nn.Module | None = None, **changes: object) -> Reques
         "batch_size": 5,
     }
     return Request(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def audited(asked: Request, folder: Path, **more: Any) -> dict[str, Any]:
+    """The record of that audit, as it stands in `audit.json`."""
+    return perform_audit(asked, folder, **more).record.to_json()

@@ -6,10 +6,9 @@ import pytest
 from steadface.attacks import Linf
 from steadface.audit.checks import Again, Tried, holding, masking_checks
 from steadface.audit.execution import Found
-from steadface.audit.run import run_audit
 from steadface.evaluation.series import Aim, Outcome
 
-from .audits import Collapsed, Masked, request
+from .audits import Collapsed, Masked, audited, request
 
 NAMES = {
     "single": "iterative beats single step",
@@ -91,7 +90,7 @@ def test_pairs_that_hold_are_taken_from_the_largest_radius_that_leaves_enough() 
 def audits(tmp_path_factory):
     networks = {"honest": None, "masked": Masked(), "collapsed": Collapsed()}
     return {
-        name: run_audit(request(network, preset=request().preset), tmp_path_factory.mktemp(name)).data
+        name: audited(request(network, preset=request().preset), tmp_path_factory.mktemp(name))
         for name, network in networks.items()
     }
 

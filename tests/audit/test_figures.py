@@ -7,6 +7,7 @@ from steadface.attacks import Linf
 from steadface.audit import figures
 from steadface.audit.execution import Found
 from steadface.audit.figures import Attacked
+from steadface.audit_record import Queries
 from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.evaluation.series import Aim, Outcome
@@ -53,17 +54,16 @@ def test_the_worst_case_is_the_union_of_its_attacks_and_no_others() -> None:
     assert union.cosine.tolist() == np.array([[0.2, 0.6, 0.7, 0.1], [0.2, 0.25, 0.7, 0.1]], dtype=np.float32).tolist()
     assert union.images[1, :, 0, 0, 0].tolist() == [1, 2, 2, 1]  # each pair's furthest image
     rates = figures.worst_case(attacked, union, calibration(0.3))
-    assert [rate["error_rate"] for rate in rates] == [0.5, 0.75]
-    assert rates[1]["by"] == {"A": 1, "B": 1, figures.BEFORE: 1}
-    assert rates[1]["ci"] == list(clopper_pearson(3, 4))
-    assert {"attack", "norm", "eps", "goal", "error_rate", "ci", "pairs"} <= rates[0].keys()
+    assert [rate.error_rate for rate in rates] == [0.5, 0.75]
+    assert rates[1].by == {"A": 1, "B": 1, figures.BEFORE: 1}
+    assert rates[1].ci == clopper_pearson(3, 4)
 
 
 def test_one_run_serves_every_threshold() -> None:
     attacked = dodged()
     stricter = figures.worst_case(attacked, figures.union(attacked), calibration(0.65, 0.001))
-    assert [rate["error_rate"] for rate in stricter] == [0.75, 0.75]
-    assert "by" not in stricter[0]
+    assert [rate.error_rate for rate in stricter] == [0.75, 0.75]
+    assert "by" not in stricter[0].to_json()
 
 
 def test_impersonation_counts_what_is_accepted() -> None:
@@ -76,7 +76,7 @@ def test_impersonation_counts_what_is_accepted() -> None:
         radius=0.04,
     )
     rates = figures.worst_case(attacked, figures.union(attacked), calibration(0.3))
-    assert [rate["error_rate"] for rate in rates] == [0.5, 0.5]
+    assert [rate.error_rate for rate in rates] == [0.5, 0.5]
 
 
 def test_distances_take_what_an_attack_inside_a_ball_found_and_censor_what_none_did() -> None:
@@ -87,9 +87,9 @@ def test_distances_take_what_an_attack_inside_a_ball_found_and_censor_what_none_
     assert found[1].tolist() == [False, False, True, False]
     told = figures.distances(attacked)
     assert told is not None
-    assert told["median"] == pytest.approx(0.0125)
-    assert told["censored"] == 1
-    assert told["already_wrong"] == 1
+    assert told.median == pytest.approx(0.0125)
+    assert told.censored == 1
+    assert told.already_wrong == 1
 
 
 def test_a_median_beyond_the_search_is_none() -> None:
@@ -104,26 +104,26 @@ def test_a_median_beyond_the_search_is_none() -> None:
     )
     told = figures.distances(attacked)
     assert told is not None
-    assert told["median"] is None
-    assert told["censored"] == 3
+    assert told.median is None
+    assert told.censored == 3
 
 
 def test_pairs_say_when_by_what_and_how_near() -> None:
     attacked = dodged()
     names = [(f"a{pair}", f"b{pair}") for pair in range(4)]
     told = figures.pair_outcomes(attacked, figures.union(attacked), names, {0: ("x.png", True)})
-    assert [pair["broken_at"] for pair in told] == [0.01, 0.02, None, 0.0]
-    assert [pair["broken_by"] for pair in told] == ["A", "B", None, figures.BEFORE]
-    assert told[0]["png"] == "x.png"
-    assert told[2]["distance"] is None
-    assert told[2]["censored"]
-    assert told[1]["attacked"] == {"0.01": pytest.approx(0.6), "0.02": pytest.approx(0.25)}
+    assert [pair.broken_at for pair in told] == [0.01, 0.02, None, 0.0]
+    assert [pair.broken_by for pair in told] == ["A", "B", None, figures.BEFORE]
+    assert told[0].png == "x.png"
+    assert told[2].distance is None
+    assert told[2].censored
+    assert told[1].attacked == {"0.01": pytest.approx(0.6), "0.02": pytest.approx(0.25)}
 
 
 def test_single_attacks_tell_their_queries_and_their_part() -> None:
     entries = figures.single_attacks(dodged(), calibration(0.3))
-    by_name = {entry["attack"]: entry for entry in entries}
-    assert by_name["B"]["queries"] == {"median": 15.0, "most": 30}
-    assert by_name["A"]["queries"] is None
-    assert not by_name["C"]["part_of_worst_case"]
-    assert by_name["C"]["error_rate"] == 1.0
+    by_name = {entry.attack: entry for entry in entries}
+    assert by_name["B"].queries == Queries(median=15.0, most=30)
+    assert by_name["A"].queries is None
+    assert not by_name["C"].part_of_worst_case
+    assert by_name["C"].error_rate == 1.0

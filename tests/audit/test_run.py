@@ -11,13 +11,13 @@ import torch
 from steadface import api
 from steadface.audit import request as asked
 from steadface.audit.execution import Found
-from steadface.audit.run import run_audit
 from steadface.data.faces import decode_image
 from steadface.data.masks import REGIONS
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
 
 from ..evaluation.faces import LinearBackbone, noise_faces
+from .audits import audited as data_of
 from .audits import opened, people_pairs, request
 
 
@@ -91,7 +91,7 @@ def test_too_few_strangers_for_one_to_n_are_said(audited) -> None:
 
 def test_one_to_n_gets_worse_under_attack(tmp_path) -> None:
     crowd = request(pairs=pairs_from_labels(noise_faces(800, 2, spread=30.0), 800, seed=0), max_pairs=6)
-    known = run_audit(crowd, tmp_path).data["identification"]
+    known = data_of(crowd, tmp_path)["identification"]
     assert known["gallery"] == crowd.preset.gallery
     assert known["strangers"] >= 300
     dodged = [attack for attack in known["attacks"] if attack["goal"] == "dodging"]
@@ -103,14 +103,14 @@ def test_one_to_n_gets_worse_under_attack(tmp_path) -> None:
 
 
 def test_the_same_request_gives_the_same_figures(tmp_path) -> None:
-    first, second = (run_audit(request(), tmp_path / name).data for name in ("one", "two"))
+    first, second = (data_of(request(), tmp_path / name) for name in ("one", "two"))
     for data in (first, second):
         del data["seconds"]
     assert first == second
 
 
 def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch) -> None:
-    whole = run_audit(request(), tmp_path / "whole").data
+    whole = data_of(request(), tmp_path / "whole")
     real, made = Found.to_arrays, []
 
     def counted(found):
@@ -121,8 +121,8 @@ def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypa
 
     monkeypatch.setattr(Found, "to_arrays", counted)
     with pytest.raises(KeyboardInterrupt):
-        run_audit(request(), tmp_path / "stopped")
-    resumed = run_audit(request(), tmp_path / "stopped").data
+        data_of(request(), tmp_path / "stopped")
+    resumed = data_of(request(), tmp_path / "stopped")
     chunks = len(list((tmp_path / "whole" / "state").glob("[A-Z]*.safetensors")))
     assert len(made) == chunks + 1  # only what was cut off was made twice
     for data in (whole, resumed):
@@ -131,14 +131,14 @@ def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypa
 
 
 def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch) -> None:
-    run_audit(request(), tmp_path)
+    data_of(request(), tmp_path)
     monkeypatch.setattr(Found, "to_arrays", lambda _: pytest.fail("an attack was run again"))
-    run_audit(request(), tmp_path)
+    data_of(request(), tmp_path)
 
 
 def test_progress_rises_to_the_whole(tmp_path) -> None:
     seen: list[tuple[str, float, float]] = []
-    run_audit(request(), tmp_path, progress=lambda *report: seen.append(report))
+    data_of(request(), tmp_path, progress=lambda *report: seen.append(report))
     attacking = [report for report in seen if report[0] != "embedding"]
     done = [report[1] for report in attacking]
     assert done == sorted(done)
@@ -146,16 +146,16 @@ def test_progress_rises_to_the_whole(tmp_path) -> None:
 
 
 def test_another_request_in_the_same_folder_is_refused(tmp_path) -> None:
-    run_audit(request(), tmp_path)
+    data_of(request(), tmp_path)
     with pytest.raises(SteadfaceError, match="seed was 0 and is 1"):
-        run_audit(request(seed=1), tmp_path)
+        data_of(request(seed=1), tmp_path)
 
 
 def test_without_gradients_only_scores_and_decisions_are_used(tmp_path) -> None:
     network = LinearBackbone()
     network.differentiable = False
     network.requires_grad_(False)
-    data = run_audit(request(network), tmp_path).data
+    data = data_of(request(network), tmp_path)
     assert {entry["attack"] for entry in data["attacks"]} == {"HopSkipJump", "Square"}
     assert data["median_distance"]["linf"]["dodging"] is not None
 
@@ -164,14 +164,14 @@ def test_notes_on_the_model_are_warnings_unless_they_say_what_was_probed(tmp_pat
     asked = request()
     notes = ("linear: probed on 96 faces: rgb", "linear: people are told apart poorly")
     noted = replace(asked, model=replace(asked.model, notes=notes))
-    data = run_audit(noted, tmp_path).data
+    data = data_of(noted, tmp_path)
     assert data["model"]["notes"] == list(notes)
     assert notes[1] in data["warnings"]
     assert notes[0] not in data["warnings"]
 
 
 def test_a_given_threshold_is_used(tmp_path) -> None:
-    data = run_audit(request(threshold=0.5), tmp_path).data
+    data = data_of(request(threshold=0.5), tmp_path)
     assert data["threshold"] == 0.5
     assert data["other_thresholds"] == []
     assert {entry["threshold"] for entry in data["worst_case"]} == {0.5}
@@ -179,14 +179,14 @@ def test_a_given_threshold_is_used(tmp_path) -> None:
 
 def test_calibration_pairs_of_other_people_are_used_and_the_attacked_are_left_out(tmp_path) -> None:
     others = people_pairs(people=60, seed=3)
-    theirs = run_audit(request(calibration=others), tmp_path / "a").data
-    own = run_audit(request(), tmp_path / "b").data
+    theirs = data_of(request(calibration=others), tmp_path / "a")
+    own = data_of(request(), tmp_path / "b")
     assert theirs["threshold"] != own["threshold"]
     assert theirs["calibration"]["pairs"] == "given"
     assert theirs["calibration"]["people"] < 60  # some are called like people who are attacked
     few = people_pairs(people=4)
     with pytest.raises(SteadfaceError, match=r"too few for FMR 0.05; ask for"):
-        run_audit(request(calibration=few), tmp_path / "c")
+        data_of(request(calibration=few), tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
@@ -194,7 +194,7 @@ def test_a_surrogate_without_gradients_is_refused_before_any_work(tmp_path) -> N
     network = LinearBackbone(seed=1)
     network.differentiable = False
     with pytest.raises(SteadfaceError, match="stranger has no gradients"):
-        run_audit(request(surrogates=(opened(network, "stranger"),)), tmp_path / "audit")
+        data_of(request(surrogates=(opened(network, "stranger"),)), tmp_path / "audit")
     assert not (tmp_path / "audit").exists()
 
 
@@ -214,5 +214,5 @@ def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(SteadfaceError, match=message):
             request(**changes)
     with pytest.raises(SteadfaceError, match=r"needs .* impostor pairs of people who are not attacked"):
-        run_audit(request(fmr=1e-6), tmp_path)
+        data_of(request(fmr=1e-6), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,13 @@
 """Made-up audits with realistic figures, as `steadface audit` writes them."""
 
+import json
 import math
 from typing import Any
 
 import numpy as np
 from scipy.stats import beta
+
+from steadface.audit_record import Audit, Comparison
 
 GOALS = ("dodging", "impersonation")
 PAIRS = 100
@@ -154,12 +157,12 @@ def audit(
             "max_pairs": PAIRS,
             "seed": seed,
             "mirror": False,
+            "detail": False,
+            "surrogates": ["iresnet18"],
+            "budget": {"APGD steps": 50, "APGD restarts": 2, "FMN steps": 60, "Square queries": 300},
             "images": "faces",
             "pairs": "pairs.txt",
             "calibration_pairs": None,
-            "surrogates": ["iresnet18"],
-            "detail": False,
-            "budget": {"APGD steps": 50, "APGD restarts": 2, "FMN steps": 60, "Square queries": 300},
         },
         "fmr": 0.01,
         "threshold": THRESHOLD,
@@ -241,3 +244,12 @@ def comparison(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         "versions": first["versions"],
         "command": "steadface audit --compare clean hardened --images faces --out both",
     }
+
+
+def record(data: dict[str, Any]) -> Audit:
+    """The same read as a file is."""
+    return Audit.model_validate_json(json.dumps(data))
+
+
+def compared(data: dict[str, Any]) -> Comparison:
+    return Comparison.model_validate_json(json.dumps(data))

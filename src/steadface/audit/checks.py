@@ -7,7 +7,6 @@ what must hold if that is not the case; one that fails is a warning in the repor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from steadface.attacks import APGD, Ball, CosineScore, ball, crafting
 from steadface.audit.chunks import Arrays
 from steadface.audit.execution import GRADIENT, Batch, Found
 from steadface.audit.session import Session, Side
+from steadface.audit_record import Check
 from steadface.evaluation.findings import COLLAPSED, RETREAT
 from steadface.evaluation.series import Aim, cosines
 
@@ -28,18 +28,6 @@ MORE_PAIRS = 0.1
 FAR: dict[str, float] = {"linf": 64 / 255, "l2": 30.0}
 """A radius at which nothing recognisable need be left: every pair must break inside."""
 FAR_STEPS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """`passed` is None where it could not be judged."""
-
-    name: str
-    passed: bool | None
-    finding: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "passed": self.passed, "finding": self.finding}
 
 
 @dataclass(frozen=True, kw_only=True)

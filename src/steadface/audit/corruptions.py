@@ -1,13 +1,12 @@
 """The baseline that tells 'attack' from 'bad camera': error rates on naturally corrupted faces."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from steadface.attacks import crafting
 from steadface.attacks.corruptions import CORRUPTIONS
 from steadface.audit.session import Session, Side
+from steadface.audit_record import CorruptionRate
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.evaluation.series import cosines
 
@@ -16,8 +15,8 @@ PASSES = len(SEVERITIES) * len(CORRUPTIONS)
 """Forward passes a pair."""
 
 
-def corruption_rates(session: Session, side: Side) -> list[dict[str, Any]]:
-    """Share of pairs wrong with the first image corrupted, for every corruption and severity; plain JSON values."""
+def corruption_rates(session: Session, side: Side) -> list[CorruptionRate]:
+    """Share of pairs wrong with the first image corrupted, for every corruption and severity."""
     what, embedder = f"corruptions, {side.aim.goal}", session.networks.embedder
     session.meter.advance(what)
     generator = session.generator(f"corruptions-{side.aim.goal}")
@@ -34,13 +33,13 @@ def corruption_rates(session: Session, side: Side) -> list[dict[str, Any]]:
     for (name, severity), parts in wrong.items():
         errors, pairs = int(np.concatenate(parts).sum()), sum(len(part) for part in parts)
         entries.append(
-            {
-                "corruption": name,
-                "severity": severity,
-                "goal": side.aim.goal,
-                "error_rate": errors / pairs,
-                "ci": list(clopper_pearson(errors, pairs)),
-                "pairs": pairs,
-            }
+            CorruptionRate(
+                corruption=name,
+                severity=severity,
+                goal=side.aim.goal,
+                error_rate=errors / pairs,
+                ci=clopper_pearson(errors, pairs),
+                pairs=pairs,
+            )
         )
     return entries

@@ -1,4 +1,4 @@
-"""The figures of an audit, as they stand in `audit.json`: plain mappings made from outcomes and thresholds.
+"""The figures of an audit, as they stand in its record, made from outcomes and thresholds.
 
 A pair is wrong at a radius where an attack found an error at that radius or a smaller one; one that is wrong before any
 attack is wrong at every radius. The worst case is the union over the attacks that take part in it.
@@ -6,13 +6,22 @@ attack is wrong at every radius. The worst case is the union over the attacks th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steadface.attacks import Ball
 from steadface.audit.execution import Found
+from steadface.audit_record import (
+    AttackedRate,
+    CleanIntervals,
+    CleanRates,
+    MedianDistance,
+    PairOutcome,
+    Queries,
+    SingleAttack,
+    WorstCase,
+)
 from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.intervals import clopper_pearson, median_interval
 from steadface.evaluation.series import Aim, Outcome
@@ -73,70 +82,73 @@ def broken_by(attacked: Attacked, at: NDArray[np.int64]) -> list[str | None]:
     return names
 
 
-def rates(name: str, attacked: Attacked, outcome: Outcome, calibration: Calibration) -> list[dict[str, Any]]:
+def rates(name: str, attacked: Attacked, outcome: Outcome, calibration: Calibration) -> list[AttackedRate]:
     """One entry a radius at the threshold of `calibration`."""
     entries = []
     for number, ball in enumerate(attacked.balls):
         broken = attacked.aim.broken(outcome.cosine[number], calibration.threshold)
         saved = attacked.aim.broken(outcome.cosine_8bit[number], calibration.threshold)
         entries.append(
-            {
-                "attack": name,
-                "norm": ball.norm,
-                "eps": ball.radius,
-                "goal": attacked.aim.goal,
-                "fmr": calibration.fmr,
-                "threshold": calibration.threshold,
-                "error_rate": float(broken.mean()),
-                "ci": list(clopper_pearson(int(broken.sum()), len(broken))),
-                "pairs": len(broken),
-                "error_rate_8bit": float(saved.mean()),
-                "cosine": float(outcome.cosine[number].mean(dtype=np.float64)),
-            }
+            AttackedRate(
+                attack=name,
+                norm=ball.norm,
+                eps=float(ball.radius),
+                goal=attacked.aim.goal,
+                fmr=calibration.fmr,
+                threshold=calibration.threshold,
+                error_rate=float(broken.mean()),
+                ci=clopper_pearson(int(broken.sum()), len(broken)),
+                pairs=len(broken),
+                error_rate_8bit=float(saved.mean()),
+                cosine=float(outcome.cosine[number].mean(dtype=np.float64)),
+            )
         )
     return entries
 
 
-def worst_case(attacked: Attacked, outcome: Outcome, calibration: Calibration) -> list[dict[str, Any]]:
+def worst_case(attacked: Attacked, outcome: Outcome, calibration: Calibration) -> list[WorstCase]:
     """The union at each radius, and at the main threshold which attack broke how many pairs first."""
     entries = rates("worst case", attacked, outcome, calibration)
     if calibration.threshold != attacked.aim.threshold:
-        return entries
+        return [WorstCase(**dict(entry)) for entry in entries]
     at = first_broken(attacked, outcome)
     names = broken_by(attacked, at)
+    told = []
     for number, entry in enumerate(entries):
         upto = [name for name, first in zip(names, at.tolist(), strict=True) if name is not None and first <= number]
-        entry["by"] = {name: upto.count(name) for name in dict.fromkeys(upto)}
-    return entries
+        told.append(WorstCase(**dict(entry), by={name: upto.count(name) for name in dict.fromkeys(upto)}))
+    return told
 
 
-def single_attacks(attacked: Attacked, calibration: Calibration) -> list[dict[str, Any]]:
+def single_attacks(attacked: Attacked, calibration: Calibration) -> list[SingleAttack]:
     """Every attack alone, at every radius."""
     entries = []
     for name, found in attacked.found.items():
-        for entry in rates(name, attacked, found.outcome, calibration):
-            queries = found.queries
-            used = None if queries is None else {"median": float(np.median(queries)), "most": int(queries.max())}
-            entries.append({**entry, "queries": used, "part_of_worst_case": name in attacked.worst})
+        queries = found.queries
+        used = None if queries is None else Queries(median=float(np.median(queries)), most=int(queries.max()))
+        entries += [
+            SingleAttack(**dict(entry), queries=used, part_of_worst_case=name in attacked.worst)
+            for entry in rates(name, attacked, found.outcome, calibration)
+        ]
     return entries
 
 
-def clean_rates(dodged: Attacked, impersonated: Attacked, threshold: float) -> dict[str, Any]:
+def clean_rates(dodged: Attacked, impersonated: Attacked, threshold: float) -> CleanRates:
     """FNMR and FMR on the attacked pairs before any attack."""
     missed = dodged.aim.broken(dodged.clean, threshold)
     accepted = impersonated.aim.broken(impersonated.clean, threshold)
-    return {
-        "fnmr": float(missed.mean()),
-        "fmr": float(accepted.mean()),
-        "ci": {
-            "fnmr": list(clopper_pearson(int(missed.sum()), len(missed))),
-            "fmr": list(clopper_pearson(int(accepted.sum()), len(accepted))),
-        },
-        "genuine_pairs": len(missed),
-        "impostor_pairs": len(accepted),
-        "genuine_mean": float(dodged.clean.mean(dtype=np.float64)),
-        "impostor_mean": float(impersonated.clean.mean(dtype=np.float64)),
-    }
+    return CleanRates(
+        fnmr=float(missed.mean()),
+        fmr=float(accepted.mean()),
+        ci=CleanIntervals(
+            fnmr=clopper_pearson(int(missed.sum()), len(missed)),
+            fmr=clopper_pearson(int(accepted.sum()), len(accepted)),
+        ),
+        genuine_pairs=len(missed),
+        impostor_pairs=len(accepted),
+        genuine_mean=float(dodged.clean.mean(dtype=np.float64)),
+        impostor_mean=float(impersonated.clean.mean(dtype=np.float64)),
+    )
 
 
 def nearest(attacked: Attacked) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
@@ -162,7 +174,7 @@ def nearest(attacked: Attacked) -> tuple[NDArray[np.float64], NDArray[np.bool_]]
     return np.where(nearer, inside, distance), censored & ~np.isfinite(inside)
 
 
-def distances(attacked: Attacked) -> dict[str, Any] | None:
+def distances(attacked: Attacked) -> MedianDistance | None:
     """The median of the smallest distances with its interval; censored pairs count as further than any other."""
     found = nearest(attacked)
     if found is None:
@@ -170,14 +182,14 @@ def distances(attacked: Attacked) -> dict[str, Any] | None:
     distance, censored = found
     low, high = median_interval(np.where(censored, np.inf, distance))
     median = float(np.median(np.where(censored, np.inf, distance)))
-    return {
-        "median": _finite(median),
-        "ci": [_finite(low), _finite(high)],
-        "pairs": attacked.pairs,
-        "censored": int(censored.sum()),
-        "radius": attacked.radius,
-        "already_wrong": int(attacked.aim.broken(attacked.clean).sum()),
-    }
+    return MedianDistance(
+        median=_finite(median),
+        ci=(_finite(low), _finite(high)),
+        pairs=attacked.pairs,
+        censored=int(censored.sum()),
+        radius=attacked.radius,
+        already_wrong=int(attacked.aim.broken(attacked.clean).sum()),
+    )
 
 
 def _finite(value: float) -> float | None:
@@ -186,7 +198,7 @@ def _finite(value: float) -> float | None:
 
 def pair_outcomes(
     attacked: Attacked, outcome: Outcome, names: Sequence[tuple[str, str]], saved: Mapping[int, tuple[str, bool]]
-) -> list[dict[str, Any]]:
+) -> list[PairOutcome]:
     """Every pair: what happened to it. `names` (n) are the two images', `saved` the file of a pair and its survival."""
     at = first_broken(attacked, outcome)
     by = broken_by(attacked, at)
@@ -196,22 +208,22 @@ def pair_outcomes(
         held = at[pair] >= len(attacked.balls)
         png, survives = saved.get(pair, (None, None))
         entries.append(
-            {
-                "goal": attacked.aim.goal,
-                "first": first,
-                "second": second,
-                "cosine": float(attacked.clean[pair]),
-                "attacked": {
+            PairOutcome(
+                goal=attacked.aim.goal,
+                first=first,
+                second=second,
+                cosine=float(attacked.clean[pair]),
+                attacked={
                     f"{ball.radius:.6g}": float(outcome.cosine[number, pair])
                     for number, ball in enumerate(attacked.balls)
                 },
-                "broken_at": None if held else (0.0 if _wrong(attacked, pair) else attacked.balls[at[pair]].radius),
-                "broken_by": by[pair],
-                "distance": None if found is None or found[1][pair] else float(found[0][pair]),
-                "censored": None if found is None else bool(found[1][pair]),
-                "png": png,
-                "survives_png": survives,
-            }
+                broken_at=None if held else (0.0 if _wrong(attacked, pair) else attacked.balls[at[pair]].radius),
+                broken_by=by[pair],
+                distance=None if found is None or found[1][pair] else float(found[0][pair]),
+                censored=None if found is None else bool(found[1][pair]),
+                png=png,
+                survives_png=survives,
+            )
         )
     return entries
 

@@ -5,7 +5,6 @@ at; so nothing is attacked anew. Images are those rounded to 8 bits, as somebody
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from steadface.attacks import Norm, crafting
 from steadface.audit.results import Results
 from steadface.audit.session import Session, Side
+from steadface.audit_record import IdentificationRates
 from steadface.evaluation.identification import Attacked, Identification, Identifier
 from steadface.evaluation.series import Goal
 
@@ -22,7 +22,7 @@ Vectors = NDArray[np.float32]
 
 def identification_rates(
     session: Session, identifier: Identifier | None, sides: Mapping[Goal, Side], results: Results
-) -> dict[str, Any] | None:
+) -> IdentificationRates | None:
     """All 1:N figures; None where there is no such part."""
     plan, pairs = session.plan.identification, session.plan.pairs
     if plan is None or identifier is None:
@@ -43,7 +43,7 @@ def identification_rates(
     for norm, eps, versions in _risen(session, "impersonation", strangers, able, results):
         attacks.append(Attacked(norm=norm, eps=eps, found=identifier.targeted(wanted, *versions)))
     known = Identification(identifier=identifier, clean=identifier.mated(people, clean), attacks=tuple(attacks))
-    return known.to_json()
+    return IdentificationRates.model_validate(known.to_json(), strict=False)
 
 
 def _risen(

@@ -4,8 +4,6 @@ A patch has no radius, so it takes no part in the worst case. One is made to dec
 further views, also a little moved and in other light; it counts where it does as it sits exactly.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from steadface.attacks import Patch
 from steadface.audit.chunks import Arrays
 from steadface.audit.execution import GRADIENT
 from steadface.audit.session import Session, Side
+from steadface.audit_record import PatchRate
 from steadface.data.masks import REGIONS, Region, face_mask
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import clopper_pearson
@@ -37,14 +36,14 @@ def wanted(session: Session) -> bool:
     return session.request.detail and session.victim.differentiable
 
 
-def patch_rates(session: Session, side: Side) -> list[dict[str, Any]]:
-    """Share of pairs wrong with each patch on the first image; plain JSON values."""
+def patch_rates(session: Session, side: Side) -> list[PatchRate]:
+    """Share of pairs wrong with each patch on the first image."""
     if not wanted(session):
         return []
     return [_rate(session, side, region) for region in REGIONS]
 
 
-def _rate(session: Session, side: Side, region: Region) -> dict[str, Any]:
+def _rate(session: Session, side: Side, region: Region) -> PatchRate:
     mask = face_mask(region, session.networks.embedder.size)
     attack = Patch(mask=mask, steps=session.request.preset.patch_steps, trials=VIEWS)
 
@@ -57,11 +56,11 @@ def _rate(session: Session, side: Side, region: Region) -> dict[str, Any]:
 
     cost = patch_cost(session) / len(REGIONS)
     broken = np.concatenate([part["broken"] for part in session.by_batches(f"patch {region}", side, cost, make)])
-    return {
-        "patch": region,
-        "area": float(mask.mean()),
-        "goal": side.aim.goal,
-        "error_rate": float(broken.mean()),
-        "ci": list(clopper_pearson(int(broken.sum()), len(broken))),
-        "pairs": len(broken),
-    }
+    return PatchRate(
+        patch=region,
+        area=float(mask.mean()),
+        goal=side.aim.goal,
+        error_rate=float(broken.mean()),
+        ci=clopper_pearson(int(broken.sum()), len(broken)),
+        pairs=len(broken),
+    )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from steadface.attacks import Ball, CosineScore, crafting, score_and_gradient
 from steadface.attacks.goals import Embed
-from steadface.audit.execution import Batch, Victim
 from steadface.audit.figures import Attacked, broken_by, first_broken, pair_outcomes
 from steadface.audit.results import Results
 from steadface.audit.session import Session, Side
+from steadface.audit_record import PairOutcome, Surface
 from steadface.data.faces import decode_image
 from steadface.errors import InvalidInput
 from steadface.evaluation.findings import AttackExample
@@ -35,10 +34,10 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
 
 def pair_pictures(
     session: Session, folder: Path, sides: Mapping[Goal, Side], results: Results
-) -> tuple[list[dict[str, Any]], list[AttackExample]]:
+) -> tuple[list[PairOutcome], list[AttackExample]]:
     """Every pair's outcome, its adversarial image on the disk, and the most telling ones for the page."""
     request, pairs = session.request, session.plan.pairs
-    told: list[dict[str, Any]] = []
+    told: list[PairOutcome] = []
     examples: list[AttackExample] = []
     for goal, side in sides.items():
         one, outcome = results.attacked[goal], results.unions[goal]
@@ -126,23 +125,16 @@ def most_telling(attacked: Attacked, outcome: Outcome, count: int) -> list[int]:
     return [int(row) for row in order if right[row]][:count]
 
 
-def surfaces(session: Session, one: Ball, side: Side) -> list[dict[str, Any]]:
-    """The cosine around the first two pairs, for a picture."""
+def surfaces(session: Session, ball: Ball, side: Side, *, steps: int = 6) -> list[Surface]:
+    """The cosine around the first two pairs, over the plane of its gradient and a random direction."""
     batch = session.batch(side, np.arange(min(2, len(side.chosen))))
-    drawn = loss_surface(session.victim, batch, one, session.generator(f"surface-{side.aim.goal}"))
-    return [{"goal": side.aim.goal, "norm": one.norm, "eps": one.radius, **surface} for surface in drawn]
-
-
-def loss_surface(
-    victim: Victim, batch: Batch, ball: Ball, generator: torch.Generator, *, steps: int = 6
-) -> list[dict[str, Any]]:
-    """Cosines of each pair over the plane of its gradient's and a random direction, each -2..2 radii, as plain JSON."""
+    generator = session.generator(f"surface-{side.aim.goal}")
     axis = torch.linspace(-2, 2, 2 * steps + 1)
     across, along = torch.meshgrid(axis, axis, indexing="ij")
-    surfaces = []
+    drawn = []
     for row in range(len(batch.images)):
         image, reference = batch.images[row : row + 1], batch.references[row : row + 1]
-        score = CosineScore(embed=victim.crafts, anchors=reference, signs=torch.ones_like(batch.clean[:1]))
+        score = CosineScore(embed=session.victim.crafts, anchors=reference, signs=torch.ones_like(batch.clean[:1]))
         gradient = score_and_gradient(score, ball.scaled(0.1).sample(image, generator))[1]
         noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
         ways = [ball.radius * ball.steepest(way) for way in (gradient, noise)]
@@ -152,9 +144,18 @@ def loss_surface(
             whose = torch.zeros(len(points), dtype=torch.int64, device=points.device)
             values = [score.take(whose[: len(part)])(part) for part in torch.split(points, 32)]
         grid = torch.cat(values).view(len(axis), len(axis)).cpu().numpy()
-        radii = (ball.radius * axis).tolist()
-        surfaces.append({"gradient": radii, "random": radii, "cosine": np.round(grid, 5).tolist()})
-    return surfaces
+        radii = tuple((ball.radius * axis).tolist())
+        drawn.append(
+            Surface(
+                goal=side.aim.goal,
+                norm=ball.norm,
+                eps=float(ball.radius),
+                gradient=radii,
+                random=radii,
+                cosine=tuple(tuple(line) for line in np.round(grid, 5).tolist()),
+            )
+        )
+    return drawn
 
 
 def _shown(images: Tensor) -> list[NDArray[np.float32]]:

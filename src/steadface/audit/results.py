@@ -2,14 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from steadface.audit import figures
-from steadface.audit.checks import Check
 from steadface.audit.figures import Attacked
 from steadface.audit.patches import patch_cost
 from steadface.audit.plan import Thresholds
-from steadface.audit.session import GOALS, Session
+from steadface.audit.session import Session
+from steadface.audit_record import (
+    GOALS,
+    Audit,
+    Check,
+    CleanRates,
+    CorruptionRate,
+    IdentificationRates,
+    Model,
+    OtherThreshold,
+    PairOutcome,
+    PatchRate,
+    Settings,
+    Surface,
+    ThresholdSource,
+    WorstCase,
+)
 from steadface.data.pairs import doubled_pictures
 from steadface.evaluation.calibration import Calibration
 from steadface.evaluation.series import Goal, Outcome
@@ -24,47 +38,73 @@ class Results:
     unions: Mapping[Goal, Outcome]
 
 
-def rates(session: Session, levels: Thresholds, results: Results) -> dict[str, Any]:
-    """Thresholds, error rates and distances."""
-    request, attacked = session.request, results.attacked
+def record(
+    session: Session,
+    levels: Thresholds,
+    found: Results,
+    *,
+    checks: Sequence[Check],
+    identification: IdentificationRates | None,
+    corruptions: Sequence[CorruptionRate],
+    patches: Sequence[PatchRate],
+    surfaces: Sequence[Surface],
+    pairs: Sequence[PairOutcome],
+    seconds: float,
+) -> Audit:
+    """The record of an audit, but for versions and command, which those who write it know."""
+    request, attacked = session.request, found.attacked
+    source = levels.main.to_json() | ({} if session.plan.others is None else {"pairs": "given"})
+    measured = {goal: figures.distances(attacked[goal]) for goal in GOALS}
+    distances = {goal: distance for goal, distance in measured.items() if distance is not None}
+    clean = _clean(found, levels.main)
+    return Audit(
+        title=f"Audit of {request.model.name}",
+        kind="audit",
+        model=Model.model_validate(request.model.to_json(), strict=False),
+        fmr=levels.main.fmr,
+        threshold=levels.main.threshold,
+        calibration=ThresholdSource.model_validate(source),
+        clean=clean,
+        worst_case=_worst(found, levels.main),
+        attacks=tuple(entry for goal in GOALS for entry in figures.single_attacks(attacked[goal], levels.main)),
+        other_thresholds=tuple(
+            OtherThreshold(
+                fmr=one.fmr, threshold=one.threshold, clean=_clean(found, one), worst_case=_worst(found, one)
+            )
+            for one in levels.others
+        ),
+        median_distance={request.norm: {goal: distance.median for goal, distance in distances.items()}},
+        distances={request.norm: distances},
+        checks=tuple(checks),
+        identification=identification,
+        corruptions=tuple(corruptions),
+        patches=tuple(patches),
+        surfaces=tuple(surfaces),
+        pairs=tuple(pairs),
+        seconds=seconds,
+        warnings=tuple(warnings(session, checks, clean, len(pairs))),
+        settings=Settings.model_validate(request.settings(), strict=False),
+    )
 
-    def worst(calibration: Calibration) -> list[dict[str, Any]]:
-        return [
-            entry for goal in GOALS for entry in figures.worst_case(attacked[goal], results.unions[goal], calibration)
-        ]
 
-    def clean(calibration: Calibration) -> dict[str, Any]:
-        return figures.clean_rates(attacked["dodging"], attacked["impersonation"], calibration.threshold)
-
-    found = {goal: figures.distances(attacked[goal]) for goal in GOALS}
-    distances = {goal: distance for goal, distance in found.items() if distance is not None}
-    return {
-        "kind": "audit",
-        "model": request.model.to_json(),
-        "fmr": levels.main.fmr,
-        "threshold": levels.main.threshold,
-        "calibration": levels.main.to_json() | ({} if session.plan.others is None else {"pairs": "given"}),
-        "clean": clean(levels.main),
-        "worst_case": worst(levels.main),
-        "attacks": [entry for goal in GOALS for entry in figures.single_attacks(attacked[goal], levels.main)],
-        "other_thresholds": [
-            {"fmr": other.fmr, "threshold": other.threshold, "clean": clean(other), "worst_case": worst(other)}
-            for other in levels.others
-        ],
-        "median_distance": {request.norm: {goal: distance["median"] for goal, distance in distances.items()}},
-        "distances": {request.norm: distances},
-    }
+def _worst(found: Results, calibration: Calibration) -> tuple[WorstCase, ...]:
+    by_goal = (figures.worst_case(found.attacked[goal], found.unions[goal], calibration) for goal in GOALS)
+    return tuple(entry for entries in by_goal for entry in entries)
 
 
-def warnings(session: Session, checks: Sequence[Check], clean: Mapping[str, Any], pairs: int) -> list[str]:
+def _clean(found: Results, calibration: Calibration) -> CleanRates:
+    return figures.clean_rates(found.attacked["dodging"], found.attacked["impersonation"], calibration.threshold)
+
+
+def warnings(session: Session, checks: Sequence[Check], clean: CleanRates, pairs: int) -> list[str]:
     """What a reader must know before believing the figures."""
     found = [f"{check.name}: does not hold ({check.finding})" for check in checks if check.passed is False]
     if session.request.preset.name == "quick":
         found.insert(0, "this is a quick audit: it shows that everything works and supports no claim")
-    for key, word in (("fnmr", "genuine"), ("fmr", "impostor")):
-        if clean[key] > 0.5:
+    for rate, word in ((clean.fnmr, "genuine"), (clean.fmr, "impostor")):
+        if rate > 0.5:
             found.append(
-                f"{clean[key]:.0%} of the {word} pairs are wrong before any attack at this threshold; the rates under "
+                f"{rate:.0%} of the {word} pairs are wrong before any attack at this threshold; the rates under "
                 "attack say little"
             )
     if not session.networks.surrogates:

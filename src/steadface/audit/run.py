@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from steadface.audit.pictures import pair_pictures, surfaces
 from steadface.audit.plan import Embedded, Plan, Thresholds, embed_plan, make_plan, thresholds
 from steadface.audit.request import Request
 from steadface.audit.results import Results
-from steadface.audit.session import GOALS, Meter, Networks, Session, Side
+from steadface.audit.session import Meter, Networks, Session, Side
+from steadface.audit_record import GOALS, Audit, Check, Surface
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier, open_gallery
 from steadface.evaluation.robustness import readable_pairs
@@ -32,10 +33,10 @@ from steadface.evaluation.series import Aim, Goal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit:
-    """`data` is what `audit.json` holds, but for title, settings, versions and the command."""
+class Findings:
+    """The record, but for versions and command, and the pairs that tell most as pictures."""
 
-    data: dict[str, Any]
+    record: Audit
     examples: tuple[AttackExample, ...]
 
 
@@ -51,7 +52,7 @@ class _Prepared:
     impostor_mean: float
 
 
-def run_audit(request: Request, folder: Path, *, progress: Progress | None = None) -> Audit:
+def perform_audit(request: Request, folder: Path, *, progress: Progress | None = None) -> Findings:
     """Runs, or goes on with, the audit of `request` in `folder`.
 
     Raises `SteadfaceError` before any attack for pairs that do not support the FMR, a folder in use, and a network that
@@ -68,17 +69,19 @@ def run_audit(request: Request, folder: Path, *, progress: Progress | None = Non
     patches = [entry for side in sides.values() for entry in patch_rates(session, side)]
     session.meter.advance("writing pictures")
     pairs, examples = pair_pictures(session, folder, sides, found)
-    data = results.rates(session, prepared.levels, found) | {
-        "checks": [check.to_json() for check in judged],
-        "identification": identification_rates(session, prepared.identifier, sides, found),
-        "corruptions": corrupted,
-        "patches": patches,
-        "surfaces": drawn,
-        "pairs": pairs,
-        "seconds": time.monotonic() - began,
-    }
-    data["warnings"] = results.warnings(session, judged, data["clean"], len(pairs))
-    return Audit(data=data, examples=tuple(examples))
+    record = results.record(
+        session,
+        prepared.levels,
+        found,
+        checks=judged,
+        identification=identification_rates(session, prepared.identifier, sides, found),
+        corruptions=corrupted,
+        patches=patches,
+        surfaces=drawn,
+        pairs=pairs,
+        seconds=time.monotonic() - began,
+    )
+    return Findings(record=record, examples=tuple(examples))
 
 
 def finish_audit(folder: Path) -> None:
@@ -160,7 +163,7 @@ def _side(goal: Goal, plan: Plan, embedded: Embedded, levels: Thresholds) -> Sid
     return Side(aim=aim, chosen=chosen, clean=clean)
 
 
-def _check(prepared: _Prepared, found: Results) -> list[checks.Check]:
+def _check(prepared: _Prepared, found: Results) -> list[Check]:
     session, balls = prepared.session, prepared.battery.balls
     gradients = session.victim.differentiable
     tried = [
@@ -180,7 +183,7 @@ def _check(prepared: _Prepared, found: Results) -> list[checks.Check]:
     )
 
 
-def _surfaces(prepared: _Prepared) -> list[dict[str, Any]]:
+def _surfaces(prepared: _Prepared) -> list[Surface]:
     session, smallest = prepared.session, prepared.battery.balls[0]
     if not session.victim.differentiable:
         return []

@@ -17,10 +17,8 @@ from steadface.audit.request import Request
 from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
 from steadface.evaluation.embedding import MirrorEmbedder
-from steadface.evaluation.series import Aim, Goal
+from steadface.evaluation.series import Aim
 from steadface.recognizers import surrogate_embed
-
-GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
 
 PARITY = 1e-4
 """How far unit embeddings of the fast copy may be from the network's own."""
