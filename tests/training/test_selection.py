@@ -267,7 +267,7 @@ def test_what_was_seen_after_the_checkpoint_is_seen_again(tmp_path):
     for step in (2, 4):
         found.add(candidate(f"step {step}", step=step), backbone)
     again = Candidates(tmp_path, recipe.run.select, until=3)
-    assert [one.name for one in again.found] == ["step 2"]
+    assert [one.name for one in again.entries] == ["step 2"]
     assert (again.reference, again.last_look) == (AS_IT_CAME, 2)
 
 

@@ -22,7 +22,7 @@ def skeleton_for(fields: Any, state: Mapping[str, Tensor], given: Mapping[str, A
     except (ValidationError, TypeError) as error:
         # pydantic repeats whole values, and adds addresses of its manual.
         problems = error.errors() if isinstance(error, ValidationError) else []
-        because = [f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in problems] or ["it is no object"]
+        because = [f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in problems] or ["it is not an object"]
         raise InvalidInput(f"the architecture is not one that can be built: {shown(because[0])}") from error
     _check_keys(state, skeleton)
     return skeleton
@@ -49,8 +49,8 @@ def _check_keys(state: Mapping[str, Tensor], backbone: Backbone) -> None:
         for key, value in state.items()
         if key in expected and tuple(value.shape) != expected[key]
     ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    parts = [f"{len(names)} {kind}: {first_few(names)}" for kind, names in found.items() if names]
+    misfits = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    parts = [f"{len(names)} {kind}: {first_few(names)}" for kind, names in misfits.items() if names]
     if parts:
         architecture = backbone.architecture
         options = "".join(f"{key} {value}, " for key, value in (architecture.model_extra or {}).items())

@@ -41,9 +41,9 @@ class Layout:
     def likeliest(self, state: State) -> list[tuple[str, int]]:
         """(prefix, how many typical keys there are under it), most first; whatever the prefix is."""
         ends = tuple(f".{key}" for key in self.typical)
-        found = Counter({"": len(self.typical) - len(self.missing(state, ""))})
-        found.update(key[: 1 - len(end)] for key in state for end in ends if key.endswith(end))
-        return found.most_common()
+        counts = Counter({"": len(self.typical) - len(self.missing(state, ""))})
+        counts.update(key[: 1 - len(end)] for key in state for end in ends if key.endswith(end))
+        return counts.most_common()
 
     def prefixes(self, state: State) -> list[str]:
         """Under which most of the typical keys are found, so that what is missing can be named."""

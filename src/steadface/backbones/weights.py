@@ -95,7 +95,7 @@ def holds_model(file: Path) -> bool:
     if "architecture" not in read_metadata(file):
         return False
     with safe_open(file, framework="pt") as opened:
-        return not any(name.startswith(PREFIX) for name in opened.keys())  # noqa: SIM118, it is no mapping
+        return not any(name.startswith(PREFIX) for name in opened.keys())  # noqa: SIM118, it is not a mapping
 
 
 def add_metadata(file: Path, metadata: Mapping[str, Any]) -> None:
@@ -137,15 +137,15 @@ def _folder_hint(path: Path) -> str:
 
 def _chosen(content: Any, given: Mapping[str, Any], part: str | None) -> tuple[Backbone, Part, list[str]]:
     """The skeleton of the one network in a file's content that fits, the network, and what is to be said of it."""
-    found = parts_of(content)
-    if not found:
+    networks = parts_of(content)
+    if not networks:
         raise nothing_fits(content)
-    names = ", ".join(_place(one) for one in found)
-    found = [one for one in found if part in (None, one.name)]
-    if not found:
+    names = ", ".join(_place(one) for one in networks)
+    networks = [one for one in networks if part in (None, one.name)]
+    if not networks:
         raise NotFound(f"holds no network named {part!r}, but {names}")
     fitting, misfits = [], []
-    for one in found:
+    for one in networks:
         try:
             fitting.append((skeleton_for(one.layout.fields(one.state, given.get("image_size")), one.state, given), one))
         except SteadfaceError as error:

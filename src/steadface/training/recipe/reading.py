@@ -1,4 +1,4 @@
-"""Reading recipes: files that extend one another, overrides, and answers to what is no key.
+"""Reading recipes: files that extend one another, overrides, and answers to unknown keys.
 
 `extends: other.yaml` starts from another file beside the recipe, and every key can be overridden as
 `section.key=value`. Unknown keys are answered with the nearest right one. Keys of older recipes and run folders get

@@ -40,11 +40,11 @@ class Candidates:
         self._folder, self._options = folder, options
         table = read_candidates(folder)
         self.reference: Candidate | None = None
-        self.found: list[Candidate] = []
+        self.entries: list[Candidate] = []
         self._made: Mapping[str, Any] | None = None
         if table is not None:
             self.reference = None if table["reference"] is None else _candidate(table["reference"])
-            self.found = [one for row in table["candidates"] if (one := _candidate(row)).step <= until]
+            self.entries = [one for row in table["candidates"] if (one := _candidate(row)).step <= until]
             self._made = table["model"]
 
     @staticmethod
@@ -54,17 +54,17 @@ class Candidates:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
     def __contains__(self, name: str) -> bool:
-        return any(one.name == name for one in self.found)
+        return any(one.name == name for one in self.entries)
 
     @property
     def last_look(self) -> int:
         """The last step that was looked at during training, -1 before the first look."""
-        return max((one.step for one in (*self.found, *([self.reference] if self.reference else []))), default=-1)
+        return max((one.step for one in (*self.entries, *([self.reference] if self.reference else []))), default=-1)
 
     @property
     def exhausted(self) -> bool:
         """Whether looks have brought nothing better for too long."""
-        looks = [one for one in self.found if one.kind == "look"]
+        looks = [one for one in self.entries if one.kind == "look"]
         return self.reference is not None and exhausted(looks, self.reference, self._options.patience)
 
     @property
@@ -73,7 +73,7 @@ class Candidates:
         return self._made is not None and self._made["asked"] == self._asked
 
     def measure_against(self, reference: Candidate) -> None:
-        """Takes down the reference, which is no candidate itself."""
+        """Takes down the reference, which is not a candidate itself."""
         self.reference = reference
         self._write()
 
@@ -81,12 +81,12 @@ class Candidates:
         """Takes down a candidate and keeps its weights; one of that name is replaced."""
         (self._folder / FOLDER).mkdir(exist_ok=True)
         save_backbone(self.weights(candidate.name), backbone, {"candidate": candidate.name})
-        self.found = [*(one for one in self.found if one.name != candidate.name), candidate]
+        self.entries = [*(one for one in self.entries if one.name != candidate.name), candidate]
         self._write()
 
     def prune(self) -> None:
         """Removes weights that are never chosen."""
-        kept = {self.weights(one.name) for one in undominated(self.found)}
+        kept = {self.weights(one.name) for one in undominated(self.entries)}
         for file in (self._folder / FOLDER).glob("*.safetensors"):
             if file not in kept:
                 file.unlink(missing_ok=True)
@@ -102,14 +102,14 @@ class Candidates:
         if options.choose is not None:
             return self.named(options.choose)
         assert self.reference is not None
-        found = choose(self._kept, self.reference, options.max_clean_drop)
-        if found is None:
+        best = choose(self._kept, self.reference, options.max_clean_drop)
+        if best is None:
             raise NothingGained(
                 f"nothing was gained, so {self._folder} has no model: "
-                f"{why_nothing(self.found, self.reference, options.max_clean_drop)}. {self._folder / TABLE_FILE} has "
+                f"{why_nothing(self.entries, self.reference, options.max_clean_drop)}. {self._folder / TABLE_FILE} has "
                 "every candidate, and report.html their curve"
             )
-        return found
+        return best
 
     def named(self, name: str) -> Candidate:
         """The candidate of that name whose weights were kept. Raises NotFound, naming those, for another name."""
@@ -121,7 +121,7 @@ class Candidates:
 
     @property
     def _kept(self) -> list[Candidate]:
-        return [one for one in self.found if self.weights(one.name).exists()]
+        return [one for one in self.entries if self.weights(one.name).exists()]
 
     def describe(self, one: Candidate) -> str:
         """What it has lost and gained, in words."""
@@ -155,7 +155,7 @@ class Candidates:
     def _write(self) -> None:
         table = {
             "reference": None if self.reference is None else self.reference.to_json(),
-            "candidates": [self._row(one) for one in self.found],
+            "candidates": [self._row(one) for one in self.entries],
             "model": self._made,
         }
         write_atomically(self._folder / TABLE_FILE, json.dumps(table, indent=1).encode())
