@@ -23,8 +23,8 @@ from steadface.audit import presets
 from steadface.audit.presets import FULL, QUICK, STANDARD
 from steadface.backbones import architecture
 from steadface.cli.main import app
+from steadface.data.faces import TEMPLATE
 from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
-from steadface.faces.alignment import TEMPLATE
 from steadface.faces.detection import Face
 from steadface.recognition import recognizer
 

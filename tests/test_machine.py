@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +67,7 @@ def test_affinity_counts() -> None:
     assert allowed_cores() == os.sched_getaffinity(0)
 
 
+Done = subprocess.CompletedProcess[str]
 CHOSEN = f"import os; print({{name: os.environ[name] for name in {WAITING} if name in os.environ}})"
 
 
@@ -132,11 +135,13 @@ def test_libgomp_takes_what_was_chosen() -> None:
     assert "GOMP_SPINCOUNT = '0'" in done.stderr
 
 
-def python(code: str, **options: object) -> str:
+def python(code: str, **options: Any) -> str:
     return run(code, **options).stdout.strip()
 
 
-def run(code: str, *, before: object = None, **environment: object) -> "subprocess.CompletedProcess[str]":
+def run(
+    code: str, *, before: Callable[[], None] | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     clean = {name: value for name, value in os.environ.items() if name not in (*WAITING, "OMP_NUM_THREADS")}
     return subprocess.run(
         [sys.executable, "-c", code],

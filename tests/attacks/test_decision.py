@@ -81,7 +81,7 @@ def test_nothing_of_the_score_is_used_but_its_decisions(make, norm, grey, at_dis
 def test_what_is_found_succeeds_at_its_distance(make, norm, grey, at_distance, beyond, seeded):
     attack: MinimumNorm = make(ball=ball(norm, LARGEST[norm]), queries=300)
     score = at_distance(torch.linspace(0.5, 2, 6), norm)
-    found = attack.closest(score, grey, generator=seeded(4), starts=beyond)
+    found = attack.closest(score, grey, generator=seeded(4), starts=beyond)  # type: ignore[call-arg]
     assert not found.censored.any()
     assert bool(score.succeeded(score(found.images)).all())
     assert torch.allclose(lengths(found.images - grey, norm), found.distance)

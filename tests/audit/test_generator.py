@@ -71,7 +71,7 @@ def test_no_weights_drive_the_field_to_the_ends_of_the_squash(network: SteadyNet
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(30)
-        network.out[0].bias += 1e4
+        network.out[0].bias += 1e4  # type: ignore[assignment]
         wish = torch.eye(SIZE)[:5]
         field = network(images, torch.zeros_like(images), wish)
         other = network(images, torch.zeros_like(images), -wish)

@@ -35,8 +35,8 @@ def test_defaults_depend_on_the_name_and_are_written_down() -> None:
         "corner": 0.0,
     }
     large = Architecture(name="iresnet100")
-    assert (large.width, large.blocks) == (1.0, (3, 13, 30, 3))
-    assert Architecture.model_validate({"name": "iresnet50", "blocks": None, "width": None}).blocks == (3, 4, 14, 3)
+    assert (large.width, large.blocks) == (1.0, (3, 13, 30, 3))  # type: ignore[attr-defined]
+    assert Architecture.model_validate({"name": "iresnet50", "blocks": None, "width": None}).blocks == (3, 4, 14, 3)  # type: ignore[attr-defined]
     assert Architecture.model_validate_json(large.model_dump_json()) == large
 
 
@@ -75,7 +75,7 @@ def test_weights_come_from_the_generator_alone(architecture: Architecture) -> No
 @every_network
 def test_every_weight_is_initialised(architecture: Architecture) -> None:
     """Storage is allocated without being written, so whatever initialisation forgot would be arbitrary."""
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)  # fills fresh storage with NaN
     try:
         backbone = architecture.build(seeded())

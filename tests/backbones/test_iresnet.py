@@ -72,7 +72,7 @@ def test_wiring_is_that_of_the_reference() -> None:
         noise = 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter.data.add_(noise)
     network.eval()
-    torch.testing.assert_close(network.embed(pixels), reference(network.state_dict(), pixels, architecture.blocks))
+    torch.testing.assert_close(network.embed(pixels), reference(network.state_dict(), pixels, architecture.blocks))  # type: ignore[attr-defined]
 
 
 def test_the_last_norm_is_not_rescaled_by_training() -> None:

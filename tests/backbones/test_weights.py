@@ -92,9 +92,9 @@ def test_width_depth_and_sizes_are_inferred(fields: dict[str, Any], tmp_path: Pa
     save_file(saved.state_dict(), tmp_path / "w.safetensors")
     found = load_backbone(tmp_path / "w.safetensors").architecture
     ours = saved.architecture
-    assert (found.name, found.blocks, found.embedding_size) == (ours.name, ours.blocks, ours.embedding_size)
+    assert (found.name, found.blocks, found.embedding_size) == (ours.name, ours.blocks, ours.embedding_size)  # type: ignore[attr-defined]
     assert found.image_size == ours.image_size
-    assert round(64 * found.width) == round(64 * ours.width)
+    assert round(64 * found.width) == round(64 * ours.width)  # type: ignore[attr-defined]
 
 
 def test_pixel_normalisation_can_be_stated(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def become(case: dict[str, Any], folder: Path) -> None:
         errors = "backslashreplace" if name == "stderr" else "strict"
         encoding = case.get("encoding", "utf-8")
         setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=number == 2))
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[assignment, misc]
     os.environ |= case.get("environment", {})
     sys.argv = ["steadface", *case["words"]]
 

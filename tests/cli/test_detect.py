@@ -9,8 +9,7 @@ import PIL.Image
 import pytest
 
 from steadface.cli import detect
-from steadface.data.faces import Image
-from steadface.faces.alignment import TEMPLATE
+from steadface.data.faces import TEMPLATE, Image
 from steadface.faces.detection import Face
 from steadface.faces.searching import Searching
 

@@ -2,7 +2,6 @@ import itertools
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -28,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pairs(tmp_path: Path, faces: Path) -> Iterator[Path]:
+def pairs(tmp_path: Path, faces: Path) -> Path:
     """LFW-style pairs over the synthetic faces: two folds of fifteen genuine and fifteen impostor pairs."""
     people = sorted(entry.name for entry in faces.iterdir())
     lines = ["2\t15"]

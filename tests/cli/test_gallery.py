@@ -115,7 +115,7 @@ def test_merge_makes_one_of_two(call: Call, gallery: Path) -> None:
     )
     assert "was not judged without --model" in said.err
     (ada,) = told(call("gallery", "list", "--gallery", gallery, "--json"))  # type: ignore[misc]
-    assert (ada["person"], ada["templates"]) == ("Ada", 3)
+    assert (ada["person"], ada["templates"]) == ("Ada", 3)  # type: ignore[has-type]
 
 
 def test_remove_removes(call: Call, gallery: Path) -> None:

@@ -48,7 +48,7 @@ SMALL = (
 def planted(attacked: Callable[[int], float]) -> Callable[..., ValidationMetrics]:
     """Real looks, but for what is compared: nothing is lost, and what a look sees under attack goes by its number."""
     numbers = count()
-    validate = looks.validate
+    validate = looks.validate  # type: ignore[attr-defined]
 
     def look(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
         rate = attacked(next(numbers))

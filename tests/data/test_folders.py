@@ -135,7 +135,7 @@ def test_people_whose_pictures_lie_deeper_stay_people(face_folders, people):
 def test_what_may_be_a_set_is_said(face_folders):
     """A folder of sets beside each other, or of people whose pictures are sorted: no names tell."""
     root = face_folders({"lfw/imgs/ada": 1, "lfw/imgs/bo": 1, "photos/cy": 1, "photos/dee": 1, "extra": 2})
-    (message,) = open_faces(root).messages
+    (message,) = open_faces(root).messages  # type: ignore[attr-defined]
     assert message.startswith("taken as one person each, although pictures lie in folders below only: 2 (")
     assert f"{root / 'lfw' / 'imgs'}, {root / 'photos'}" in message
 

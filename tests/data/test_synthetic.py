@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from steadface.data.faces import ArrayFaces
+from steadface.data.faces import TEMPLATE, ArrayFaces
 from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
 from steadface.data.synthetic.camera import _blur
 from steadface.data.synthetic.conditions import Conditions, Pose, draw_conditions
-from steadface.data.synthetic.geometry import TEMPLATE, _alignment, _frontal, _turned, landmarks, place_pixels
+from steadface.data.synthetic.geometry import _alignment, _frontal, _turned, landmarks, place_pixels
 from steadface.data.synthetic.head import new_canvas
 from steadface.data.synthetic.identity import Identity, draw_identities
 from steadface.data.synthetic.parameters import Table, ramp

@@ -11,8 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from steadface.data.faces import Image
-from steadface.faces.alignment import TEMPLATE
+from steadface.data.faces import TEMPLATE, Image
 from steadface.faces.detection import LEAST_SCORE, Face
 from steadface.faces.scrfd import STRIDES
 
@@ -55,7 +54,7 @@ def _anchors(kind: str, stride: int) -> NDArray[np.float32]:
     array = np.zeros((2 * (SIDE // stride) ** 2, {"score": 1, "distances": 4, "offsets": 10}[kind]), np.float32)
     if stride in PLANTED:
         place, distances = PLANTED[stride]
-        array[place] = {"score": 1, "distances": distances, "offsets": OFFSETS.reshape(-1)}[kind]
+        array[place] = {"score": 1, "distances": distances, "offsets": OFFSETS.reshape(-1)}[kind]  # type: ignore[call-overload]
     return array
 
 
@@ -99,7 +98,7 @@ class Discs:
         left, top, width, height = map(float, row[:4])
         return Face(
             box=(left, top, left + width, top + height),
-            landmarks=marks(*centre, max(width, height) / 2, roll if abs(roll) <= TRUE else 0.0),
+            landmarks=marks(*centre, max(width, height) / 2, roll if abs(roll) <= TRUE else 0.0),  # type: ignore[call-arg]
             score=float(np.interp(abs(roll), ROLLS, self.scores)),
         )
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from skimage.transform import SimilarityTransform
 
-from steadface.data.faces import Image, fit_size
+from steadface.data.faces import TEMPLATE, Image, fit_size
 from steadface.errors import SteadfaceError
-from steadface.faces.alignment import TEMPLATE, align, similarity, template_for, warped
+from steadface.faces.alignment import align, similarity, template_for, warped
 
 
 def smooth(height: int, width: int, seed: int = 0) -> Image:

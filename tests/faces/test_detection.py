@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from steadface.faces.alignment import TEMPLATE
+from steadface.data.faces import TEMPLATE
 from steadface.faces.detection import Face, distinct, is_clear, largest_first, moved, unknown
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from steadface.data.faces import Image
+from steadface.data.faces import TEMPLATE, Image
 from steadface.data.synthetic import synthetic_faces
-from steadface.faces.alignment import TEMPLATE, align
+from steadface.faces.alignment import align
 from steadface.faces.detection import Face
 from steadface.faces.quality import DEPTH, DOWN, EYES, LEVEL, Quality, assess, pose, way_up
 

@@ -12,9 +12,8 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
-from steadface.data.faces import Image
+from steadface.data.faces import TEMPLATE, Image
 from steadface.errors import SteadfaceError
-from steadface.faces.alignment import TEMPLATE
 from steadface.faces.detection import Face
 from steadface.faces.photograph import ORIENTATION, read_photograph
 from steadface.faces.scrfd import Scrfd

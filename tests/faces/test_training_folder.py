@@ -8,10 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from steadface.data.faces import Image
+from steadface.data.faces import TEMPLATE, Image
 from steadface.data.folders import open_faces
 from steadface.errors import SteadfaceError
-from steadface.faces.alignment import TEMPLATE
 from steadface.faces.detection import Face
 from steadface.faces.surveying import several_at_a_time
 from steadface.faces.training_folder import align_folder

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from steadface.faces.alignment import TEMPLATE, similarity
+from steadface.data.faces import TEMPLATE
+from steadface.faces.alignment import similarity
 from steadface.faces.detection import Face
 from steadface.faces.turning import QUARTERS, Shown, directions, rival, seen_back, turned, turned_back
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from steadface.data.faces import Image
-from steadface.faces.alignment import TEMPLATE
+from steadface.data.faces import TEMPLATE, Image
 from steadface.faces.detection import Face
 
 BACKGROUND = 90

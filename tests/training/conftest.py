@@ -223,7 +223,7 @@ def weights_of() -> Callable[[Trainer], dict[str, Tensor]]:
     """A copy of all that a trainer learns: parameters and statistics of backbone and head."""
 
     def copied(trainer: Trainer) -> dict[str, Tensor]:
-        modules = {"backbone": trainer.backbone, "objective": trainer.objective}
+        modules: dict[str, Any] = {"backbone": trainer.backbone, "objective": trainer.objective}
         return copy.deepcopy({f"{k}.{n}": v for k, module in modules.items() for n, v in module.state_dict().items()})
 
     return copied

@@ -46,7 +46,7 @@ def lie_in_wait(moment: str, after: int) -> None:
                 die()
             fsync(descriptor)
 
-        os.fsync = half
+        os.fsync = half  # type: ignore[assignment]
     elif moment in ("before the rename", "after the rename"):
         replace = Path.replace
 
@@ -59,7 +59,7 @@ def lie_in_wait(moment: str, after: int) -> None:
                 die()
             return renamed
 
-        Path.replace = rename
+        Path.replace = rename  # type: ignore[assignment, method-assign]
     elif moment == "half a log line":
         write = log.MetricsLog._write
 
@@ -71,9 +71,9 @@ def lie_in_wait(moment: str, after: int) -> None:
                 die()
             write(self, line)
 
-        log.MetricsLog._write = half_a_line
+        log.MetricsLog._write = half_a_line  # type: ignore[method-assign]
     elif moment == "before the model":
-        looks.save_backbone = lambda *_: die()
+        looks.save_backbone = lambda *_: die()  # type: ignore[attr-defined]
 
 
 def train(recipe_file: Path, moment: str, after: int, steps: int, leave: int) -> None:

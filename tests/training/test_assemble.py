@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,7 +166,7 @@ def test_attacks() -> None:
 
 
 def test_targets() -> None:
-    def targets(*overrides: str) -> object:
+    def targets(*overrides: str) -> Any:
         return assembled(*(f"method.targets.{override}" for override in overrides)).trainer.targets
 
     assert isinstance(targets("kind=other_face"), OtherFace)

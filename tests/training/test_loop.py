@@ -303,15 +303,15 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint_whole(
 def test_a_log_that_cannot_be_written_names_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, write = tmp_path / "run", loop.MetricsLog.step
+    out, write = tmp_path / "run", loop.MetricsLog.step  # type: ignore[attr-defined]
 
-    def full(self: loop.MetricsLog, step: int, *rest: Any) -> None:
+    def full(self: loop.MetricsLog, step: int, *rest: Any) -> None:  # type: ignore[name-defined]
         if step == 4:  # a device on which every write fails for want of space
             self._file.close()
             self._file = Path("/dev/full").open("w")  # noqa: SIM115 - the log closes it
         write(self, step, *rest)
 
-    monkeypatch.setattr(loop.MetricsLog, "step", full)
+    monkeypatch.setattr(loop.MetricsLog, "step", full)  # type: ignore[attr-defined]
     with pytest.raises(SteadfaceError, match=r"cannot write the log.*No space left.*step-000000002\.safetensors"):
         TrainingRun.start(tiny(out)).train()
     monkeypatch.undo()

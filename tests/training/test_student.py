@@ -39,9 +39,9 @@ def test_it_comes_to_agree_with_its_reference_and_opens_the_gate_when_it_does(tm
     assert not gates[0]
     assert gates[-1]
     student = load_backbone(tmp_path / "run")
-    assert student.architecture.width == 0.25
+    assert student.architecture.width == 0.25  # type: ignore[attr-defined]
     faces = open_recipe_faces(recipe).training
-    images = torch.from_numpy(faces.images).permute(0, 3, 1, 2) / 255
+    images = torch.from_numpy(faces.images).permute(0, 3, 1, 2) / 255  # type: ignore[attr-defined]
     with torch.no_grad():
         cosines = (F.normalize(student.eval()(images)) * F.normalize(load_backbone(teacher)(images))).sum(1)
     assert cosines.mean() > 0.5
@@ -76,7 +76,7 @@ def test_it_is_measured_against_its_reference_and_where_it_never_recognises_ther
     tmp_path, teacher, monkeypatch
 ):
     judged = []
-    validate = looks.validate
+    validate = looks.validate  # type: ignore[attr-defined]
 
     def watched(recipe, backbone, faces):
         judged.append(backbone.architecture.width)
