@@ -26,7 +26,7 @@ from steadface.cli.main import app
 from steadface.data.faces import TEMPLATE
 from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
 from steadface.faces.detection import Face
-from steadface.recognition import recognizer
+from steadface.recognition import face_finder
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
@@ -136,7 +136,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(presets, "STANDARD", replace(QUICK, name="standard", **FEW))
-    monkeypatch.setattr(recognizer, "open_detector", lambda *_: WholePicture())
+    monkeypatch.setattr(face_finder, "open_detector", lambda *_: WholePicture())
     monkeypatch.setattr(architecture, "FAMILIES", architecture.FAMILIES)  # an example adds to them
     return tmp_path
 
