@@ -7,15 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from steadface.audit import presets
 from steadface.backbones import Architecture, save_backbone
 
+from ..audit.audits import TINY
 from .conftest import Call
 
-CUT = """
+CUT = f"""
 import os, signal
-from steadface.audit import chunks
+from steadface.audit import chunks, presets
+
+presets.QUICK = presets.Preset(**{TINY.to_json()})
 
 write, left = chunks.write_atomically, 3
 
@@ -50,7 +55,10 @@ def figures(out: Path) -> dict:
     return {name: value for name, value in found.items() if name not in ("seconds", "command")}
 
 
-def test_killed_and_called_again_it_ends_where_it_would_have(tmp_path: Path, faces: Path, call: Call) -> None:
+def test_killed_and_called_again_it_ends_where_it_would_have(
+    tmp_path: Path, faces: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presets, "QUICK", TINY)
     architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     model = tmp_path / "tiny.safetensors"
     save_backbone(model, architecture.build(torch.Generator().manual_seed(0)), {})
