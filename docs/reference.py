@@ -20,6 +20,14 @@ from steadface.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsu
 
 FOLDER = Path(__file__).parent
 UNIONS = (Union, UnionType)
+CODES = {
+    0: "Done, or a match.",
+    1: "No match, and what else a command says of it in its help.",
+    3: "A hardening that gained nothing.",
+    70: "What nobody foresaw: a fault of the program or of the machine; `STEADFACE_DEBUG=1` shows where.",
+    130: "Ctrl-C.",
+    141: "The reader of the output has left, as `head` does behind a pipe.",
+}
 ERRORS = (InvalidInput, NotFound, Conflict, Unsupported, Unavailable)
 VALUES = {str: "text", Path: "path", int: "number", float: "number", bool: ""}
 CLI_HEAD = """# Command line
@@ -30,13 +38,7 @@ What `steadface --help` and the `--help` of every command say.
 
 | code | |
 |---:|---|
-| 0 | Done, or a match. |
-| 1 | No match, and what else a command says of it in its help. |
-{errors}
-| 3 | A hardening that gained nothing. |
-| 70 | What nobody foresaw: a fault of the program or of the machine; `STEADFACE_DEBUG=1` shows where. |
-| 130 | Ctrl-C. |
-| 141 | The reader of the output has left, as in `steadface gallery list \\| head`. |
+{codes}
 
 Wrong usage, and output that cannot be written, end with 2 too.
 """
@@ -51,8 +53,9 @@ def command_line() -> str:
     """The page of every command with its arguments and options, in the order of `steadface --help`."""
     command = typer.main.get_command(app)
     sections = _sections(command, command.context_class(command, info_name="steadface"))
-    errors = [f"| {kind.exit_code} | {inspect.cleandoc(kind.__doc__ or '').splitlines()[0]} |" for kind in ERRORS]
-    return CLI_HEAD.format(errors="\n".join(errors)) + "".join(sections)
+    codes = CODES | {kind.exit_code: inspect.cleandoc(kind.__doc__ or "").splitlines()[0] for kind in ERRORS}
+    rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in sorted(codes.items()))
+    return CLI_HEAD.format(codes=rows) + "".join(sections)
 
 
 def python_names() -> str:
@@ -162,7 +165,7 @@ def _fields(node: ast.ClassDef) -> list[str]:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
             return _parameters(member)
     fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
-    return [ast.unparse(one) for one in fields if "ClassVar" not in ast.unparse(one.annotation)]
+    return [ast.unparse(one) for one in fields if "ClassVar" not in ast.unparse(one.annotation)] or ["..."]
 
 
 def _parameters(node: Any) -> list[str]:
