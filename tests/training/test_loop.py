@@ -233,6 +233,21 @@ def test_a_run_folder_with_older_names_is_gone_on_with(tmp_path: Path) -> None:
     assert_same_run(out, tmp_path / "whole")
 
 
+def test_a_run_begun_on_a_gpu_is_gone_on_with_on_a_cpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A GPU's generator has a state of 16 bytes, a CPU's some thousand."""
+    ends = []
+    for out in (tmp_path / "one", tmp_path / "other"):
+        TrainingRun.start(tiny(out, *GATED)).train(Stop(3))
+        for path in checkpoint.paths(out):
+            saved = checkpoint.load(path)
+            saved.tensors["random.method"] = torch.arange(16, dtype=torch.uint8)
+            write_safetensors(path, saved.tensors, saved.state)
+        assert TrainingRun.resume(out).train().finished
+        ends.append(out)
+    assert_same_run(*ends)
+    assert "another kind of device" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "difference"),
     [

@@ -3,15 +3,20 @@
 Order and augmentation of the data need no state, since a batch depends on the seed and the step alone.
 """
 
+import logging
+import zlib
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Generator, Tensor
 
 from steadface.attacks import PGD
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import Checkpoint, optimizer_tensors, prefixed, restore_optimizer
 from steadface.training.performance import HeldOutVerification
+
+logger = logging.getLogger(__name__)
 
 
 def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
@@ -47,7 +52,7 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
 
 
 def restore(parts: Assembly, saved: Checkpoint) -> None:
-    """The inverse of `capture`."""
+    """The inverse of `capture`; on another kind of device (a GPU's run on a CPU) other random numbers follow."""
     trainer, proposer, state = parts.trainer, parts.proposer, saved.state
     parts.backbone.load_state_dict(saved.part("backbone"))
     parts.objective.load_state_dict(saved.part("objective"))
@@ -58,7 +63,7 @@ def restore(parts: Assembly, saved: Checkpoint) -> None:
         restore_optimizer(proposer.optimizer, saved.part("proposer_optimiser"))
     if parts.average is not None:
         parts.average.load_state_dict(saved.part("average"))
-    trainer.generator.set_state(saved.tensors["random.method"])
+    _draw_on(trainer.generator, saved.tensors["random.method"])
     torch.set_rng_state(saved.tensors["random.torch"])
     trainer.gate.load_state_dict(state["gate"])
     trainer.ramp.open_steps, trainer.ramp.steps = state["ramp"], state["ramp_steps"]
@@ -67,3 +72,16 @@ def restore(parts: Assembly, saved: Checkpoint) -> None:
     if isinstance(trainer.performance, HeldOutVerification):
         trainer.performance.judged = state["performance"]["judged"]
         trainer.performance.value = state["performance"]["value"]
+
+
+def _draw_on(generator: Generator, state: Tensor) -> None:
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+        return
+    # Every kind of device draws by an algorithm of its own; this seed follows from the run's all the same.
+    generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
+    logger.warning(
+        "the run was begun on another kind of device than this %s: from here on it draws other random numbers, and "
+        "does not end bitwise as it would have there",
+        generator.device.type,
+    )
