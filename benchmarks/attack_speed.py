@@ -25,10 +25,10 @@ from torch import nn
 
 from peers import with_art, with_foolbox, with_torchattacks
 from peers.objective import Counting, Peer, Run
-from steadface.api import versions
 from steadface.attacks import MIFGSM, PGD, Attack, CarliniWagnerL2, CosineScore, ball
 from steadface.backbones import load_backbone
 from steadface.backbones.frozen import frozen
+from steadface.workflows.report import versions
 
 OUT_OF_REACH = 2.0
 """A score that no cosine reaches."""

@@ -26,7 +26,6 @@ from torch import Tensor
 from attacked import ROUNDING, Attacked, Networks, attacked_pairs, lengths_of_successes, load_networks
 from peers import with_art, with_foolbox, with_torchattacks
 from peers.objective import Counting, Peer, Run
-from steadface.api import versions
 from steadface.attacks import (
     MIFGSM,
     PGD,
@@ -43,6 +42,7 @@ from steadface.attacks import (
 from steadface.attacks.gradients import crafting
 from steadface.evaluation.intervals import clopper_pearson
 from steadface.report.text import with_interval
+from steadface.workflows.report import versions
 
 WIDEST: dict[Norm, float] = {"linf": 16 / 255, "l2": 100.0}
 """Nothing further away is looked for."""

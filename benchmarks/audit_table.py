@@ -7,7 +7,7 @@ python benchmarks/audit_table.py AUDITS/NAME AUDITS/OTHER ...
 import argparse
 from pathlib import Path
 
-from steadface.api import read_audit
+from steadface.workflows.audit import read_audit
 from steadface.audit_record import GOALS, Audit, MedianDistance
 from steadface.report.text import radius, with_interval
 

@@ -34,9 +34,9 @@ import torch
 from scipy import stats
 
 import steadface as sf
-from steadface.api import versions
 from steadface.backbones import read_metadata
 from steadface.report.text import with_interval
+from steadface.workflows.report import versions
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 Overrides = dict[str, object]

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from attacked import CALIBRATION_IMAGES, Attacked, attacked_pairs, load_networks
 from guard_attack import KnowingAttack, on_grid, reached
-from steadface.api import versions
 from steadface.attacks import APGD, FMN, PGD, Linf, crafting
 from steadface.attacks.rounding import as_bytes
 from steadface.data.loading import load_images
@@ -36,6 +35,7 @@ from steadface.evaluation.intervals import clopper_pearson
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.guard import Embed, Faces, Guard, calibrate, disagreement, write_guard
 from steadface.report.text import with_interval
+from steadface.workflows.report import versions
 
 FMR = 1e-3
 STEPS = 10

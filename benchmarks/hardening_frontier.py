@@ -17,9 +17,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from steadface.api import read_audit
 from steadface.audit_record import GOALS
 from steadface.report.text import with_interval
+from steadface.workflows.audit import read_audit
 
 ROBFR = {"RobFR, clean": (0.4, 1.41), "RobFR, PGD-AT": (8.7, 10.2), "RobFR, TRADES": (9.0, 10.3)}
 BESIDE = {"RobFR, clean": (0, 8), "RobFR, PGD-AT": (-26, -14), "RobFR, TRADES": (-8, 8)}

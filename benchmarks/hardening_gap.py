@@ -18,13 +18,13 @@ from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.evaluation.compatibility import compatibility
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
-from steadface.hardening import ORIGINAL
 from steadface.report.text import percent
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import open_recipe_faces
 from steadface.training.assembly.weights import load_start
 from steadface.training.averaging import between
 from steadface.training.runfolder import read_run_recipe
+from steadface.workflows.harden import ORIGINAL
 
 PEOPLE, FACES = 30, 10
 

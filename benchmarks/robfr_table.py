@@ -29,10 +29,10 @@ from scipy.stats import binom
 from torch import Tensor
 
 from attacked import Attacked, Networks, attacked_pairs, lengths_of_successes, load_networks
-from steadface.api import versions
 from steadface.attacks import Norm, Score, ball, crafting, score_and_gradient
 from steadface.attacks.distances import shortened
 from steadface.report.text import with_interval
+from steadface.workflows.report import versions
 
 STEPS = 20
 WAY = 1.5

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from steadface.api import versions
 from steadface.attacks import crafting, dodge, score_and_gradient
 from steadface.data.loading import Batch
 from steadface.training.assembly.faces import Faces, open_recipe_faces
 from steadface.training.assembly.trainer import Assembly, assemble
 from steadface.training.compute import compute_on
 from steadface.training.recipe import Recipe, make_recipe
+from steadface.workflows.report import versions
 
 KINDS: dict[str, dict[str, Any]] = {
     "clean": {"gate": {"kind": "never"}},

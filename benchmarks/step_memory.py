@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from steadface import heads
-from steadface.api import versions
 from steadface.attacks import NFGSM, ball
 from steadface.backbones import Architecture
 from steadface.data.loading import Batch
@@ -27,6 +26,7 @@ from steadface.training.performance import negative_loss
 from steadface.training.regularizers import PullRepel
 from steadface.training.step import Ramp, Trainer
 from steadface.training.targets import Nearest, OtherFace
+from steadface.workflows.report import versions
 
 
 def trainer(options: argparse.Namespace, *, opened: bool) -> Trainer:

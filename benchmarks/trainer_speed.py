@@ -25,7 +25,6 @@ from art.defences.trainer import AdversarialTrainerMadryPGD  # type: ignore[impo
 from art.estimators.classification import PyTorchClassifier  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
-from steadface.api import versions
 from steadface.backbones import load_backbone
 from steadface.data.faces import ArrayFaces
 from steadface.data.loading import Batch
@@ -34,6 +33,7 @@ from steadface.training.assembly.faces import Faces
 from steadface.training.assembly.trainer import assemble
 from steadface.training.compute import compute_on
 from steadface.training.recipe import make_recipe
+from steadface.workflows.report import versions
 
 EPS = 4 / 255
 RATE = 1e-4

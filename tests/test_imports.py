@@ -35,12 +35,10 @@ ALLOWED: dict[str, set[str]] = {
     "recognition": {"faces", "gallery", "recognizers", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
-    "hardening": {"clustering", "training", "evaluation", "recognizers", "recipes"} | MATHEMATICS | FACES | SHARED,
-    "api": {"audit_record", "hardening"} | JOBS | MATHEMATICS | FACES | SHARED,
-    "cli": {"api", "hardening", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "workflows": {"audit_record", "clustering", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases, for whoever calls
+    "cli": {"workflows", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine"},
-    "__init__": {"public"},
-    "public": {"api"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "__init__": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
 }
 """Package or module directly below ``steadface`` -> what it may import of the others."""
 
@@ -97,9 +95,9 @@ def test_arrows_point_one_way() -> None:
         ("def f():\n    from steadface.data.faces import fit_size", "attacks/pgd.py"),
         ("from ..backbones import Backbone", "attacks/pgd.py"),
         ("from ...attacks import pgd", "data/synthetic/render.py"),
-        ("if TYPE_CHECKING:\n    from steadface.api import train", "training/loop.py"),
+        ("if TYPE_CHECKING:\n    from steadface.workflows.train import train", "training/loop.py"),
         ("from steadface.backbones import Backbone", "data/faces.py"),
-        ("from steadface.cli import main", "api.py"),
+        ("from steadface.cli import main", "workflows/train.py"),
     ],
 )
 def test_the_check_sees_wrong_arrows(code: str, path: str) -> None:

@@ -1,5 +1,8 @@
 """What is passed to a public function and cannot be is named with what can, before any work."""
 
+import ast
+import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -58,3 +61,24 @@ def evaluated(**options: Any) -> object:
 def test_what_cannot_be_is_named(ask: Callable[[], object], words: str) -> None:
     with pytest.raises(sf.SteadfaceError, match=words):
         ask()
+
+
+def test_type_checkers_see_the_names_that_there_are() -> None:
+    for_checkers = {
+        (node.module, alias.name, alias.asname or alias.name)
+        for block in ast.parse(inspect.getsource(sf)).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {public for _, _, public in for_checkers} == set(sf.__all__)
+    for module, name, public in for_checkers:
+        assert getattr(sf, public) is getattr(importlib.import_module(str(module)), name)
+
+
+def test_packages_keep_their_names() -> None:
+    for package in ("audit", "report"):
+        assert importlib.import_module(f"steadface.{package}") is getattr(sf, package)
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = sf.nothing_of_this_name

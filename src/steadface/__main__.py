@@ -1,4 +1,4 @@
-"""The ``steadface`` command, also as ``python -m steadface``."""
+"""The `steadface` command, also as `python -m steadface`."""
 
 import sys
 
@@ -6,8 +6,8 @@ from steadface.machine import share_cores
 
 
 def main() -> None:
-    """Runs the command. How its threads wait has to be chosen first: the import loads torch."""
-    if "torch" not in sys.modules:  # otherwise whoever called this from Python has chosen
+    """Runs the command. How its threads wait has to be chosen before a command loads torch."""
+    if "torch" not in sys.modules:  # otherwise the Python that called this has chosen
         share_cores()
     from steadface.cli.main import main as run
 

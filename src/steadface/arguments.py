@@ -1,5 +1,5 @@
 """What people pass, checked before any work: each of these returns it, or names the argument, the value and what is
-allowed in a `SteadfaceError`.
+allowed in an `InvalidInput`.
 """
 
 import difflib
@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from steadface.errors import SteadfaceError, quoted, short
+from steadface.errors import InvalidInput, quoted, short
 
 AnyPath = str | os.PathLike[str]
 
@@ -18,9 +18,9 @@ AnyPath = str | os.PathLike[str]
 def as_path(value: Any, name: str) -> Path:
     """A `str` or path as a `Path`."""
     if not isinstance(value, str | os.PathLike) or isinstance(path := os.fspath(value), bytes):
-        raise SteadfaceError(f"{name} is {_kind(value)}; give a path, as a str or a Path")
+        raise InvalidInput(f"{name} is {_kind(value)}; give a path, as a str or a Path")
     if not path or "\0" in path:
-        raise SteadfaceError(f"{name} {quoted(path)} is no path; name a file or folder")
+        raise InvalidInput(f"{name} {quoted(path)} is not a path; name a file or folder")
     return Path(path)
 
 
@@ -30,35 +30,35 @@ def choice(name: str, value: Any, literal: Any) -> Any:
     if not isinstance(value, str) or value not in allowed:
         near = difflib.get_close_matches(str(value), allowed, n=1) if isinstance(value, str) else []
         meant = f" (did you mean {near[0]}?)" if near else ""
-        raise SteadfaceError(f"{name} {quoted(value)} is not known; choose {_either(allowed)}{meant}")
+        raise InvalidInput(f"{name} {quoted(value)} is not known; choose {_either(allowed)}{meant}")
     return value
 
 
 def rate(name: str, value: Any) -> float:
     """A share strictly between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
-        raise SteadfaceError(f"{name} {quoted(value)} is not a rate between 0 and 1; ask for e.g. 1e-2")
+        raise InvalidInput(f"{name} {quoted(value)} is not a rate between 0 and 1; ask for e.g. 1e-2")
     return float(value)
 
 
 def count(name: str, value: Any, *, least: int = 1) -> int:
     """A whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise SteadfaceError(f"{name} is {short(value)}; give a whole number of {least} or more")
+        raise InvalidInput(f"{name} is {short(value)}; give a whole number of {least} or more")
     return int(value)
 
 
 def number(name: str, value: Any) -> float:
-    """Any number; NaN and infinity are left to whoever knows the range."""
+    """Any number; NaN and infinity are left to the caller, who knows the range."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise SteadfaceError(f"{name} is {quoted(value)}, {_kind(value)}; give a number")
+        raise InvalidInput(f"{name} is {quoted(value)}, {_kind(value)}; give a number")
     return float(value)
 
 
 def flag(name: str, value: Any) -> bool:
     """True or False: a text such as "no" would count as true."""
     if not isinstance(value, bool | np.bool_):
-        raise SteadfaceError(f"{name} is {quoted(value)}, {_kind(value)}; give True or False")
+        raise InvalidInput(f"{name} is {quoted(value)}, {_kind(value)}; give True or False")
     return bool(value)
 
 

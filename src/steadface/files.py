@@ -1,18 +1,22 @@
 """Files that are either whole or not there, and what stands in place of those that were not fetched."""
 
+import errno
 import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, Unavailable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes ``data`` beside ``path``, flushes it to the disk, then renames: readers see the old file or the new.
+    """Writes `data` beside `path`, flushes it to the disk, then renames: readers see the old file or the new.
 
-    Raises SteadfaceError where the folder cannot be written or the disk is full; what was there before stays.
+    Raises Unavailable where the disk is full, InvalidInput where the folder cannot be written; what was there before
+    stays.
     """
     # In the same folder, since a rename is atomic only within a file system; one name, so that the leftovers of
     # killed writers do not pile up.
@@ -28,7 +32,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise SteadfaceError(
+        kind = Unavailable if error.errno in NO_ROOM else InvalidInput
+        raise kind(
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can be written "
             "(what was there before has not been touched)"
         ) from error

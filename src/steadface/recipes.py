@@ -6,7 +6,7 @@ PACKAGE = Path(__file__).parent
 
 
 def recipe_path(given: Path) -> Path:
-    """``given`` if it is a file, else the shipped recipe of that name (``gated`` as well as ``recipes/gated.yaml``)."""
+    """`given` if it is a file, else the shipped recipe of that name (`gated` as well as `recipes/gated.yaml`)."""
     if given.is_file():
         return given
     name = Path(given.name).with_suffix(".yaml")

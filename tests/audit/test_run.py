@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from steadface import api
 from steadface.audit import request as asked
 from steadface.audit.execution import Found
 from steadface.data.faces import decode_image
 from steadface.data.masks import REGIONS
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.workflows import audit as workflow
 
 from ..evaluation.faces import LinearBackbone, noise_faces
 from .audits import audited as data_of
@@ -26,7 +26,7 @@ def audited(tmp_path_factory):
     surrogate = opened(LinearBackbone(seed=1), "stranger")
     asked = request(surrogates=(surrogate,), detail=True)
     before = {name: value.clone() for name, value in asked.model.network.state_dict().items()}
-    result = api.audit(asked, tmp_path_factory.mktemp("audit"), command="steadface audit linear")
+    result = workflow.run_audit(asked, tmp_path_factory.mktemp("audit"), command="steadface audit linear")
     after = asked.model.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     return result

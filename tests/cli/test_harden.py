@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from steadface import hardening
 from steadface.backbones import Architecture, Backbone, load_backbone, read_metadata, save_backbone
 from steadface.data.faces import FaceSource
 from steadface.errors import NotFound, SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
-from steadface.hardening import Wishes, harden_recipe
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.contract import read_contract
 from steadface.training.assembly.faces import open_recipe_faces
 from steadface.training.recipe import Recipe
 from steadface.training.runfolder import read_run_recipe
 from steadface.training.selection import looks
+from steadface.workflows import harden as hardening
+from steadface.workflows.harden import Wishes, harden_recipe
 
 from .conftest import Call
 

@@ -10,7 +10,6 @@ import PIL.Image
 import pytest
 import torch
 
-from steadface import api
 from steadface.backbones import save_backbone
 from steadface.data.faces import UnreadableImage
 from steadface.data.synthetic import synthetic_faces
@@ -20,6 +19,7 @@ from steadface.gallery.gallery import Gallery
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.contract import read_contract, store_contract
+from steadface.workflows.calibrate import calibrate
 
 from .planted import Planted
 
@@ -34,7 +34,7 @@ def large():
 def calibrated(tmp_path_factory, network, faces):
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     save_backbone(path, network, {})
-    api.calibrate(path, faces)
+    calibrate(path, faces)
     return path
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from steadface import api
 from steadface.backbones import load_backbone, read_metadata
 from steadface.data.faces import ArrayFaces
 from steadface.errors import SteadfaceError
@@ -21,6 +20,8 @@ from steadface.recognizers.contract import beside, contract_of, read_contract, s
 from steadface.recognizers.under_contract import opened_for_probing
 from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import make_recipe
+from steadface.workflows.calibrate import calibrate
+from steadface.workflows.train import train
 
 
 def test_a_model_of_ours_carries_it_inside(model, faces):
@@ -86,7 +87,7 @@ def test_thresholds_are_those_of_the_embeddings_in_use(model, faces):
 def test_calibrate_can_write_a_new_file_of_weights_and_contract(tmp_path, network, faces):
     path, out = tmp_path / "somebody.safetensors", tmp_path / "new.safetensors"
     save_file(network.state_dict(), path)
-    found, where = api.calibrate(
+    found, where = calibrate(
         path, faces, out=out, image_size=(32, 32), pixel_range="(x-127.5)/128", channel_order="rgb"
     )
     assert where == out
@@ -95,14 +96,14 @@ def test_calibrate_can_write_a_new_file_of_weights_and_contract(tmp_path, networ
     assert load_backbone(out).architecture.std == 128
     assert open_recognizer(out).content == found.contract.weights
     with pytest.raises(SteadfaceError, match="must be a new"):
-        api.calibrate(path, faces, out=out, image_size=(32, 32))
+        calibrate(path, faces, out=out, image_size=(32, 32))
 
 
 def test_calibrating_again_keeps_what_was_stated(tmp_path, network, faces):
     path = tmp_path / "somebody.safetensors"
     save_file(network.state_dict(), path)
-    api.calibrate(path, faces, image_size=(32, 32), pixel_range="(x-127.5)/128", channel_order="bgr")
-    found, _ = api.calibrate(path, faces)
+    calibrate(path, faces, image_size=(32, 32), pixel_range="(x-127.5)/128", channel_order="bgr")
+    found, _ = calibrate(path, faces)
     convention = found.contract.convention
     assert (convention.pixel_range, convention.channel_order) == ("(x-127.5)/128", "bgr")
     assert (convention.known.pixel_range, convention.known.channel_order) == ("stated", "stated")
@@ -140,7 +141,7 @@ def test_a_trained_model_has_its_contract_from_the_people_held_out(tmp_path, fac
             "run": {"out": str(tmp_path / "run"), "steps": 2, "device": "cpu", "threads": 1, "tensorboard": False},
         }
     )
-    outcome = api.train(recipe, faces=Faces(training=faces, validation=faces))
+    outcome = train(recipe, faces=Faces(training=faces, validation=faces))
     contract = read_contract(outcome.folder)
     assert contract.thresholds.people == 24
     assert contract.weights == open_recognizer(outcome.folder).content
@@ -199,7 +200,7 @@ def red():
 
 def test_the_contract_of_a_function_lies_beside_its_file_and_is_of_its_source(code, red):
     spec = f"{code}:service"
-    found, where = api.calibrate(spec, red, image_size=(16, 16))
+    found, where = calibrate(spec, red, image_size=(16, 16))
     assert where == code.with_name("theirs.py.service.contract.json")
     assert found.contract.convention.channel_order == "bgr", "probed"
     recognizer = Recognizer.open(spec)
@@ -216,9 +217,9 @@ def test_the_contract_of_an_imported_function_lies_where_the_user_says(tmp_path,
     code.rename(code.with_name("planted_reader.py"))
     monkeypatch.syspath_prepend(str(code.parent))
     with pytest.raises(SteadfaceError, match=r"planted_reader:service is not a file .*--out FILE.contract.json"):
-        api.calibrate("planted_reader:service", red, image_size=(16, 16))
+        calibrate("planted_reader:service", red, image_size=(16, 16))
     out = tmp_path / "kept" / "service.json"
-    found, where = api.calibrate("planted_reader:service", red, image_size=(16, 16), out=out)
+    found, where = calibrate("planted_reader:service", red, image_size=(16, 16), out=out)
     assert where == out
     assert Recognizer.open("planted_reader:service", contract=out).contract == found.contract
     with pytest.raises(SteadfaceError, match="cannot be read"):
@@ -230,13 +231,13 @@ def test_a_model_that_tells_nobody_apart_gets_no_contract(code, red):
     with pytest.raises(
         SteadfaceError, match=r"cannot tell these people apart, so no contract was written.*people are told"
     ):
-        api.calibrate(spec, red, image_size=(16, 16))
+        calibrate(spec, red, image_size=(16, 16))
     assert not list(code.parent.glob("*.contract.json"))
 
 
 def test_a_wrong_statement_is_refused_with_the_diagnosis(code, red):
     with pytest.raises(SteadfaceError, match="the colour order is the likely cause: state channel_order bgr"):
-        api.calibrate(f"{code}:reader", red, image_size=(16, 16), pixel_range="-1..1", channel_order="rgb")
+        calibrate(f"{code}:reader", red, image_size=(16, 16), pixel_range="-1..1", channel_order="rgb")
     assert not list(code.parent.glob("*.contract.json"))
 
 
@@ -267,7 +268,7 @@ def test_being_told_apart_is_judged_with_its_interval():
 
 def test_an_older_contract_is_probed_again_and_a_difference_is_said(code, red, caplog):
     spec = f"{code}:reader"
-    found, where = api.calibrate(spec, red, image_size=(16, 16))
+    found, where = calibrate(spec, red, image_size=(16, 16))
     assert found.contract.convention.channel_order == "bgr"
     older = json.loads(where.read_text())
     del older["known"], older["output"], older["notes"]
@@ -279,7 +280,7 @@ def test_an_older_contract_is_probed_again_and_a_difference_is_said(code, red, c
         recognizer.verify(red.images[0], red.images[1], aligned=True, threshold=0.5).notes == recognizer.contract.notes
     )
     caplog.clear()
-    again, _ = api.calibrate(spec, red)
+    again, _ = calibrate(spec, red)
     assert again.contract.convention == found.contract.convention
     assert again.contract.space == found.contract.space
     assert (
@@ -288,14 +289,14 @@ def test_an_older_contract_is_probed_again_and_a_difference_is_said(code, red, c
     )
     assert not Recognizer.open(spec).contract.notes
     caplog.clear()
-    assert api.calibrate(spec, red)[0].contract.convention.known.channel_order == "probed"
+    assert calibrate(spec, red)[0].contract.convention.known.channel_order == "probed"
     assert "earlier contract" not in caplog.text
 
 
 def test_a_damaged_contract_does_not_keep_a_new_one_away(code, red, caplog):
     beside_code = code.with_name("theirs.py.reader.contract.json")
     beside_code.write_text("{")
-    api.calibrate(f"{code}:reader", red, image_size=(16, 16))
+    calibrate(f"{code}:reader", red, image_size=(16, 16))
     assert "its earlier contract does not count" in caplog.text
     assert Recognizer.open(f"{code}:reader").contract.thresholds is not None
 
@@ -303,7 +304,7 @@ def test_a_damaged_contract_does_not_keep_a_new_one_away(code, red, caplog):
 def test_what_was_said_of_other_weights_does_not_count(tmp_path, network, faces):
     path = tmp_path / "somebody.safetensors"
     save_file(network.state_dict(), path)
-    api.calibrate(path, faces, image_size=(32, 32), pixel_range="(x-127.5)/128", channel_order="bgr")
+    calibrate(path, faces, image_size=(32, 32), pixel_range="(x-127.5)/128", channel_order="bgr")
     state = network.state_dict()
     save_file({**state, "conv_sep.layers.1.bias": state["conv_sep.layers.1.bias"] + 1}, path)
     opened, before = opened_for_probing(path, image_size=(32, 32))
@@ -313,9 +314,9 @@ def test_what_was_said_of_other_weights_does_not_count(tmp_path, network, faces)
 
 
 def test_recalibrating_leaves_a_model_in_the_space_of_its_templates(model, faces):
-    api.calibrate(model, faces)
+    calibrate(model, faces)
     store_contract(model, replace(read_contract(model), space="that of the model it was hardened from"))
-    found, _ = api.calibrate(model, faces, seed=1)
+    found, _ = calibrate(model, faces, seed=1)
     assert found.contract.space == "that of the model it was hardened from"
 
 

@@ -1,34 +1,23 @@
-"""``steadface attack-train``: a generative attack against one recogniser, for ``steadface audit --generator``."""
+"""`steadface attack-train`: a generative attack against one recogniser, for `steadface audit --generator`."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from steadface import api
 from steadface.attacks import ball
-from steadface.audit.generator import Description, check_out, save_generative
-from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
+from steadface.audit.generator import check_out
+from steadface.audit.generator_training import Moved, Options, Trained
 from steadface.cli.audit import MODEL_HELP
-from steadface.cli.console import console, errors, say_warning, stage_bar
-from steadface.cli.evaluate import parsed_radius
-from steadface.cli.options import OutputOption, opened_faces
-from steadface.data.faces import FaceSource
-from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
-from steadface.evaluation.embedding import MirrorEmbedder
-from steadface.evaluation.labelled import pairs_from_labels
-from steadface.recognizers import OpenedRecognizer, with_known_convention
-from steadface.recognizers.under_contract import opened_for_probing
+from steadface.cli.console import console, errors, say_warning, say_where, stage_bar
+from steadface.cli.options import OutputOption, parsed_radius
+from steadface.errors import InvalidInput
 from steadface.training.signals import stop_on_signal
+from steadface.workflows import audit
 
 FEW = 0.05
 """Cosines moved less than this on average make a generator that says nothing of its victim."""
@@ -56,24 +45,18 @@ def train_attack(
     Attack only systems that you may test.
     """
     if images is None or out is None:
-        raise SteadfaceError("name the faces to train on with --images DIR and the file to write with --out FILE")
+        raise InvalidInput("name the faces to train on with --images DIR and the file to write with --out FILE")
     around = ball(norm, parsed_radius(eps, norm))
     options = Options(ball=around, steps=steps, batch=batch, width=width, rate=rate, seed=seed)
     check_out(out)
-    chosen = resolve_device(device)
-    opened, _ = opened_for_probing(model, output=output)
-    embedding_size(MirrorEmbedder(opened.network, mirror=False))  # refused before faces are looked for
-    faces = opened_faces(images)
-    opened = _probed(opened, faces, seed)
-    api.log_notes(opened)
-    embedder = MirrorEmbedder(opened.network, mirror=False).to(chosen)
+    with stage_bar() as probing:
+        victim = audit.open_victim(model, images, output=output, device=device, seed=seed, progress=probing)
     began = time.perf_counter()
     with stop_on_signal() as stop, generator_bar(steps) as observe:
-        trained = train_generator(embedder, faces, options, progress=observe, stop=lambda: bool(stop))
+        trained = audit.train_attack(victim, out, options, observe=observe, stop=lambda: bool(stop))
     if not trained.moved:
         console.print("stopped before the first step: nothing was written")
         raise typer.Exit(130)
-    save_generative(out, trained.network, _description(options, trained, opened, faces))
     _say(trained, steps, out, time.perf_counter() - began)
     if len(trained.moved) < steps:
         raise typer.Exit(130)
@@ -108,36 +91,6 @@ def generator_bar(steps: int) -> Iterator[Callable[[Moved], None]]:
         yield observe
 
 
-def _probed(opened: OpenedRecognizer, faces: FaceSource, seed: int) -> OpenedRecognizer:
-    """As an audit would take it: what is not known of its pixels is probed, where there are pairs to probe on."""
-    images_each = np.bincount(faces.labels)
-    if len(images_each) < 4 or images_each.max() < 2:
-        return opened
-    with stage_bar() as progress:
-        pairs = pairs_from_labels(faces, seed=seed)
-        return with_known_convention(opened, pairs, seed=seed, progress=partial(progress, "probing"))
-
-
-def _description(options: Options, trained: Trained, opened: OpenedRecognizer, faces: FaceSource) -> Description:
-    dodging, impersonation = trained.lately()
-    return Description(
-        embedding_size=trained.network.film.in_features,
-        width=options.width,
-        blocks=BLOCKS,
-        norm=options.ball.norm,
-        eps=options.ball.radius,
-        victim=opened.name,
-        fingerprint=opened.fingerprint,
-        steps=len(trained.moved),
-        planned=options.steps,
-        batch=options.batch,
-        seed=options.seed,
-        faces=faces.fingerprint(),
-        dodging_moved=dodging if math.isfinite(dodging) else None,
-        impersonation_moved=impersonation if math.isfinite(impersonation) else None,
-    )
-
-
 def _say(trained: Trained, steps: int, out: Path, seconds: float) -> None:
     done, (dodging, impersonation) = len(trained.moved), trained.lately()
     state = "finished" if done == steps else f"stopped (of {steps}, so it is weaker than it could be)"
@@ -146,7 +99,7 @@ def _say(trained: Trained, steps: int, out: Path, seconds: float) -> None:
         f"{dodging:.3f} dodging and {impersonation:.3f} impersonating",
         soft_wrap=True,
     )
-    console.print(f"generator: [bold]{escape(str(out))}[/bold]", soft_wrap=True)
+    say_where("generator", out)
     if not min(dodging, impersonation) >= FEW:
         say_warning(
             f"it moves cosines by less than {FEW} for one goal at least: train it for more steps, or on more faces, "

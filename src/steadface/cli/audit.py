@@ -1,8 +1,7 @@
-"""``steadface audit``: what an attacker can do to a recogniser at the threshold that it is used with."""
+"""`steadface audit`: what an attacker can do to a recogniser at the threshold that it is used with."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,19 +10,25 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from steadface import api
-from steadface.audit.generator import load_generative
-from steadface.audit.presets import Name, preset
-from steadface.audit.request import Request
-from steadface.cli.console import console, errors, say_warning, stage_bar
-from steadface.cli.evaluate import pair_set, parsed_radius
-from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOption, given_rate, given_threshold
-from steadface.data.pairs import read_pairs
+from steadface.audit.presets import Name
+from steadface.cli.console import console, errors, say_warning, say_where, stage_bar
+from steadface.cli.options import (
+    OrderOption,
+    OutputOption,
+    RangeOption,
+    SizeOption,
+    given_rate,
+    given_threshold,
+    parsed_radius,
+    stated,
+)
 from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.intervals import trials_for_width
-from steadface.recognizers import check_exists, open_recognizer, parse_size
 from steadface.report.text import percent, radius, with_interval
+from steadface.workflows.audit import Audited, audit_request, run_audit
+from steadface.workflows.audit import compare as compare_audits
+from steadface.workflows.report import command_line
 
 MODEL_HELP = (
     "A run folder or checkpoint of ours, an InsightFace state dict, an .onnx file, or module:function (or "
@@ -83,56 +88,44 @@ def audit_model(
     command. Attack only systems that you may test.
     """
     if (model is None) == (compare is None):
-        raise SteadfaceError("name one MODEL to audit, or two with --compare A B")
+        raise InvalidInput("name one MODEL to audit, or two with --compare A B")
     if out is None:
-        raise SteadfaceError("name the folder for the report with --out DIR")
+        raise InvalidInput("name the folder for the report with --out DIR")
     radii = tuple(parsed_radius(text, norm) for text in eps or ["2/255", "4/255"])
     if interval_width is not None:
         if not 0 < interval_width < 1:
-            raise SteadfaceError(f"--interval-width {interval_width} is no width between 0 and 1; 0.1 takes 402 pairs")
+            raise InvalidInput(f"--interval-width {interval_width} is not a width between 0 and 1; 0.1 takes 402 pairs")
         max_pairs = trials_for_width(interval_width)
-    device_used = resolve_device(device)
+    resolve_device(device)  # before anything is opened
+    named = {"images": images, "pairs": pairs, "calibration_pairs": calibration_pairs}
 
-    def audited(name: str, folder: Path) -> api.Audited:
+    def audited(name: str, folder: Path) -> Audited:
         if images is None:
-            raise SteadfaceError("an audit needs faces: give --images DIR (and --pairs FILE)")
-        check_exists(name)
-        taken = pair_set(images, pairs, seed)
+            raise InvalidInput("an audit needs faces: give --images DIR (and --pairs FILE)")
         with stage_bar() as probing:
-            opened = api.open_probed(
+            request = audit_request(
                 name,
-                taken,
-                image_size=None if size is None else parse_size(size),
-                pixel_range=pixel_range,
-                channel_order=channel_order,
-                output=output,
+                images=images,
+                pairs=pairs,
+                calibration_pairs=calibration_pairs,
+                preset_name=preset_name,
+                eps=radii,
+                norm=norm,
+                fmr=fmr,
+                threshold=threshold,
+                max_pairs=max_pairs,
                 seed=seed,
-                progress=partial(probing, "probing"),
+                mirror=mirror,
+                detail=detail,
+                surrogates=surrogate or (),
+                generators=generator or (),
+                device=device,
+                progress=probing,
+                **stated(size, pixel_range, channel_order, output),
             )
-        request = Request(
-            model=opened,
-            pairs=taken,
-            preset=preset(preset_name),
-            eps=radii,
-            norm=norm,
-            fmr=fmr,
-            threshold=threshold,
-            max_pairs=max_pairs,
-            seed=seed,
-            mirror=mirror,
-            detail=detail,
-            calibration=None if calibration_pairs is None else read_pairs(calibration_pairs, images),
-            surrogates=tuple(open_recognizer(other) for other in surrogate or []),
-            extra=tuple((f"generator {file.stem}", load_generative(file)) for file in generator or []),
-            device=device_used,
-        )
-        files = {
-            "images": str(images),
-            "pairs": None if pairs is None else str(pairs),
-            "calibration_pairs": None if calibration_pairs is None else str(calibration_pairs),
-        }
-        with audit_bar(opened.name) as progress:
-            return api.audit(request, folder, files=files, command=api.command_line(), progress=progress)
+        files = {what: None if path is None else str(path) for what, path in named.items()}
+        with audit_bar(request.model.name) as progress:
+            return run_audit(request, folder, files=files, command=command_line(), progress=progress)
 
     try:
         if compare is None:
@@ -142,12 +135,12 @@ def audit_model(
             _compare(compare, out, audited)
     except KeyboardInterrupt:
         console.print(
-            f"stopped; what is done is kept. Go on with: [bold]{escape(api.command_line())}[/bold]", soft_wrap=True
+            f"stopped; what is done is kept. Go on with: [bold]{escape(command_line())}[/bold]", soft_wrap=True
         )
         raise typer.Exit(130) from None
 
 
-def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], api.Audited]) -> None:
+def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], Audited]) -> None:
     labels = _labels(names)
     folders = []
     for name, label in zip(names, labels, strict=True):
@@ -157,7 +150,7 @@ def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], a
             folders.append(out / label)
         else:
             folders.append(audited(name, out / label).folder)
-    page, data = api.compare(folders[0], folders[1], out, names=labels, command=api.command_line())
+    page, data = compare_audits(folders[0], folders[1], out, names=labels, command=command_line())
     table = Table("goal", "radius", f"{labels[0]} %", f"{labels[1]} %", "difference", "p (McNemar)")
     for test in data["tests"]:
         one, other = test["rates"]
@@ -171,7 +164,7 @@ def _compare(names: tuple[str, str], out: Path, audited: Callable[[str, Path], a
             f"{test['p']:.3g}",
         )
     console.print(table)
-    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+    say_where("report", page)
 
 
 def _labels(names: tuple[str, str]) -> tuple[str, str]:
@@ -206,7 +199,7 @@ def audit_bar(name: str) -> Iterator[Callable[[str, float, float], None]]:
         yield report
 
 
-def _print(audited: api.Audited) -> None:
+def _print(audited: Audited) -> None:
     data = audited.data
     clean = data["clean"]
     console.print(
@@ -235,7 +228,7 @@ def _print(audited: api.Audited) -> None:
         console.print(f"{mark}: {escape(check['name'])} ({escape(check['finding'])})", soft_wrap=True)
     for warning in data["warnings"]:
         say_warning(warning)
-    console.print(f"report: [bold]{escape(str(audited.page))}[/bold]", soft_wrap=True)
+    say_where("report", audited.page)
 
 
 def _distance(median: float | None, norm: str) -> str:

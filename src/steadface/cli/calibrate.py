@@ -1,4 +1,4 @@
-"""``steadface calibrate``: thresholds that mean something, stored with the model."""
+"""`steadface calibrate`: thresholds that mean something, stored with the model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,22 +7,23 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from steadface import api
-from steadface.cli.console import console, stage_bar
+from steadface.cli.console import console, say_where, stage_bar
 from steadface.cli.options import (
     JsonOption,
     OrderOption,
     OutputOption,
     RangeOption,
     SizeOption,
-    opened_faces,
     print_json,
+    stated,
 )
 from steadface.evaluation.thresholds import GRID
 from steadface.evaluation.verification import why_no_row
-from steadface.recognizers import check_exists, parse_size
+from steadface.recognizers import check_exists
 from steadface.recognizers.contract import is_named
 from steadface.report.text import percent
+from steadface.workflows.calibrate import calibrate, calibrate_guard
+from steadface.workflows.opening import listed_faces
 
 
 def calibrate_model(
@@ -56,27 +57,24 @@ def calibrate_model(
     that does not tell them apart gets no contract.
     """
     check_exists(model)
-    faces = opened_faces(images)
+    faces = listed_faces(images)
     with stage_bar() as progress:
-        found, where = api.calibrate(
+        made, where = calibrate(
             model,
             faces,
             out=out,
             mirror=mirror,
-            image_size=None if size is None else parse_size(size),
-            pixel_range=pixel_range,
-            channel_order=channel_order,
-            output=output,
             seed=seed,
             progress=progress,
+            **stated(size, pixel_range, channel_order, output),
         )
     if guard is not None:
         written, contract = (model, where) if is_named(model) else (out or model, None)
-        api.calibrate_guard(written, faces, guard, contract=contract, rate=false_alarms, seed=seed)
-    thresholds = found.contract.thresholds
+        calibrate_guard(written, faces, guard, contract=contract, rate=false_alarms, seed=seed)
+    thresholds = made.contract.thresholds
     assert thresholds is not None
     if as_json:
-        print_json({"stored": str(where), **found.contract.to_json()})
+        print_json({"stored": str(where), **made.contract.to_json()})
         return
     table = Table("FMR", "threshold", "95 % interval", "FNMR %", "95 % interval")
     for point in thresholds.points:
@@ -95,13 +93,13 @@ def calibrate_model(
     )
     if why := why_no_row(thresholds.impostor_pairs, GRID):
         console.print(why, soft_wrap=True)
-    for pair in found.alike[:3]:
+    for pair in made.alike[:3]:
         console.print(
             f"most alike strangers: {escape(pair.first)} and {escape(pair.second)} ({pair.similarity:.3f}); one person "
             "under two names would raise the thresholds",
             soft_wrap=True,
         )
-    console.print(f"pixels taken as {found.contract.convention}", soft_wrap=True, highlight=False)
-    console.print(f"contract: [bold]{escape(str(where))}[/bold]", soft_wrap=True)
+    console.print(f"pixels taken as {made.contract.convention}", soft_wrap=True, highlight=False)
+    say_where("contract", where)
     if guard is not None:
-        console.print(f"guard: [bold]{escape(str(guard))}[/bold]", soft_wrap=True)
+        say_where("guard", guard)

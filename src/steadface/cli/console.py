@@ -2,10 +2,11 @@
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -13,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from steadface.cli.sharing import Sharing
-from steadface.report.arm import Arm, Goal, attacked, radii, settings
-from steadface.report.fonts import load_matplotlib
-from steadface.report.text import decimal, interval, minutes, percent, radius
-from steadface.training.loop import Outcome
-from steadface.training.loop import Progress as Training
+
+if TYPE_CHECKING:  # the gallery's commands print without what training and reports take to load
+    from steadface.report.arm import Arm
+    from steadface.training.loop import Outcome
+    from steadface.training.loop import Progress as Training
 
 
 class Terminal(Console):
@@ -29,7 +30,6 @@ class Terminal(Console):
 
 console = Terminal()
 errors = Terminal(stderr=True)
-GOALS: tuple[Goal, Goal] = ("dodging", "impersonation")
 
 
 def show_warnings() -> None:
@@ -51,11 +51,13 @@ def say_warning(message: str) -> None:
 
 
 @contextmanager
-def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
+def training_bar(name: str) -> Iterator[Callable[["Training"], None]]:
     """A bar with loss, gate, duty cycle, images/s and the time left; a plain line now and then off a terminal.
 
     Either says when other programs take the cores that the training wants.
     """
+    import torch
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", style="bold", markup=False),
@@ -68,7 +70,7 @@ def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
         spoken = 0
         sharing = Sharing()
 
-        def observe(at: Training) -> None:
+        def observe(at: "Training") -> None:
             nonlocal spoken
             line = status_line(at, sharing.note(torch.get_num_threads()))
             bar.update(task, completed=at.done, status=line)
@@ -80,7 +82,7 @@ def training_bar(name: str) -> Iterator[Callable[[Training], None]]:
         yield observe
 
 
-def status_line(at: Training, note: str = "") -> str:
+def status_line(at: "Training", note: str = "") -> str:
     """Step, loss, gate, duty cycle, speed and time left in one line, and a note on them."""
     left = at.seconds * max(0.0, 1 - at.done) / at.done if at.done > 0 else 0.0
     gate = "[green]open[/green]" if at.record.gate_open else "closed"
@@ -106,7 +108,7 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def say_outcome(outcome: Outcome, *, command: str | None = None) -> None:
+def say_outcome(outcome: "Outcome", *, command: str | None = None) -> None:
     """Where a run stands, and the ``command`` to go on with where it was stopped (``steadface resume`` by default)."""
     state = "finished" if outcome.finished else "stopped"
     console.print(
@@ -117,25 +119,31 @@ def say_outcome(outcome: Outcome, *, command: str | None = None) -> None:
         console.print(f"go on with: [bold]{escape(command)}[/bold]", soft_wrap=True)
 
 
-def candidates_table(arm: Arm) -> Table:
+def candidates_table(candidates: Mapping[str, Any], max_clean_drop: float) -> Table:
     """What a run chose its model from, and why."""
-    assert arm.candidates is not None
+    from steadface.report.fonts import load_matplotlib
+    from steadface.report.text import interval, percent
+
     load_matplotlib()
-    from steadface.report.candidates import rows as candidate_rows  # loads matplotlib, which nobody needs for --help
+    from steadface.report.candidates import rows as candidate_rows  # loads matplotlib
 
     table = Table(title="Candidates, on people held out: points against the recogniser as it came (95 % interval)")
     table.add_column("")
     for head in ("clean EER %", "lost", "attacks succeed %", "gained"):
         table.add_column(head, justify="right")
     table.add_column("")
-    for row in candidate_rows(arm.candidates, arm.recipe["run"]["select"]["max_clean_drop"]):
+    for row in candidate_rows(candidates, max_clean_drop):
         lost, gained = (f"{100 * rate.rate:.2f} ({interval(rate, 2)})" for rate in (row.lost, row.gained))
         table.add_row(escape(row.name), percent(row.clean, 2), lost, percent(row.attacked), gained, row.verdict)
     return table
 
 
-def arms_table(arms: Sequence[Arm]) -> Table:
+def arms_table(arms: Sequence["Arm"]) -> Table:
     """Clean and attacked error rates of several arms side by side, with what each cost."""
+    from steadface.report.arm import attacked, radii, settings
+    from steadface.report.text import decimal, interval, minutes, percent, radius
+
+    goals: tuple[Literal["dodging"], Literal["impersonation"]] = ("dodging", "impersonation")
     table = Table(title="Clean and attacked error rates, in % (95 % interval)")
     table.add_column("")
     for arm in arms:
@@ -147,7 +155,7 @@ def arms_table(arms: Sequence[Arm]) -> Table:
     table.add_row("EER", *(percent(arm.figure("eer")) for arm in arms))
     table.add_row("impostor cosine", *(decimal(arm.figure("impostor_mean"), 2) for arm in arms), end_section=True)
     for setting in settings(arms):
-        for goal in GOALS:
+        for goal in goals:
             for eps in (0.0, *radii(arms, setting)):
                 name = f"FNMR, dodging {setting.norm}" if goal == "dodging" else f"FMR, impersonation {setting.norm}"
                 rates = [attacked(arm, setting, goal).get(eps) for arm in arms]
@@ -156,3 +164,8 @@ def arms_table(arms: Sequence[Arm]) -> Table:
                     f"{name} {radius(eps, setting.norm)}" if eps else f"{name[:4].strip(', ')}, clean", *cells
                 )
     return table
+
+
+def say_where(what: str, path: Path) -> None:
+    """Where a thing was written."""
+    console.print(f"{what}: [bold]{escape(str(path))}[/bold]", soft_wrap=True)

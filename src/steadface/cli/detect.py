@@ -1,4 +1,4 @@
-"""``steadface detect`` and ``align``: faces in photographs, and training folders made of them."""
+"""`steadface detect` and `align`: faces in photographs, and training folders made of them."""
 
 from collections.abc import Sequence
 from os.path import commonpath
@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from steadface.cli.console import console, say_error, say_warning, stage_bar
-from steadface.cli.options import DetectorOption, JsonOption, picture_files, print_json
+from steadface.cli.options import DetectorOption, JsonOption, given_pictures, print_json
 from steadface.data.faces import Image
 from steadface.data.listing import abbreviated
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.faces.alignment import template_for
 from steadface.faces.detector_files import open_detector
 from steadface.faces.drawing import GREEN, RED, Marked, draw_faces
@@ -44,7 +44,7 @@ def detect_faces(
     Boxes are in pixels of the upright photograph. Exit code **0** if every file could be read, whether it shows a face
     or not; **1** if some could not, which are listed at the end; **2** if none could.
     """
-    photographs = picture_files(files)
+    photographs = given_pictures(files)
     drawn = {} if draw is None else _drawn_files(photographs, draw)
 
     def then(image: Image, surveyed: Surveyed) -> None:
@@ -109,7 +109,7 @@ def align_photographs(
     for done in unreadable:
         say_error(done.error)
     if not made.faces:
-        raise SteadfaceError(f"no face of any photograph in {photographs} could be aligned")
+        raise InvalidInput(f"no face of any photograph in {photographs} could be aligned")
     _exit(len(unreadable), len(made.photographs))
 
 
@@ -177,7 +177,7 @@ def _drawn_files(photographs: Sequence[Path], folder: Path) -> dict[Path, Path]:
         jpeg = name.suffix.lower() in (".jpg", ".jpeg")
         drawn[photograph] = folder / (name if jpeg else name.with_name(f"{name.name}.jpg"))
         if drawn[photograph].resolve() == photograph.resolve():
-            raise SteadfaceError(f"--draw {folder} would overwrite {photograph}; name another folder")
+            raise InvalidInput(f"--draw {folder} would overwrite {photograph}; name another folder")
     return drawn
 
 

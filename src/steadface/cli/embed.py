@@ -1,12 +1,10 @@
-"""``steadface embed``: embeddings of many photographs in one file."""
+"""`steadface embed`: embeddings of many photographs in one file."""
 
-import io
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from steadface.cli.console import console, say_warning, stage_bar
 from steadface.cli.options import (
@@ -18,16 +16,11 @@ from steadface.cli.options import (
     MirrorOption,
     ModelOption,
     OutputOption,
-    opened_recognizer,
-    picture_files,
+    given_pictures,
     print_json,
 )
-from steadface.data.faces import UnreadableImage
-from steadface.errors import SteadfaceError
-from steadface.files import write_atomically
-from steadface.recognition.face_finder import NoFace
-
-BATCH = 64
+from steadface.errors import InvalidInput
+from steadface.workflows import recognize
 
 
 def embed_pictures(
@@ -48,38 +41,21 @@ def embed_pictures(
     Embeddings can be turned back into faces: keep the file like the photographs.
     """
     if out.suffix != ".npz":
-        raise SteadfaceError(f"--out {out} must be an .npz file")
-    files = picture_files(pictures)
-    recognizer = opened_recognizer(
+        raise InvalidInput(f"--out {out} must be an .npz file")
+    files = given_pictures(pictures)
+    recognizer = recognize.open_recognizer(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, compile=compile
     )
     for note in recognizer.contract.notes:
         say_warning(note)
-    kept: list[str] = []
-    parts: list[NDArray[np.float32]] = []
-    failures: dict[str, str] = {}
     with stage_bar() as progress:
-        for start in range(0, len(files), BATCH):
-            faces = []
-            for place, file in enumerate(files[start : start + BATCH], start=start + 1):
-                try:
-                    faces.append(recognizer.seeing.face(file, aligned=aligned))
-                    kept.append(str(file))
-                except (UnreadableImage, NoFace) as error:
-                    failures[str(file)] = str(error)
-                progress("embedding", place, len(files))
-            if faces:
-                parts.append(recognizer.embed_faces(faces))
-    if not parts:
-        first = next(iter(failures.values()))
-        raise SteadfaceError(f"none of the {len(files)} pictures could be embedded; the first: {first}")
-    buffer = io.BytesIO()
-    np.savez(buffer, embeddings=np.concatenate(parts), files=np.array(kept))
-    write_atomically(out, buffer.getvalue())
+        done = recognize.embed_pictures(
+            recognizer, files, out, aligned=aligned, progress=partial(progress, "embedding")
+        )
     if as_json:
-        print_json({"embedded": len(kept), "failed": failures, "out": str(out)})
+        print_json({"embedded": len(done.files), "failed": done.failures, "out": str(out)})
     else:
-        console.print(f"{len(kept)} embeddings in {out}", soft_wrap=True)
-        for message in failures.values():
+        console.print(f"{len(done.files)} embeddings in {out}", soft_wrap=True)
+        for message in done.failures.values():
             say_warning(message)
-    raise typer.Exit(1 if failures else 0)
+    raise typer.Exit(1 if done.failures else 0)

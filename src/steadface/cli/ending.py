@@ -1,15 +1,14 @@
 """How the command ends: one exit code, and one line, for each way it can.
 
     0    done, or a match         1    no match, and what else a command says of it in its help
-    2    what the user can put right: an error, wrong usage, output that cannot be written; some errors have their own
-         (3: hardening gained nothing)
+    2    wrong usage, output that cannot be written, and errors whose class in `steadface.errors` has no other code:
+         4 not found, 5 in conflict with what is there, 6 unsupported, 75 unavailable just now; 3 nothing was gained
     70   what nobody foresaw (EX_SOFTWARE of BSD's sysexits.h): a fault of the program or of the machine
-    130  Ctrl-C                   141  whoever read the output through a pipe has left, as shells say of SIGPIPE
+    130  Ctrl-C                   141  the reader of the output has left the pipe, as shells say of SIGPIPE
 
 Output is flushed here. Python itself would do so after the exit code is settled, and end with 120 where it fails.
 """
 
-import errno
 import io
 import os
 import sys
@@ -23,13 +22,12 @@ from typer import rich_utils
 
 from steadface.cli.console import say_error
 from steadface.errors import SteadfaceError, short
+from steadface.files import NO_ROOM
 
 WRONG, UNFORESEEN, INTERRUPTED, READER_LEFT = 2, 70, 130, 141
 
 DEBUG = "STEADFACE_DEBUG"
 """Environment variable: with any value, what nobody foresaw is shown with its traceback."""
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 UsageError = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer brings along under a name of its own."""

@@ -1,4 +1,4 @@
-"""``steadface enroll``: add a person to a gallery."""
+"""`steadface enroll`: add a person to a gallery."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +18,10 @@ from steadface.cli.options import (
     MirrorOption,
     ModelOption,
     OutputOption,
-    opened_recognizer,
-    picture_files,
+    given_pictures,
     print_json,
-    with_gallery,
 )
+from steadface.workflows.recognize import open_recognizer, with_gallery
 
 
 def enroll_person(
@@ -55,11 +54,11 @@ def enroll_person(
 
     Enrol people who have agreed to it.
     """
-    files = picture_files(pictures)
-    recognizer = opened_recognizer(
+    files = given_pictures(pictures)
+    recognizer = open_recognizer(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
     )
-    with with_gallery(recognizer, gallery, key, create=True):
+    with with_gallery(recognizer, gallery, key, create=True) as made_key:
         answer = recognizer.enroll(
             person,
             files,
@@ -67,6 +66,11 @@ def enroll_person(
             check=not force,
             consent=consent,
             expires=expires,
+        )
+    if made_key is not None:
+        say_warning(
+            f"made the gallery {gallery}; its key is in {made_key}: keep a copy of that elsewhere, since without it "
+            "the gallery is lost"
         )
     for note in answer.notes:
         say_warning(note)

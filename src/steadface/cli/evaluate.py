@@ -1,8 +1,6 @@
-"""``steadface evaluate``: clean verification and white-box attacks on any model file that we know."""
+"""`steadface evaluate`: clean verification and white-box attacks on any model file that we know."""
 
-import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,20 +8,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from steadface import api
-from steadface.attacks.balls import radius_from
-from steadface.cli.console import console, say_warning, stage_bar
-from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOption, given_rate, opened_faces
-from steadface.data.bins import read_bin
-from steadface.data.pairs import PairSet, read_pairs
-from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
-from steadface.evaluation.evaluate import Evaluation, evaluate, write_json
-from steadface.evaluation.labelled import pairs_from_labels
+from steadface.cli.console import console, say_warning, say_where, stage_bar
+from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOption, given_rate, parsed_radius, stated
+from steadface.errors import InvalidInput
+from steadface.evaluation.evaluate import Evaluation, write_json
 from steadface.evaluation.verification import why_no_row
-from steadface.recognizers import Convention, check_exists, parse_size
-from steadface.report.arm import Arm
+from steadface.recognizers import Convention
 from steadface.report.text import percent, power, radius
+from steadface.workflows import evaluate
+from steadface.workflows.report import command_line, model_arm, write_report
 
 
 def evaluate_model(
@@ -64,49 +57,29 @@ def evaluate_model(
     The threshold under attack is frozen on clean pairs of other people. PGD alone bounds robustness from above. What is
     not stated of the model's pixels, and in no file, is tried on some of the faces.
     """
-    if pairs is not None and images is None:
-        raise SteadfaceError(f"--pairs {pairs} names images: give their folder with --images DIR")
-    if images is None and not bins:
-        raise SteadfaceError("nothing to judge by: give --images DIR (with --pairs FILE) or --bin FILE")
     plan = None
     if attack == "pgd":
         radii = [parsed_radius(text, norm) for text in eps or ["4/255"]]
-        plan = api.pgd_plan(eps=radii, norm=norm, steps=steps, restarts=restarts)
+        plan = evaluate.pgd_plan(eps=radii, norm=norm, steps=steps, restarts=restarts)
     elif eps:
-        raise SteadfaceError("--eps is the radius of an attack: say which with --attack pgd")
+        raise InvalidInput("--eps is the radius of an attack: say which with --attack pgd")
     if json_file is not None and json_file.is_dir():
-        raise SteadfaceError(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
-    chosen = resolve_device(device)
-    check_exists(model)
-    pairs_judged = None if images is None else pair_set(images, pairs, seed)
-    bin_sets = _bins(bins or [])
+        raise InvalidInput(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
     with stage_bar() as progress:
-        opened = api.open_probed(
+        opened, result = evaluate.evaluate_model(
             model,
-            next(iter(bin_sets.values())) if pairs_judged is None else pairs_judged,
-            image_size=None if size is None else parse_size(size),
-            pixel_range=pixel_range,
-            channel_order=channel_order,
-            output=output,
-            seed=seed,
-            progress=partial(progress, "probing"),
-        )
-        if plan is not None and not opened.differentiable:
-            raise SteadfaceError(
-                f"{model} has no gradients for --attack pgd; `steadface audit` attacks it without them"
-            )
-        result = evaluate(
-            opened.network,
-            pairs_judged,
-            bins=bin_sets,
-            mirror=mirror,
+            images=images,
+            pairs=pairs,
+            bins=bins or (),
             attack=plan,
+            mirror=mirror,
             fmr=fmr,
             max_pairs=max_pairs,
             seed=seed,
-            device=chosen,
+            device=device,
             batch_size=batch,
             progress=progress,
+            **stated(size, pixel_range, channel_order, output),
         )
     if json_file is not None:
         described = {"convention": opened.convention.to_json(), "output": opened.output, "notes": list(opened.notes)}
@@ -114,34 +87,6 @@ def evaluate_model(
     _print(model, opened.convention, result)
     if report is not None:
         _report(Path(model), result, report, seed, opened.notes)
-
-
-def pair_set(images: Path, pairs: Path | None, seed: int) -> PairSet:
-    """The pairs that a file lists, or pairs drawn from the folders where there is none."""
-    if pairs is not None:
-        return read_pairs(pairs, images)
-    return pairs_from_labels(opened_faces(images), seed=seed)
-
-
-def _bins(paths: list[Path]) -> dict[str, PairSet]:
-    names = [path.stem for path in paths]
-    for name in names:
-        if names.count(name) > 1:
-            raise SteadfaceError(f"--bin: two files are called {name}, and figures go by that name; rename one")
-    return {name: read_bin(path) for name, path in zip(names, paths, strict=True)}
-
-
-def parsed_radius(text: str, norm: str) -> float:
-    """A radius as `radius_from` reads it; raises SteadfaceError for what is no radius of that norm."""
-    try:
-        value = radius_from(text)
-    except (ValueError, ZeroDivisionError):
-        value = -1.0
-    if not 0 < value < math.inf:
-        raise SteadfaceError(f"--eps {text} is no positive radius; write 4/255 or 0.0157")
-    if norm == "linf" and value > 1:
-        raise SteadfaceError(f"--eps {text} is more than the whole pixel range: write {text}/255")
-    return value
 
 
 def _print(model: str, convention: Convention, result: Evaluation) -> None:
@@ -183,12 +128,5 @@ def _print(model: str, convention: Convention, result: Evaluation) -> None:
 
 
 def _report(model: Path, result: Evaluation, folder: Path, seed: int, notes: Sequence[str]) -> None:
-    if (model / "recipe.yaml").is_file() and (model / "model.safetensors").is_file():
-        arm = api.run_arm(model, result)
-    else:
-        examples = () if result.robustness is None else result.robustness.examples
-        arm = Arm(name=model.stem, recipe={}, evaluation=result.to_json(), examples=examples)
-    page = api.report(
-        [arm], folder, title=f"Evaluation of {model.name}", seed=seed, command=api.command_line(), notes=notes
-    )
-    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+    arm, title = model_arm(model, result), f"Evaluation of {model.name}"
+    say_where("report", write_report([arm], folder, title=title, seed=seed, command=command_line(), notes=notes))

@@ -1,4 +1,4 @@
-"""``steadface export``: a recogniser as an ONNX file that other software takes."""
+"""`steadface export`: a recogniser as an ONNX file that other software takes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from steadface.cli.console import console
-from steadface.cli.options import ContractOption, JsonOption, OutputOption, picture_files, print_json
+from steadface.cli.options import ContractOption, JsonOption, OutputOption, given_pictures, print_json
 from steadface.data.faces import decode_image
 from steadface.recognizers.embedder import Faces, stacked
 from steadface.recognizers.export import PARITY, Exported, export_with_contract
@@ -44,7 +44,7 @@ def export_model(
 
 
 def _faces(images: Path, size: tuple[int, int]) -> Faces:
-    files = picture_files([images])
+    files = given_pictures([images])
     chosen = np.linspace(0, len(files) - 1, min(len(files), MOST_FACES)).round().astype(int)
     return stacked([decode_image(files[one].read_bytes(), str(files[one])) for one in chosen], size)
 

@@ -1,4 +1,4 @@
-"""``steadface faces``: the built-in synthetic faces as identity folders."""
+"""`steadface faces`: the built-in synthetic faces as identity folders."""
 
 from pathlib import Path
 from typing import Annotated

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from steadface.cli.commands import LateCommands
 from steadface.cli.console import console, say_error, say_warning
 from steadface.cli.options import (
     ContractOption,
@@ -28,11 +29,23 @@ from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
 from steadface.gallery.sealing.keys import read_key, read_or_write_key
 from steadface.gallery.sealing.transaction import NotEnrolled
-from steadface.recognition.answers import confusing
-from steadface.recognition.recognizer import Recognizer
+
+
+class GalleryCommands(LateCommands):
+    late = {  # noqa: RUF012
+        "re-embed": (
+            "re_embed:re_embed_gallery",
+            "Bring a **gallery** over to another model: everybody's templates are made anew from photographs, or "
+            "nobody's.",
+        )
+    }
+
 
 gallery_app = typer.Typer(
+    cls=GalleryCommands,
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
     help="Look at a **gallery**, remove people from it, check its log, change its key, copy it.",
 )
 
@@ -52,6 +65,8 @@ def create_gallery(
     as_json: JsonOption = False,
 ) -> None:
     """Make an empty gallery for the templates of a model."""
+    from steadface.recognition.recognizer import Recognizer
+
     identity = Recognizer.open(model, output=output, contract=contract, mirror=mirror).contract.identity
     given = None if key is None else read_or_write_key(key)
     with Gallery.create(gallery, model=identity, key=given) as made:
@@ -171,8 +186,7 @@ def rename_person(
     with Gallery.open(gallery, key=key) as opened, _or_exit():
         renamed = opened.rename(person, new)
         confusable = opened.confusable(renamed.name)
-    for other in confusable:
-        say_warning(confusing(renamed.name, other))
+    _say_confusable([(renamed.name, other) for other in confusable])
     if as_json:
         print_json({**_told(renamed), "confusable": confusable})
     else:
@@ -195,7 +209,7 @@ def merge_people(
 
     INTO keeps consent and notes, or takes over what it has none of; the earlier expiry counts.
     """
-    alike = None if model is None else Recognizer.open(model).alike
+    alike = None if model is None else _alike(model)
     with Gallery.open(gallery, key=key) as opened, _or_exit():
         merged = opened.merge(person, into, alike=None if force else alike)
     if alike is None:
@@ -299,8 +313,7 @@ def import_people(
     with Gallery.open(gallery, key=key) as opened:
         brought = opened.import_(source, key=None if sealed_with is None else read_key(sealed_with))
         confusable = [(one.name, other) for one in brought.enrollees for other in opened.confusable(one.name)]
-    for name, other in confusable:
-        say_warning(confusing(name, other))
+    _say_confusable(confusable)
     if as_json:
         names = [one.name for one in brought.enrollees]
         print_json({"imported": names, "expired": list(brought.expired)})
@@ -325,6 +338,22 @@ def backup_gallery(
         print_json({"file": str(target), "key": source})
     else:
         console.print(f"copied to {escape(str(target))}; its key is in {escape(source)}", soft_wrap=True)
+
+
+def _alike(model: str) -> float | None:
+    """From which cosine on the model takes two templates for one person's."""
+    from steadface.recognition.recognizer import Recognizer  # loads torch, which only some of these commands need
+
+    return Recognizer.open(model).alike
+
+
+def _say_confusable(names: list[tuple[str, str]]) -> None:
+    if not names:
+        return
+    from steadface.recognition.answers import confusing
+
+    for name, other in names:
+        say_warning(confusing(name, other))
 
 
 @contextmanager

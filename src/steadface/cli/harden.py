@@ -1,4 +1,4 @@
-"""``steadface harden``: a recogniser that people have becomes one that resists."""
+"""`steadface harden`: a recogniser that people have becomes one that resists."""
 
 import shlex
 import sys
@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from steadface import api
 from steadface.cli.console import console, training_bar
-from steadface.cli.evaluate import parsed_radius
+from steadface.cli.options import parsed_radius
 from steadface.cli.train import Set, candidates_shown, report_run, say_model
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.evaluation.compatibility import Compatibility
-from steadface.hardening import Wishes
 from steadface.report.text import percent
+from steadface.workflows.harden import Wishes, harden
 
 
 def harden_model(
@@ -58,7 +57,7 @@ def harden_model(
         student=student,
     )
     with candidates_shown(out), training_bar("harden") as observe:
-        done = api.harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
+        done = harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
     say_model(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
     if done.compatibility is not None:
         _print(done.compatibility, done.keeps_templates)
@@ -66,13 +65,13 @@ def harden_model(
 
 
 def parsed_share(text: str) -> float:
-    """`0.5%` or `0.005` as a number; raises SteadfaceError for what is no share."""
+    """`0.5%` or `0.005` as a number; raises InvalidInput for what is no share."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise SteadfaceError(f"--max-clean-drop {text} is no share; write 0.5% or 0.005")
+        raise InvalidInput(f"--max-clean-drop {text} is not a share; write 0.5% or 0.005")
     return value
 
 

@@ -1,4 +1,4 @@
-"""``steadface identify``: who of the enrolled people is in a photograph?"""
+"""`steadface identify`: who of the enrolled people is in a photograph?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,15 +24,14 @@ from steadface.cli.options import (
     OutputOption,
     ThresholdOption,
     given_rate,
-    opened_recognizer,
     print_json,
-    with_gallery,
 )
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.photograph import read_photograph
 from steadface.files import write_atomically
 from steadface.recognition.answers import Identified, Named
+from steadface.workflows.recognize import open_recognizer, with_gallery
 
 
 def identify_photograph(
@@ -59,10 +58,12 @@ def identify_photograph(
     contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Who of the enrolled people is in a photograph? Exit code **0** if anybody, **1** if nobody, **2** on an error."""
+    """Who of the enrolled people is in a photograph? Exit code **0** if anybody, **1** if nobody, **2** or more on an
+    error.
+    """
     if draw is not None and not cv2.haveImageWriter(draw.name):
-        raise SteadfaceError(f"--draw {draw} is no name of an image; end it in .png")
-    recognizer = opened_recognizer(
+        raise InvalidInput(f"--draw {draw} is not a name of an image; end it in .png")
+    recognizer = open_recognizer(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
     )
     with with_gallery(recognizer, gallery, key):

@@ -1,52 +1,117 @@
-"""The ``steadface`` command: parse, call, print."""
+"""The `steadface` command: parse, call, print."""
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
-from steadface.cli.attack_train import train_attack
-from steadface.cli.audit import audit_model
-from steadface.cli.calibrate import calibrate_model
+from steadface.cli.commands import LateCommands
 from steadface.cli.console import show_warnings
-from steadface.cli.detect import align_photographs, detect_faces
-from steadface.cli.embed import embed_pictures
 from steadface.cli.ending import ended
-from steadface.cli.enroll import enroll_person
-from steadface.cli.evaluate import evaluate_model
-from steadface.cli.export import export_model
-from steadface.cli.faces import write_faces
-from steadface.cli.gallery import gallery_app
-from steadface.cli.harden import harden_model
-from steadface.cli.identify import identify_photograph
-from steadface.cli.re_embed import re_embed_gallery
-from steadface.cli.train import demo, resume_run, train_recipe
-from steadface.cli.verify import verify_pair
+
+COMPLETE = "_STEADFACE_COMPLETE"
+"""Environment variable in which a shell asks for completions."""
+
+
+class Commands(LateCommands):
+    late = {  # noqa: RUF012
+        "demo": (
+            "train:demo",
+            "Train on built-in **synthetic faces**, clean beside gated, and compare both under attack.",
+        ),
+        "train": (
+            "train:train_recipe",
+            "Train the recognisers of a **recipe**, then judge it on the people held out and write its report.",
+        ),
+        "resume": ("train:resume_run", "Go on with a **run** that was stopped or killed, from its newest checkpoint."),
+        "harden": (
+            "harden:harden_model",
+            "Harden a trained recogniser: same input, same dimension, more resistance, and little "
+            "of its accuracy lost.",
+        ),
+        "evaluate": (
+            "evaluate:evaluate_model",
+            "Measure a **model**: 10-fold accuracy, error rates with intervals, and what PGD does to them.",
+        ),
+        "faces": (
+            "faces:write_faces",
+            "Write procedural **synthetic faces** as identity folders, one person each, already aligned.",
+        ),
+        "audit": (
+            "audit:audit_model",
+            "Measure how well any **model** resists attack: the worst case over several attacks at a frozen threshold.",
+        ),
+        "attack-train": (
+            "attack_train:train_attack",
+            "Train a network that attacks **MODEL** in a single pass: it dodges and impersonates, "
+            "whoever the person is.",
+        ),
+        "calibrate": (
+            "calibrate:calibrate_model",
+            "Measure which similarity stands for which FMR, and store that with the **model**.",
+        ),
+        "detect": (
+            "detect:detect_faces",
+            "Find the **faces** in photographs, and say what is wrong with those that are hard to recognise.",
+        ),
+        "align": ("detect:align_photographs", "Make a **training folder** of aligned faces from photographs."),
+        "embed": (
+            "embed:embed_pictures",
+            "Write the unit embeddings of the largest face of each picture. Exit code **1** if some "
+            "could not be embedded.",
+        ),
+        "verify": (
+            "verify:verify_pair",
+            "Do two photographs show one person? Exit code **0** if they match, **1** if not, **2** or more on an "
+            "error.",
+        ),
+        "enroll": (
+            "enroll:enroll_person",
+            "Add a person to a **gallery**, which is made if there is none: one template of all pictures, "
+            "or nothing at all.",
+        ),
+        "identify": (
+            "identify:identify_photograph",
+            "Who of the enrolled people is in a photograph? Exit code **0** if anybody, **1** if nobody, "
+            "**2** or more on an error.",
+        ),
+        "gallery": (
+            "gallery:gallery_app",
+            "Look at a **gallery**, remove people from it, check its log, change its key, copy it.",
+        ),
+        "export": (
+            "export:export_model",
+            "Write a **model** as ONNX: raw RGB pixels (B, 3, H, W) in, raw embeddings (B, D) out, any B.",
+        ),
+    }
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Train face recognisers that resist adversarial attack, measure how well they do, and recognise with them.",
 )
-app.command("demo")(demo)
-app.command("train")(train_recipe)
-app.command("resume")(resume_run)
-app.command("harden")(harden_model)
-app.command("evaluate")(evaluate_model)
-app.command("faces")(write_faces)
-app.command("audit")(audit_model)
-app.command("attack-train")(train_attack)
-app.command("calibrate")(calibrate_model)
-app.command("detect")(detect_faces)
-app.command("align")(align_photographs)
-app.command("embed")(embed_pictures)
-app.command("verify")(verify_pair)
-app.command("enroll")(enroll_person)
-app.command("identify")(identify_photograph)
-gallery_app.command("re-embed")(re_embed_gallery)
-app.add_typer(gallery_app, name="gallery")
-app.command("export")(export_model)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"steadface {version('steadface')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is, and end."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -57,5 +122,7 @@ def main() -> None:
 
 def _command() -> None:
     command = typer.main.get_command(app)
+    if COMPLETE in os.environ:
+        command._main_shell_completion({}, "steadface", COMPLETE)
     with command.make_context("steadface", sys.argv[1:]) as context:
         command.invoke(context)

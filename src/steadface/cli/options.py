@@ -1,27 +1,22 @@
-"""What the commands that use a trained model have in common: options, the pictures they are given, JSON."""
+"""What the commands that use a model have in common: options, the pictures they are given, JSON.
+
+Nothing of the engine is imported before a command runs.
+"""
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from steadface.arguments import rate as checked_rate
 from steadface.cli.console import say_warning
-from steadface.data.faces import FaceSource
-from steadface.data.folders import open_faces
-from steadface.data.listing import PictureTree, Skips
-from steadface.errors import SteadfaceError
-from steadface.evaluation.thresholds import checked_threshold
-from steadface.gallery.gallery import Gallery
-from steadface.gallery.sealing.keys import given_key, read_or_write_key
-from steadface.recognition.recognizer import Recognizer
-from steadface.recognizers import ChannelOrder, PixelRange
-from steadface.recognizers.embedder import Backend
-from steadface.recognizers.guard import read_guard
+from steadface.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from steadface.workflows.opening import Stated
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="A run folder, a file of weights, an .onnx file or module:function.")
@@ -33,23 +28,32 @@ ContractOption = Annotated[
     Path | None, typer.Option("--contract", help="The model's contract, where `calibrate --out` put it elsewhere.")
 ]
 SizeOption = Annotated[str | None, typer.Option("--size", help="Height x width that MODEL takes, e.g. 112x112.")]
-RangeOption = Annotated[PixelRange | None, typer.Option("--pixel-range", help="Pixel range that MODEL takes.")]
-OrderOption = Annotated[ChannelOrder | None, typer.Option("--channel-order", help="Colour order that MODEL takes.")]
+RangeOption = Annotated[
+    Literal["0..1", "-1..1", "0..255", "(x-127.5)/128", "imagenet"] | None,
+    typer.Option("--pixel-range", help="Pixel range that MODEL takes."),
+]
+OrderOption = Annotated[
+    Literal["rgb", "bgr"] | None, typer.Option("--channel-order", help="Colour order that MODEL takes.")
+]
 DetectorOption = Annotated[Path | None, typer.Option("--detector", help="A YuNet or SCRFD .onnx file.")]
 AlignedOption = Annotated[bool, typer.Option("--aligned", help="The pictures are aligned faces already.")]
 MirrorOption = Annotated[
     bool | None, typer.Option("--mirror/--no-mirror", help="Sum the embeddings of image and mirror image.")
 ]
-BackendOption = Annotated[Backend, typer.Option(help="What runs the model; auto: .onnx files in onnxruntime.")]
+BackendOption = Annotated[
+    Literal["auto", "torch", "onnxruntime"], typer.Option(help="What runs the model; auto: .onnx files in onnxruntime.")
+]
 
 
 def given_threshold(threshold: float | None) -> float | None:
-    """Raises SteadfaceError, before anything is opened, for what is no cosine."""
+    """Raises InvalidInput, before anything is opened, for what is no cosine."""
+    from steadface.evaluation.thresholds import checked_threshold
+
     return None if threshold is None else checked_threshold(threshold)
 
 
 def given_rate(option: typer.CallbackParam, rate: float | None) -> float | None:
-    """Raises SteadfaceError, before anything is opened, for what is no rate."""
+    """Raises InvalidInput, before anything is opened, for what is no rate."""
     return None if rate is None else checked_rate(f"--{option.name}", rate)
 
 
@@ -69,95 +73,47 @@ GuardOption = Annotated[
 ]
 
 
-def picture_files(given: Sequence[Path]) -> list[Path]:
-    """The files among `given` as they are, and the pictures below its folders in sorted order, each once.
+def given_pictures(given: Sequence[Path]) -> list[Path]:
+    """Photographs, and those below folders, see `picture_files`; what is left out is said."""
+    from steadface.data.listing import Skips
+    from steadface.workflows.recognize import picture_files
 
-    What is left out is said. Raises SteadfaceError for what does not exist and for folders without pictures.
-    """
     skips = Skips()
-    files: dict[str, Path] = {}
-    for path in given:
-        if not path.exists():
-            raise SteadfaceError(f"{path} does not exist; give photographs or folders of them")
-        found = [path / name for name, _ in PictureTree(path, skips).images()] if path.is_dir() else [path]
-        if not found:
-            raise SteadfaceError("; ".join((f"there are no images in {path}", *skips.messages)))
-        for file in found:
-            real = os.path.realpath(file)
-            if real in files:
-                skips.add("pictures that were given already", str(file))
-            files.setdefault(real, file)
-    say_skipped(skips)
-    return list(files.values())
+    files = picture_files(given, skips)
+    say_skipped(skips.messages)
+    return files
 
 
-def opened_faces(path: Path) -> FaceSource:
-    """The faces at `path`, see `open_faces`; what is left out is said."""
-    faces = open_faces(path)
-    say_skipped(faces)
-    return faces
-
-
-def say_skipped(listed: object) -> None:
-    for message in getattr(listed, "messages", ()):
+def say_skipped(messages: Sequence[str]) -> None:
+    for message in messages:
         say_warning(message)
 
 
-def opened_recognizer(
-    model: str,
-    *,
-    output: str | None = None,
-    contract: Path | None = None,
-    detector: Path | None,
-    mirror: bool | None,
-    backend: Backend,
-    guard: Path | None = None,
-    compile: bool = False,
-) -> Recognizer:
-    """The recogniser that the options ask for."""
-    recognizer = Recognizer.open(
-        model,
-        output=output,
-        contract=contract,
-        detector=detector,
-        mirror=mirror,
-        backend=backend,
-        compile=compile,
-    )
-    if guard is not None:
-        recognizer.guard = read_guard(guard, model=recognizer.contract.space)
-    return recognizer
+def stated(size: str | None, pixel_range: str | None, channel_order: Any, output: str | None) -> "Stated":
+    """What the options of a model's pixels say. Raises InvalidInput for what is no size."""
+    from steadface.recognizers import parse_size
+
+    return {
+        "image_size": None if size is None else parse_size(size),
+        "pixel_range": pixel_range,
+        "channel_order": channel_order,
+        "output": output,
+    }
 
 
-@contextmanager
-def with_gallery(recognizer: Recognizer, gallery: Path, key: Path | None, *, create: bool = False) -> Iterator[None]:
-    """Opens the recogniser's gallery; one that is not there is made if `create`, and where its key lies is said.
+def parsed_radius(text: str, norm: str) -> float:
+    """A radius as `radius_from` reads it; raises InvalidInput for what is no radius of that norm."""
+    from steadface.attacks.balls import radius_from
 
-    Where what follows fails nothing is left of a gallery that was made for it.
-    """
-    model = recognizer.contract.identity
-    if gallery.exists() or not create:
-        with Gallery.open(gallery, key=key, model=model) as opened:
-            recognizer.gallery = opened
-            yield
-        return
-    makes_key = not key.exists() if key is not None else given_key() is None
-    with Gallery.create(gallery, model=model, key=None if key is None else read_or_write_key(key)) as opened:
-        recognizer.gallery = opened
-        lies_in = Path(opened.key.source)
-        try:
-            yield
-        except BaseException:
-            opened.close()
-            for path in (gallery, *gallery.parent.glob(f"{gallery.name}-*")):
-                path.unlink(missing_ok=True)
-            if makes_key:
-                lies_in.unlink()
-            raise
-    say_warning(
-        f"made the gallery {gallery}; its key is in {lies_in}: keep a copy of that elsewhere, since without it the "
-        "gallery is lost"
-    )
+    try:
+        value = radius_from(text)
+    except (ValueError, ZeroDivisionError):
+        value = -1.0
+    if not 0 < value < math.inf:
+        raise InvalidInput(f"--eps {text} is not a positive radius; write 4/255 or 0.0157")
+    if norm == "linf" and value > 1:
+        raise InvalidInput(f"--eps {text} is more than the whole pixel range: write {text}/255")
+    return value
 
 
 def print_json(data: Any) -> None:

@@ -1,5 +1,6 @@
-"""``steadface gallery re-embed``: a gallery for another model, from the pictures of who is enrolled."""
+"""`steadface gallery re-embed`: a gallery for another model, from the pictures of who is enrolled."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,13 +18,12 @@ from steadface.cli.options import (
     MirrorOption,
     ModelOption,
     OutputOption,
-    opened_recognizer,
-    picture_files,
     print_json,
     say_skipped,
 )
-from steadface.data.listing import PictureTree, Skips, composed, spellings
+from steadface.data.listing import Skips
 from steadface.gallery.gallery import Gallery
+from steadface.workflows.recognize import open_recognizer, person_folders, templates_of
 
 
 def re_embed_gallery(
@@ -46,8 +46,10 @@ def re_embed_gallery(
 
     Templates of two models cannot be compared, and none can be made from the other.
     """
-    folders = _person_folders(images)
-    recognizer = opened_recognizer(
+    skips = Skips()
+    folders = person_folders(images, skips)
+    say_skipped(skips.messages)
+    recognizer = open_recognizer(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
     )
     for note in recognizer.contract.notes:
@@ -55,12 +57,9 @@ def re_embed_gallery(
     with Gallery.open(gallery, key=key) as opened:
         names = [person.name for person in opened.people()]
         with stage_bar() as progress:
-            templates = {}
-            for place, name in enumerate(names, start=1):
-                if (folder := folders.get(name, folders.get(composed(name)))) is not None:
-                    files = picture_files([images / folder])
-                    templates[name] = recognizer.template(name, files, aligned=aligned)[None]
-                progress("embedding", place, len(names))
+            skips, report = Skips(), partial(progress, "embedding")
+            templates = templates_of(recognizer, names, folders, skips, aligned=aligned, progress=report)
+        say_skipped(skips.messages)
         renewed, dropped = opened.re_embed(recognizer.contract.identity, templates, drop_missing=drop_missing)
     if as_json:
         print_json({"people": [one.person.name for one in renewed], "dropped": [person.name for person in dropped]})
@@ -68,11 +67,3 @@ def re_embed_gallery(
     console.print(f"{len(renewed)} people have templates of {recognizer.contract.name} now")
     for person in dropped:
         say_warning(f"{person.name} was removed: there were no photographs")
-
-
-def _person_folders(images: Path) -> dict[str, str]:
-    """The person folders by name, see `spellings`; what is left out is said."""
-    skips = Skips()
-    people = PictureTree(images, skips, by_person=True).people()
-    say_skipped(skips)
-    return spellings(people)

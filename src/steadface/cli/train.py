@@ -1,4 +1,4 @@
-"""``steadface train``, ``resume`` and ``demo``."""
+"""`steadface train`, `resume` and `demo`."""
 
 import shlex
 from collections.abc import Iterator
@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from steadface import api
 from steadface.cli.console import (
     arms_table,
     candidates_table,
     console,
     say_outcome,
     say_warning,
+    say_where,
     stage_bar,
     training_bar,
 )
-from steadface.data.faces import FaceSource
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.recipes import recipe_path
-from steadface.training.assembly.faces import open_recipe_faces
-from steadface.training.loop import Outcome
-from steadface.training.recipe import Recipe, load_recipe
+from steadface.training.recipe import load_recipe
 from steadface.training.runfolder import read_run_recipe
+from steadface.training.selection.candidates import read_candidates
 from steadface.training.selection.rules import NothingGained
+from steadface.workflows.evaluate import judge
+from steadface.workflows.report import command_line, run_arm, write_report
+from steadface.workflows.train import Trained, demo_recipes, resume, train, train_or_resume
 
 Set = Annotated[
     list[str] | None,
@@ -45,15 +45,15 @@ def train_recipe(
     """
     loaded = load_recipe(recipe_path(recipe), overrides)
     with candidates_shown(loaded.run.out), training_bar(loaded.name) as observe:
-        outcome = api.train(loaded, observe=observe)
-    finish(outcome)
+        trained = train(loaded, observe=observe)
+    finish(trained)
 
 
 def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Go on with a **run** that was stopped or killed, from its newest checkpoint."""
     with candidates_shown(run), training_bar(read_run_recipe(run).name) as observe:
-        outcome = api.resume(run, observe=observe)
-    finish(outcome)
+        trained = resume(run, observe=observe)
+    finish(trained)
 
 
 def demo(
@@ -65,40 +65,30 @@ def demo(
     Takes about six minutes on two cores; a demonstration that was stopped goes on where it was. No claim about real
     faces rests on it.
     """
-    recipes = [_demo_recipe(name, out, overrides) for name in ("demo_clean.yaml", "demo.yaml")]
-    faces = open_recipe_faces(recipes[0])
-    pairs = pairs_from_labels(_held_out(faces.validation), seed=recipes[0].run.seed)
+    recipes, faces = demo_recipes(out, overrides)
+    assert faces.validation is not None
+    pairs = pairs_from_labels(faces.validation, seed=recipes[0].run.seed)
+    done = []
     for recipe in recipes:
         with training_bar(recipe.name) as observe:
-            outcome = api.train_or_resume(recipe, faces=faces, observe=observe)
-        say_outcome(outcome, command=shlex.join(["steadface", "demo", "--out", str(out), *_sets(overrides)]))
-        if not outcome.finished:
+            done.append(train_or_resume(recipe, faces=faces, observe=observe))
+        say_outcome(done[-1], command=shlex.join(["steadface", "demo", "--out", str(out), *_sets(overrides)]))
+        if not done[-1].finished:
             raise typer.Exit(130)
     arms = []
-    for recipe in recipes:
+    for trained in done:
         with stage_bar() as progress:
-            arms.append(api.judge(recipe.run.out, pairs, progress=progress).arm)
-    page = api.report(
+            arms.append(judge(trained, pairs, progress=progress).arm)
+    page = write_report(
         arms,
         out,
         title="Steadface demonstration on synthetic faces",
         seed=recipes[0].run.seed,
-        command=api.command_line(),
+        command=command_line(),
         notes=["These faces are drawn by a program. They show how the method runs; no claim about real faces follows."],
     )
     console.print(arms_table(arms))
-    _say_where("report", page)
-
-
-def _demo_recipe(name: str, out: Path, overrides: list[str] | None) -> Recipe:
-    recipe = load_recipe(recipe_path(Path(name)), overrides)
-    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"out": out / recipe.name})})
-
-
-def _held_out(faces: FaceSource | None) -> FaceSource:
-    if faces is None:
-        raise SteadfaceError("the demonstration is judged on people held out: set data.validation above 0")
-    return faces
+    say_where("report", page)
 
 
 def _sets(overrides: list[str] | None) -> list[str]:
@@ -107,64 +97,65 @@ def _sets(overrides: list[str] | None) -> list[str]:
 
 @contextmanager
 def candidates_shown(folder: Path) -> Iterator[None]:
-    """Where the run in ``folder`` ends without a model, its page still shows what there was to choose from."""
+    """Where the run in `folder` ends without a model, its page still shows what there was to choose from."""
     try:
         yield
     except NothingGained:
-        arm = api.run_arm(folder)
-        console.print(candidates_table(arm))
-        page = api.report(
+        arm = run_arm(folder)
+        say_candidates(folder)
+        page = write_report(
             [arm],
             folder,
             title=f"{arm.name}: nothing gained",
             seed=read_run_recipe(folder).run.seed,
-            command=api.command_line(),
+            command=command_line(),
             notes=["No candidate became the model."],
         )
-        _say_where("report", page)
+        say_where("report", page)
         raise
 
 
-def finish(outcome: Outcome) -> None:
+def say_candidates(folder: Path) -> None:
+    """The table of what the run in `folder` had to choose from, where it chose."""
+    candidates, select = read_candidates(folder), read_run_recipe(folder).run.select
+    if candidates is not None and select is not None:
+        console.print(candidates_table(candidates, select.max_clean_drop))
+
+
+def finish(trained: Trained) -> None:
     """Says how a run ended; a finished one is judged and reported."""
-    say_model(outcome)
-    report_run(outcome)
+    say_model(trained)
+    report_run(trained)
 
 
-def say_model(outcome: Outcome, *, command: str | None = None) -> None:
-    """Says how a run ended, and the ``command`` to go on with; ends with 130 where it was stopped."""
-    say_outcome(outcome, command=command)
-    if not outcome.finished:
+def say_model(trained: Trained, *, command: str | None = None) -> None:
+    """Says how a run ended, and the `command` to go on with; ends with 130 where it was stopped."""
+    say_outcome(trained, command=command)
+    if not trained.finished:
         raise typer.Exit(130)
-    arm = api.run_arm(outcome.folder)
-    if arm.candidates is not None:
-        console.print(candidates_table(arm))
-    _say_where("model", outcome.folder)
+    say_candidates(trained.folder)
+    say_where("model", trained.folder)
 
 
-def report_run(outcome: Outcome) -> None:
+def report_run(trained: Trained) -> None:
     """Judges a finished run on the people held out, and writes its page."""
-    recipe = read_run_recipe(outcome.folder)
+    recipe = trained.recipe
     if recipe.data.validation == 0:
         return
     try:
         with stage_bar() as progress:
-            judged = api.judge(outcome.folder, progress=progress)
+            judged = judge(trained, progress=progress)
     except SteadfaceError as error:
         # The model is trained and saved; too few held-out people to judge it by is no reason to call that a failure.
         say_warning(f"not judged on the held-out people: {error}")
         return
-    page = api.report(
+    page = write_report(
         [judged.arm],
-        outcome.folder,
+        trained.folder,
         title=f"{recipe.name}: training run",
         seed=recipe.run.seed,
-        command=api.command_line(),
+        command=command_line(),
         notes=["Judged on people held out from the training set."],
     )
     console.print(arms_table([judged.arm]))
-    _say_where("report", page)
-
-
-def _say_where(what: str, path: Path) -> None:
-    console.print(f"{what}: [bold]{escape(str(path))}[/bold]", soft_wrap=True)
+    say_where("report", page)

@@ -1,4 +1,4 @@
-"""``steadface verify``: do two photographs show one person?"""
+"""`steadface verify`: do two photographs show one person?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ from steadface.cli.options import (
     ModelOption,
     OutputOption,
     ThresholdOption,
-    opened_recognizer,
     print_json,
 )
 from steadface.recognition.answers import Verified
+from steadface.workflows.recognize import open_recognizer
 
 
 def verify_pair(
@@ -39,11 +39,11 @@ def verify_pair(
     contract: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Do two photographs show one person? Exit code **0** if they match, **1** if not, **2** on an error.
+    """Do two photographs show one person? Exit code **0** if they match, **1** if not, **2** or more on an error.
 
     The largest face of each is compared.
     """
-    recognizer = opened_recognizer(
+    recognizer = open_recognizer(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
     )
     answer = recognizer.verify(first, second, fmr=fmr, threshold=threshold, aligned=aligned)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
@@ -78,6 +79,21 @@ class MirrorEmbedder(nn.Module):
     def device(self) -> torch.device:
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Unit embeddings `rows` (n, D) of the faces at `indices` (n,), made by `embed_faces` with mirror images or
+    without: to be handed on to whatever needs those of the same network and faces.
+    """
+
+    indices: NDArray[np.int64]
+    rows: NDArray[np.float32]
+    mirror: bool
+
+    def serves(self, indices: NDArray[np.int64], *, mirror: bool) -> bool:
+        """Whether these are what embedding anew would give, bit for bit: the same faces in the same batches."""
+        return self.mirror == mirror and np.array_equal(self.indices, indices)
 
 
 def embed_faces(

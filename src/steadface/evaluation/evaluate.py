@@ -21,7 +21,7 @@ from steadface.data.pairs import FOLDS, PairSet, contiguous_folds, doubled_pictu
 from steadface.devices import resolve_device
 from steadface.errors import InvalidInput
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
-from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.findings import Robustness, collapse
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
 from steadface.evaluation.verification import OperatingPoint, Verification, lowest_fmr, operating_points, verify
@@ -119,12 +119,14 @@ def evaluate(
     batch_size: int = 64,
     threads: int = 1,
     progress: StageProgress | None = None,
+    embedded: Embedded | None = None,
 ) -> Evaluation:
     """Verification of `pairs` and of each of `bins`, and `attack` on the former (on the first bin where it is None).
 
     Up to `max_pairs` genuine and as many impostor pairs are attacked, at the threshold of `fmr` on people who are not.
     Of a backbone of ours a fast frozen copy is judged; `device` moves what is judged there. Images that cannot be read
-    are left out with their pairs, counted and warned of.
+    are left out with their pairs, counted and warned of. `embedded` are embeddings that this network has given of
+    `pairs.faces` before: where they are those that are needed they are not made again.
     Raises `SteadfaceError`, before any embedding, where there is nothing to judge or the pairs do not support `fmr`.
     """
     bins = {name: _folded(other) for name, other in (bins or {}).items()}
@@ -145,7 +147,10 @@ def evaluate(
 
     def judge(name: str, pair_set: PairSet) -> tuple[PairResult, NDArray[np.float32]]:
         reported = None if progress is None else partial(progress, f"embedding {name}")
-        embeddings = embed_pairs(embedder, pair_set, batch_size=batch_size, threads=threads, progress=reported)
+        known = embedded if pair_set is main else None
+        embeddings = embed_pairs(
+            embedder, pair_set, batch_size=batch_size, threads=threads, progress=reported, known=known
+        )
         return _pair_result(pair_set, embeddings, seed), embeddings
 
     sets = ({} if pairs is None else {"pairs": main}) | bins
@@ -182,18 +187,25 @@ def embed_pairs(
     batch_size: int = 64,
     threads: int = 1,
     progress: Progress | None = None,
+    known: Embedded | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings (N, D) of all N faces of a pair set; rows of NaN for images in no pair and unreadable ones."""
+    """Embeddings (N, D) of all N faces of a pair set; rows of NaN for images in no pair and unreadable ones.
+
+    Those `known` are taken where they serve.
+    """
     used = np.union1d(pairs.first, pairs.second)
-    rows = embed_faces(
-        embedder,
-        pairs.faces,
-        used,
-        batch_size=batch_size,
-        threads=threads,
-        skip_unreadable=True,
-        progress=progress,
-    )
+    if known is not None and known.serves(used, mirror=embedder.mirror):
+        rows = known.rows
+    else:
+        rows = embed_faces(
+            embedder,
+            pairs.faces,
+            used,
+            batch_size=batch_size,
+            threads=threads,
+            skip_unreadable=True,
+            progress=progress,
+        )
     embeddings = np.full((len(pairs.faces), rows.shape[1]), np.nan, dtype=np.float32)
     embeddings[used] = rows
     return embeddings

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from steadface.data.faces import FaceSource
 from steadface.data.loading import read_images
 from steadface.errors import InvalidInput
-from steadface.evaluation.embedding import MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.intervals import central
 from steadface.evaluation.thresholds import CrossPairs, images_to_measure, measure_thresholds, most_alike_strangers
 from steadface.evaluation.verification import RULE_OF_THREE
@@ -66,12 +66,13 @@ class ToldApart:
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
     """A contract with thresholds, how well the people are told apart, and the pairs of people that its lowest FMRs hang
-    on, most alike first.
+    on, most alike first; and the `embedded` faces that all this was read off.
     """
 
     contract: Contract
     told_apart: ToldApart
     alike: tuple[AlikeStrangers, ...]
+    embedded: Embedded | None = None
 
 
 def calibrated(
@@ -101,6 +102,7 @@ def calibrated(
             AlikeStrangers(first=faces.name(chosen[one]), second=faces.name(chosen[other]), similarity=similarity)
             for one, other, similarity in most_alike_strangers(pairs)
         ),
+        embedded=Embedded(indices=chosen, rows=embeddings, mirror=mirror),
     )
 
 

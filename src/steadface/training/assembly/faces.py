@@ -34,10 +34,12 @@ class Faces:
         return self.training.fingerprint()
 
 
-def open_recipe_faces(recipe: Recipe) -> Faces:
-    """The recipe's faces, split by people; the extra ones are trained on."""
+def open_recipe_faces(recipe: Recipe, named: FaceSource | None = None) -> Faces:
+    """The recipe's faces, split by people; the extra ones are trained on. `named` are those of `open_named_faces`,
+    where they are open already.
+    """
     data = recipe.data
-    training = source = open_named_faces(data)
+    training = source = open_named_faces(data) if named is None else named
     messages: tuple[str, ...] = getattr(source, "messages", ())
     validation: FaceSource | None = None
     if data.validation:

@@ -1,6 +1,6 @@
-"""A recogniser that people have becomes one that resists, without being lost: ``steadface harden``.
+"""A recogniser that people have becomes one that resists, without being lost: `steadface harden`.
 
-The recipe is ``recipes/harden.yaml``, with no label in the loss, or ``recipes/harden_labelled.yaml``. The reference is
+The recipe is `recipes/harden.yaml`, with no label in the loss, or `recipes/harden_labelled.yaml`. The reference is
 the recogniser as it came, and what is chosen and judged is chosen and judged on people held out. Where nobody says who
 they are, the recogniser does.
 """
@@ -8,11 +8,13 @@ they are, the recogniser does.
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from steadface.arguments import AnyPath, as_path
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.frozen import frozen
 from steadface.clustering import people_alike
@@ -21,7 +23,7 @@ from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
 from steadface.data.people_csv import write_people
 from steadface.data.splits import split_people
 from steadface.devices import resolve_device
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.compatibility import Compatibility, compatibility
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
@@ -29,9 +31,14 @@ from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.thresholds import images_to_measure
 from steadface.files import write_atomically
 from steadface.recipes import recipe_path
-from steadface.recognizers import OpenedRecognizer
+from steadface.recognizers import OpenedRecognizer, with_known_convention
+from steadface.recognizers.under_contract import opened_under_contract
+from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
+from steadface.training.loop import Observe
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.runfolder import holds_run, make_run_folder
+from steadface.workflows.opening import log_notes
+from steadface.workflows.train import Trained, run_to_end, start_or_resume, store
 
 ORIGINAL = "original.safetensors"
 COMPATIBILITY = "compatibility.json"
@@ -48,8 +55,8 @@ logger = logging.getLogger(__name__)
 class Wishes:
     """How long, against which radius (a fraction of the pixel range), and what clean accuracy may be lost for it.
 
-    ``choose`` names a candidate of a run that has some, in place of the rule of ``training/selection.py``. ``labels``
-    lets who is who into the loss, ``student`` is the architecture of another network that learns the embeddings of the
+    `choose` names a candidate of a run that has some, in place of the rule of `training/selection.py`. `labels`
+    lets who is who into the loss, `student` is the architecture of another network that learns the embeddings of the
     given one.
     """
 
@@ -61,6 +68,62 @@ class Wishes:
     student: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hardened:
+    """A hardening run and, once it has finished, how old templates fare with it and whether they stay valid."""
+
+    outcome: Trained
+    compatibility: Compatibility | None = None
+    keeps_templates: bool = False
+
+
+def harden(
+    weights: AnyPath,
+    images: AnyPath,
+    out: AnyPath,
+    *,
+    extra: AnyPath | None = None,
+    wishes: Wishes = Wishes(),
+    overrides: Sequence[str] = (),
+    observe: Observe | None = None,
+) -> Hardened:
+    """Hardens a trained recogniser on aligned `images`, or goes on with that in `out`; see `recipes/harden.yaml`.
+
+    Images without person folders are told apart by the recogniser itself; those of the folder `extra` are trained on
+    without labels, and nobody is held out of them. Where old templates stay valid the contract of the new model names
+    the space of the old one, so that its galleries go on. Of a finished run another `max_clean_drop` or `choose` makes
+    another of its candidates the model, without training. Raises SteadfaceError for weights that cannot be trained on,
+    for a folder that holds another run, where too few people are told apart, and for labels wished for where there are
+    none (`recipes/harden_labelled.yaml`); NothingGained, which leaves no model, where no candidate resists better than
+    the recogniser as it came and still recognises.
+    """
+    weights, images, out = as_path(weights, "weights"), as_path(images, "images"), as_path(out, "out")
+    extra = None if extra is None else as_path(extra, "extra")
+    given, contract = opened_under_contract(weights)
+    recipe, begun = harden_recipe(given, images, out, wishes, overrides, extra=extra), holds_run(out)
+    if wishes.choose is not None and not begun:
+        raise InvalidInput(f"{wishes.choose!r} cannot be chosen: {out} holds no run yet; harden first, then choose")
+    name_people(given, recipe)
+    named = open_named_faces(recipe.data)
+    if contract.thresholds is None and not begun:  # nobody has looked at its pixels yet
+        given = with_known_convention(given, pairs_from_labels(named))
+        log_notes(given)
+    original = keep_original(given, out)
+    trained = run_to_end(start_or_resume(recipe, open_recipe_faces(recipe, named)), observe)
+    if not trained.finished or trained.faces.validation is None:
+        return Hardened(outcome=trained)
+    made = trained.contract
+    try:
+        found = measure_compatibility(original, trained)
+        keeps = keeps_templates(found, wishes)
+        if keeps and made is not None:
+            made = replace(made, space=given.fingerprint)
+    finally:
+        if made is not None and (trained.model is not None or made != trained.contract):
+            store(trained, made)
+    return Hardened(outcome=trained, compatibility=found, keeps_templates=keeps)
+
+
 def harden_recipe(
     given: OpenedRecognizer,
     images: Path,
@@ -70,21 +133,21 @@ def harden_recipe(
     *,
     extra: Path | None = None,
 ) -> Recipe:
-    """The recipe for a recogniser, to run in ``out``, with ``section.key=value`` overrides.
+    """The recipe for a recogniser, to run in `out`, with `section.key=value` overrides.
 
-    Images without person folders get a ``data.people`` there, see ``name_people``. Raises SteadfaceError for a
+    Images without person folders get a `data.people` there, see `name_people`. Raises SteadfaceError for a
     recogniser that is no MobileFaceNet or IResNet of RGB images, and for labels wished for where there are none.
     """
     backbone, original = _backbone(given), out / ORIGINAL
     if wishes.labels and (extra is not None or wishes.student is not None):
-        raise SteadfaceError(
+        raise InvalidInput(
             "a margin head needs to know everybody, and weights to make its prototypes from: leave --labels out, or "
             "--extra and --student"
         )
     learnt = [f"model.start={original}"]
     if wishes.student is not None:
         learnt = _of_student(wishes.student, backbone, original)
-    # Whoever is on one image only is trained on all the same: the loss needs no second one.
+    # People with one image only are trained on all the same: the loss needs no second one.
     naming = [f"data.people={out / PEOPLE}", "data.min_images=1"] if is_unlabelled(images) else []
     recipe = load_recipe(
         recipe_path(Path("harden_labelled" if wishes.labels else "harden")),
@@ -104,22 +167,24 @@ def harden_recipe(
         ],
     )
     if wishes.labels and _told_by_likeness(recipe):
-        raise SteadfaceError(
+        raise InvalidInput(
             f"--labels needs to know who is who in {images}: one folder per person, or --set data.people=FILE.csv"
         )
     return recipe
 
 
-def keep_original(given: OpenedRecognizer, out: Path) -> None:
-    """Copies the weights into ``out``, unless they are there; raises SteadfaceError as ``harden_recipe`` does."""
+def keep_original(given: OpenedRecognizer, out: Path) -> Backbone:
+    """The weights as they came, copied into `out` unless they are there; raises SteadfaceError as `harden_recipe`."""
     backbone, original = _backbone(given), out / ORIGINAL
-    if not original.exists():
-        make_run_folder(out)
-        save_backbone(original, backbone, {})
+    if original.exists():  # of whatever the run began with
+        return load_backbone(original)
+    make_run_folder(out)
+    save_backbone(original, backbone, {})
+    return backbone
 
 
 def name_people(given: OpenedRecognizer, recipe: Recipe) -> None:
-    """Writes into the run folder who is on ``data.images`` as the recogniser sees them, where ``recipe`` says so.
+    """Writes into the run folder who is on `data.images` as the recogniser sees them, where `recipe` says so.
 
     A run that has begun keeps what it began with. Raises SteadfaceError where too few people have two images or more
     to be held out and judged by.
@@ -162,7 +227,7 @@ def _check_judged(faces: FaceSource, recipe: Recipe, found: str) -> None:
             pairs_from_labels(held_out, seed=seed), fmr=options.fmr, max_pairs=options.max_pairs, seed=seed
         )
     except SteadfaceError as error:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{found}, too few to hold some out and judge by them: {error}. Bring more images of the same people, or "
             "say who is who: one folder per person, or --set data.people=FILE.csv"
         ) from error
@@ -170,7 +235,7 @@ def _check_judged(faces: FaceSource, recipe: Recipe, found: str) -> None:
 
 def _backbone(given: OpenedRecognizer) -> Backbone:
     if not isinstance(given.network, Backbone):
-        raise SteadfaceError(
+        raise Unsupported(
             f"{given.name} cannot be trained on: hardening takes MobileFaceNet and IResNet weights of RGB images"
         )
     return given.network
@@ -184,28 +249,37 @@ def _of_student(name: str, teacher: Backbone, original: Path) -> list[str]:
         f"model.architecture.embedding_size={teacher.architecture.embedding_size}",
         "model.corner=null",
         "method.batchnorm=clean",
-        f"optimiser.rate={STUDENT_RATE}",
+        f"optimizer.rate={STUDENT_RATE}",
     ]
 
 
-def measure_compatibility(folder: Path, held_out: FaceSource, *, fmr: float, seed: int) -> Compatibility:
-    """Old templates against new probes on people held out, also written into the run's ``folder``.
+def measure_compatibility(original: Backbone, trained: Trained) -> Compatibility:
+    """Old templates against new probes on the people held out, also written into the run's folder.
 
-    Raises SteadfaceError where they are too few for ``fmr``.
+    Raises InvalidInput where they are too few for `evaluation.fmr`.
     """
+    held_out, recipe, embedded = trained.faces.validation, trained.recipe, trained.embedded
+    assert held_out is not None
     labels = np.asarray(held_out.labels, dtype=np.int64)
-    chosen = images_to_measure(labels, seed=seed)
-    old, new = (
-        embed_faces(MirrorEmbedder(frozen(load_backbone(path)), mirror=False), held_out, chosen, skip_unreadable=True)
-        for path in (folder / ORIGINAL, folder)
-    )
-    found = compatibility(old, new, labels[chosen], fmr=fmr)
-    write_atomically(folder / COMPATIBILITY, json.dumps(found.to_json(), indent=1).encode())
+    chosen = images_to_measure(labels, seed=recipe.run.seed)
+    device = resolve_device(recipe.run.device)
+
+    def templates(backbone: Backbone) -> NDArray[np.float32]:
+        embedder = MirrorEmbedder(frozen(backbone), mirror=False).to(device)
+        return embed_faces(embedder, held_out, chosen, skip_unreadable=True)
+
+    old = templates(original)
+    if embedded is not None and embedded.serves(chosen, mirror=False):
+        new = embedded.rows
+    else:
+        new = templates(load_backbone(trained.folder))
+    found = compatibility(old, new, labels[chosen], fmr=recipe.evaluation.fmr)
+    write_atomically(trained.folder / COMPATIBILITY, json.dumps(found.to_json(), indent=1).encode())
     return found
 
 
 def keeps_templates(found: Compatibility, wishes: Wishes) -> bool:
-    """Whether old templates serve the new model at the threshold in use: it refuses at most ``max_clean_drop`` more
+    """Whether old templates serve the new model at the threshold in use: it refuses at most `max_clean_drop` more
     genuine pairs than before, and accepts at most twice the impostors that the threshold stands for.
     """
     return found.mixed.fnmr <= found.old.fnmr + wishes.max_clean_drop and found.mixed.fmr <= 2 * found.fmr
