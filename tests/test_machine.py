@@ -113,7 +113,7 @@ def noted():
     print("torch" in sys.modules)
     shared()
 machine.share_cores = noted
-sys.argv = ["steadface", "--help"]
+sys.argv = ["steadface", "train", "--help"]
 from steadface.__main__ import main
 try:
     main()

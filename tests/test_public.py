@@ -52,7 +52,7 @@ def evaluated(**options: Any) -> object:
         (lambda: sf.judge(None), "the run is nothing; give a path"),
         (lambda: sf.resume(b"run"), "the run is a bytes; give a path"),
         (lambda: sf.load_recipe(7), "the recipe is a int; give a path"),
-        (lambda: sf.compare("", "b", "c"), "the folder of an audit '' is no path"),
+        (lambda: sf.compare("", "b", "c"), "the folder of an audit '' is not a path"),
         (lambda: sf.open_detector("yunet.onnx", min_size=NAN), "a smallest face of nan pixels is out of range"),
         (lambda: sf.Gallery.create("a.db", model="m.safetensors"), "model is 'm.safetensors'; give the identity"),
         (lambda: sf.Gallery.open(7), "the gallery is a int; give a path"),

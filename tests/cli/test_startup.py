@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_what_only_says_something_loads_nothing_heavy(words: list[str]) -> None:
 def test_listing_a_gallery_loads_nothing_heavy(tmp_path: Path) -> None:
     file, key = str(tmp_path / "g.db"), str(tmp_path / "key")
     with Gallery.create(file, model=ModelIdentity(fingerprint="0" * 64, dimension=4, mirror=False, name="m")) as made:
-        Path(key).write_text(Path(made.key.source).read_text())
+        shutil.copy(made.key.source, key)  # with its mode
     assert "loaded: []" in run("gallery", "list", "--gallery", file, "--key", key)
 
 
