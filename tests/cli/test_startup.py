@@ -21,7 +21,7 @@ from steadface.gallery.identity import ModelIdentity
 from steadface.recognizers.convention import ChannelOrder, PixelRange
 from steadface.recognizers.embedder import Backend
 
-HEAVY = ("torch", "matplotlib", "onnxruntime", "cv2", "scipy")
+HEAVY = ("torch", "matplotlib", "onnxruntime", "pyarrow", "cv2", "scipy")
 CODE = f"""
 import sys
 from steadface.__main__ import main

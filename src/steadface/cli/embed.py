@@ -20,6 +20,7 @@ from steadface.cli.options import (
     print_json,
 )
 from steadface.errors import InvalidInput
+from steadface.recognition.recognizer import Recognizer
 from steadface.workflows import recognize
 
 
@@ -43,7 +44,7 @@ def embed_pictures(
     if out.suffix != ".npz":
         raise InvalidInput(f"--out {out} must be an .npz file")
     files = given_pictures(pictures)
-    recognizer = recognize.open_recognizer(
+    recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, compile=compile
     )
     for note in recognizer.contract.notes:

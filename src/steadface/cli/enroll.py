@@ -21,7 +21,8 @@ from steadface.cli.options import (
     given_pictures,
     print_json,
 )
-from steadface.workflows.recognize import open_recognizer, with_gallery
+from steadface.recognition.recognizer import Recognizer
+from steadface.workflows.recognize import with_gallery
 
 
 def enroll_person(
@@ -55,7 +56,7 @@ def enroll_person(
     Enrol people who have agreed to it.
     """
     files = given_pictures(pictures)
-    recognizer = open_recognizer(
+    recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
     )
     with with_gallery(recognizer, gallery, key, create=True) as made_key:

@@ -31,7 +31,8 @@ from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.photograph import read_photograph
 from steadface.files import write_atomically
 from steadface.recognition.answers import Identified, Named
-from steadface.workflows.recognize import open_recognizer, with_gallery
+from steadface.recognition.recognizer import Recognizer
+from steadface.workflows.recognize import with_gallery
 
 
 def identify_photograph(
@@ -63,7 +64,7 @@ def identify_photograph(
     """
     if draw is not None and not cv2.haveImageWriter(draw.name):
         raise InvalidInput(f"--draw {draw} is not a name of an image; end it in .png")
-    recognizer = open_recognizer(
+    recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
     )
     with with_gallery(recognizer, gallery, key):

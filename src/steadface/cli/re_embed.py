@@ -23,7 +23,8 @@ from steadface.cli.options import (
 )
 from steadface.data.listing import Skips
 from steadface.gallery.gallery import Gallery
-from steadface.workflows.recognize import open_recognizer, person_folders, templates_of
+from steadface.recognition.recognizer import Recognizer
+from steadface.workflows.recognize import person_folders, templates_of
 
 
 def re_embed_gallery(
@@ -49,7 +50,7 @@ def re_embed_gallery(
     skips = Skips()
     folders = person_folders(images, skips)
     say_skipped(skips.messages)
-    recognizer = open_recognizer(
+    recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
     )
     for note in recognizer.contract.notes:

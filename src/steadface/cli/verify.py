@@ -21,7 +21,7 @@ from steadface.cli.options import (
     print_json,
 )
 from steadface.recognition.answers import Verified
-from steadface.workflows.recognize import open_recognizer
+from steadface.recognition.recognizer import Recognizer
 
 
 def verify_pair(
@@ -43,7 +43,7 @@ def verify_pair(
 
     The largest face of each is compared.
     """
-    recognizer = open_recognizer(
+    recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
     )
     answer = recognizer.verify(first, second, fmr=fmr, threshold=threshold, aligned=aligned)

@@ -1,4 +1,4 @@
-"""Photographs in, answers out: a recogniser with guard and gallery, and what is done with many pictures at once."""
+"""Photographs in, answers out: a recogniser with its gallery, and what is done with many pictures at once."""
 
 import io
 import os
@@ -19,8 +19,6 @@ from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import given_key, read_or_write_key
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
-from steadface.recognizers.embedder import Backend
-from steadface.recognizers.guard import read_guard
 
 BATCH = 64
 
@@ -43,32 +41,6 @@ def picture_files(given: Sequence[Path], skips: Skips) -> list[Path]:
                 skips.add("pictures that were given already", str(file))
             files.setdefault(real, file)
     return list(files.values())
-
-
-def open_recognizer(
-    model: str,
-    *,
-    output: str | None = None,
-    contract: Path | None = None,
-    detector: Path | None = None,
-    mirror: bool | None = None,
-    backend: Backend = "auto",
-    guard: Path | None = None,
-    compile: bool = False,
-) -> Recognizer:
-    """`Recognizer.open`, with the guard that is made for the model as its contract has it."""
-    recognizer = Recognizer.open(
-        model,
-        output=output,
-        contract=contract,
-        detector=detector,
-        mirror=mirror,
-        backend=backend,
-        compile=compile,
-    )
-    if guard is not None:
-        recognizer.guard = read_guard(guard, model=recognizer.contract.space)
-    return recognizer
 
 
 @contextmanager
