@@ -32,7 +32,7 @@ ERRORS = (InvalidInput, NotFound, Conflict, Unsupported, Unavailable)
 VALUES = {str: "text", Path: "path", int: "number", float: "number", bool: ""}
 CLI_HEAD = """# Command line
 
-What `steadface --help` and the `--help` of every command say.
+What `steadface --help` and the `--help` of every command say; `steadface --install-completion` teaches them to the shell.
 
 ## Exit codes
 
@@ -77,7 +77,9 @@ def _section(command: Any, context: Any) -> str:
     if not hasattr(command, "list_commands"):
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         parts.append(f"```text\n{usage}\n```")
-    shown = [one for one in command.params if not getattr(one, "hidden", False) and one.name != "help"]
+    # Help and completion, which no command declares, come with every program.
+    declared = inspect.signature(command.callback).parameters if command.callback else ()
+    shown = [one for one in command.params if not getattr(one, "hidden", False) and one.name in declared]
     if shown:
         parts.append("| word | value | |\n|---|---|---|\n" + "\n".join(_row(one, command) for one in shown))
     return "\n" + "\n\n".join(parts) + "\n"

@@ -33,6 +33,11 @@ def pgd_plan(
     """White-box PGD on raw cosines with restarts, inside a ball of each radius, a fraction of the pixel range.
 
     Raises InvalidInput for radii and numbers that are none.
+
+    >>> import steadface as sf
+    >>> plan = sf.pgd_plan(eps=(2 / 255, 4 / 255), steps=10)
+    >>> [ball.norm for ball in plan.balls], plan.attacks["pgd"].steps
+    (['linf', 'linf'], 10)
     """
     balls = [ball(choice("norm", norm, Norm), radius) for radius in checked_radii(eps, norm)]
     attack = PGD(ball=balls[0], steps=count("steps", steps), restarts=count("restarts", restarts))

@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 class Wishes:
     """How long, against which radius (a fraction of the pixel range), and what clean accuracy may be lost for it.
 
-    `choose` names a candidate of a run that has some, in place of the rule of `training/selection.py`. `labels`
+    `choose` names a candidate of a run that has some, in place of the rule of `training/selection`. `labels`
     lets who is who into the loss, `student` is the architecture of another network that learns the embeddings of the
     given one.
     """
