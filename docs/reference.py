@@ -32,7 +32,7 @@ ERRORS = (InvalidInput, NotFound, Conflict, Unsupported, Unavailable)
 VALUES = {str: "text", Path: "path", int: "number", float: "number", bool: ""}
 CLI_HEAD = """# Command line
 
-What `steadface --help` and the `--help` of every command say; `steadface --install-completion` teaches them to the shell.
+What `steadface --help` and the `--help` of every command say; `steadface --install-completion` teaches the shell.
 
 ## Exit codes
 

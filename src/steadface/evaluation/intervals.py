@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom, binomtest, norm
-from scipy.stats import t as student
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -36,6 +34,8 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
         raise ValueError(f"{successes} successes in {trials} trials: give 0 <= successes <= trials")
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1, got {confidence}")
+    from scipy.stats import beta  # here and below: it takes a second to load, which recognising is spared
+
     tail = (1 - confidence) / 2
     low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
@@ -77,6 +77,8 @@ def median_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tu
 
     `(x_(l), x_(u))` with `P(l <= Bin(n, 1/2) < u) >= confidence`; (0, inf) where there are too few distances.
     """
+    from scipy.stats import binom
+
     ordered = np.sort(values)
     n = len(ordered)
     low = int(binom.ppf((1 - confidence) / 2, n, 0.5)) - 1
@@ -88,12 +90,16 @@ def median_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tu
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact two-sided p-value of as many discordant pairs either way; 1 where there are none."""
+    from scipy.stats import binomtest
+
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def paired_interval(more: int, fewer: int, pairs: int, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of `(more - fewer) / pairs`, after one half is added to each of the four cells."""
+    from scipy.stats import norm
+
     up, down, n = (more + 1) / (pairs + 2), (fewer + 1) / (pairs + 2), pairs + 2
     half = float(norm.ppf((1 + confidence) / 2)) * sqrt((up + down - (up - down) ** 2) / n)
     return max(-1.0, up - down - half), min(1.0, up - down + half)
@@ -129,6 +135,8 @@ def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95
     >>> round(found.value, 3), round(found.error, 3)
     (0.3, 0.0)
     """
+    from scipy.stats import t as student
+
     groups = len(first.without)
     if groups != len(second.without) or groups < 2:
         raise ValueError(f"figures of {groups} and {len(second.without)} groups: give the same two or more")

@@ -16,7 +16,6 @@ from datetime import date
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from steadface.arguments import as_path, choice, count, flag
 from steadface.devices import resolve_device
@@ -297,6 +296,8 @@ class Recognizer:
         """Raises SteadfaceError where pictures with these `cosines` (n, n) are not all joined by those of `limit` or
         more: of one person any two need not be alike, if others are between them.
         """
+        from scipy.sparse.csgraph import connected_components  # slow to load, and needed for nothing else
+
         count, groups = connected_components(cosines >= limit, directed=False)
         if count == 1:
             return

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from steadface.errors import InvalidInput
@@ -210,6 +209,8 @@ def best_of(trials: Iterable[Trial]) -> Trial:
 
 def auc(cosines: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     """P(g > h) + P(g = h) / 2 of cosines (n,), by ranks (Mann and Whitney 1947)."""
+    from scipy.stats import rankdata  # takes a second to load, which recognising is spared
+
     genuine = int(same.sum())
     ranks = float(rankdata(cosines)[same].sum())
     return (ranks - genuine * (genuine + 1) / 2) / (genuine * (len(same) - genuine))

@@ -36,9 +36,10 @@ def calibrate(
 
     `faces` are aligned, of people whom the model was not trained on. What is not `stated` of the model's pixels, as
     `image_size`, `pixel_range`, `channel_order` and `output`, and no file says is probed on the faces, whatever an
-    earlier contract holds; where that differs it is logged, like all that gives reason for care. `out` is a new .safetensors file of ours for weights and contract; of a function it holds the
-    contract alone. Raises SteadfaceError before any work for a model or a file that cannot be, and, with nothing
-    written, where the people are too few or the model does not tell them apart.
+    earlier contract holds; where that differs it is logged, like all that gives reason for care. `out` is a new
+    .safetensors file of ours for weights and contract; of a function it holds the contract alone. Raises SteadfaceError
+    before any work for a model or a file that cannot be, and, with nothing written, where the people are too few or the
+    model does not tell them apart.
     """
     model, out = as_path(model, "the model"), None if out is None else as_path(out, "out")
     flag("mirror", mirror)
