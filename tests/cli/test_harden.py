@@ -159,7 +159,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert call(*words, *sets()).code == 0
     assert (run / "model.safetensors").read_bytes() == before
     other = call(*words, *sets("run.steps=6"))
-    assert other.code == 2
+    assert other.code == 5
     assert "another recipe" in other.err
 
 

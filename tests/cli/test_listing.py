@@ -98,7 +98,7 @@ def test_a_folder_of_what_cannot_be_read_says_why(call: Call, model: Path, tmp_p
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     said = call("embed", tmp_path / "phone", "--model", model, "--out", tmp_path / "o.npz")
-    assert said.code == 2
+    assert said.code == 4
     assert "there are no images in" in said.err
     assert "save them as JPEG or PNG: 1 (" in said.err
 

@@ -161,7 +161,7 @@ def test_embed_writes_what_could_be_read_and_lists_the_rest(
         assert saved["embeddings"].shape == (4, 16)
         assert [Path(name).name for name in saved["files"]] == [f"{number}.png" for number in range(4)]
         np.testing.assert_allclose(np.linalg.norm(saved["embeddings"], axis=1), 1, atol=1e-5)
-    assert call("embed", tmp_path / "nowhere", "--model", model, "--out", out).code == 2
+    assert call("embed", tmp_path / "nowhere", "--model", model, "--out", out).code == 4
     assert call("embed", folder, "--model", model, "--out", tmp_path / "z.txt").code == 2
 
 

@@ -13,7 +13,7 @@ from steadface.backbones import load_backbone
 from steadface.data.bins import read_bin
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.devices import resolve_device
-from steadface.errors import Conflict, InvalidInput, Unsupported
+from steadface.errors import InvalidInput, Unsupported
 from steadface.evaluation.embedding import Embedded
 from steadface.evaluation.evaluate import Evaluation, StageProgress, evaluate
 from steadface.evaluation.labelled import pairs_from_labels
@@ -141,5 +141,5 @@ def _bins(paths: Sequence[Path]) -> dict[str, PairSet]:
     names = [path.stem for path in paths]
     for name in names:
         if names.count(name) > 1:
-            raise Conflict(f"--bin: two files are called {name}, and figures go by that name; rename one")
+            raise InvalidInput(f"--bin: two files are called {name}, and figures go by that name; rename one")
     return {name: read_bin(path) for name, path in zip(names, paths, strict=True)}
