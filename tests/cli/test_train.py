@@ -162,5 +162,5 @@ def test_the_demonstration_leaves_its_report_and_goes_on_where_it_was(
     assert (out / "report.html").exists()
 
     said = call(*demo(out, "optimizer.rate=0.3"))
-    assert said.code == 2
+    assert said.code == 5
     assert f"{out / 'clean'} holds a run of another recipe (optimizer.rate: 0.1 -> 0.3): remove that folder" in said.err

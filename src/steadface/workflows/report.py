@@ -15,9 +15,9 @@ from steadface.evaluation.evaluate import Evaluation
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
 from steadface.report.history import read_history
-from steadface.training.selection.candidates import read_candidates
 from steadface.training.log import METRICS_FILE
 from steadface.training.runfolder import MODEL_FILE, RECIPE_FILE, read_run_recipe
+from steadface.training.selection.candidates import read_candidates
 
 
 def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
