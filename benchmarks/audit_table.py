@@ -7,9 +7,9 @@ python benchmarks/audit_table.py AUDITS/NAME AUDITS/OTHER ...
 import argparse
 from pathlib import Path
 
-from steadface.workflows.audit import read_audit
 from steadface.audit_record import GOALS, Audit, MedianDistance
 from steadface.report.text import radius, with_interval
+from steadface.workflows.audit import read_audit
 
 
 def distance(found: MedianDistance | None, norm: str) -> str:

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "recognition": {"faces", "gallery", "recognizers", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
-    "workflows": {"audit_record", "clustering", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases, for whoever calls
+    "workflows": {"audit_record", "clustering", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
     "cli": {"workflows", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine"},
     "__init__": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
