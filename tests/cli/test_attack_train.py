@@ -7,9 +7,9 @@ import torch
 from steadface.audit.generator import load_generative
 from steadface.audit.generator_training import Moved, train_generator
 from steadface.backbones import Architecture, save_backbone
-from steadface.cli import attack_train
 from steadface.data.synthetic import write_synthetic_faces
 from steadface.errors import Conflict, InvalidInput, NotFound, Unsupported
+from steadface.workflows import audit as workflow
 
 from .conftest import Call
 
@@ -72,7 +72,7 @@ def test_ctrl_c_writes_what_there_is(
             signal.raise_signal(signal.SIGINT)
         return train_generator(*given, progress=at, **named)
 
-    monkeypatch.setattr(attack_train, "train_generator", interrupted)
+    monkeypatch.setattr(workflow, "train_generator", interrupted)
     out = tmp_path / "generator.safetensors"
     said = call(*words(model, faces, out))
     assert said.code == 130
@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_before_any_training(call: Call, model: Path, 
         (words(model, faces, model), f"{model} exists and holds no generative attack"),
         (words(model, faces, tmp_path / "out.pt"), "ends with that"),
         (words(model, faces, out, "--batch", 5), "batch is 5"),
-        (words(model, faces, out, "--eps", "two"), "--eps two is no positive radius"),
+        (words(model, faces, out, "--eps", "two"), "--eps two is not a positive radius"),
         (words(model, faces, out, "--device", "none"), "device 'none' cannot be used"),
         (words(tmp_path / "none.pt", faces, out), "none.pt does not exist"),
         (words(model, tmp_path / "none", out), "none is not a folder of faces"),

@@ -83,8 +83,8 @@ def test_two_models_are_compared_on_the_same_pairs(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--eps", "0"), "no positive radius"),
-        (("--interval-width", "2"), "no width between 0 and 1"),
+        (("--eps", "0"), "not a positive radius"),
+        (("--interval-width", "2"), "not a width between 0 and 1"),
         (("--calibration-pairs", "nowhere.txt"), "nowhere.txt"),
         (("--surrogate", "nowhere.safetensors"), "nowhere.safetensors"),
         (("--generator", "nowhere.safetensors"), "nowhere.safetensors"),
