@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steadface.audit.presets import preset as preset
-    from steadface.audit.request import Request as AuditRequest  # noqa: F401
+    from steadface.audit.request import Request
     from steadface.backbones import Architecture as Architecture
     from steadface.backbones import load_backbone as load_backbone
     from steadface.backbones import save_backbone as save_backbone
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from steadface.workflows.train import train as train
 
     __version__: str
+    AuditRequest = Request
 
 _HOMES = {
     "audit.presets": ("preset",),

@@ -111,7 +111,7 @@ def test_what_does_not_exist_is_an_error_before_any_work(
     call: Call, photographs: Path, options: list[tuple[object, float]]
 ) -> None:
     said = call("detect", photographs, photographs / "missing.jpg")
-    assert (said.code, said.out) == (2, "")
+    assert (said.code, said.out) == (4, "")
     assert "missing.jpg does not exist" in said.err
     assert options == []
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from steadface.backbones import Architecture, reading, save_backbone
+from steadface.backbones import Architecture, save_backbone
 from steadface.data import folders, listing
 from steadface.data.synthetic import write_synthetic_faces
 from steadface.training.recipe import make_recipe
@@ -41,7 +42,7 @@ class Counts:
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     found = Counts()
-    listed, read, opened = listing.PictureTree.__init__, folders.FaceFiles.read, reading.safe_open
+    listed, read, opened = listing.PictureTree.__init__, folders.FaceFiles.read, safe_open
 
     def lists(tree: listing.PictureTree, *rest: Any, **options: Any) -> None:
         found.listed += 1
@@ -72,7 +73,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
     monkeypatch.setattr(listing.PictureTree, "__init__", lists)
     monkeypatch.setattr(folders.FaceFiles, "read", reads)
-    monkeypatch.setattr(reading, "safe_open", Opened)
+    monkeypatch.setattr("steadface.backbones.reading.safe_open", Opened)
     return found
 
 
