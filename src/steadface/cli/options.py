@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from steadface.arguments import rate as checked_rate
 from steadface.cli.console import say_warning
 from steadface.errors import InvalidInput
 
@@ -54,6 +53,8 @@ def given_threshold(threshold: float | None) -> float | None:
 
 def given_rate(option: typer.CallbackParam, rate: float | None) -> float | None:
     """Raises InvalidInput, before anything is opened, for what is no rate."""
+    from steadface.arguments import rate as checked_rate
+
     return None if rate is None else checked_rate(f"--{option.name}", rate)
 
 
