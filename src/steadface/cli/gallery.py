@@ -1,7 +1,5 @@
 """`steadface gallery`: who is enrolled, and what keeps a gallery in order."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +26,6 @@ from steadface.gallery.identity import described
 from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
 from steadface.gallery.sealing.keys import read_key, read_or_write_key
-from steadface.gallery.sealing.transaction import NotEnrolled
 
 
 class GalleryCommands(LateCommands):
@@ -126,11 +123,11 @@ def list_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOpti
 def show_person(
     person: PersonArgument, gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show what is kept of a person, and their templates. Exit code 1 where nobody of that name is enrolled.
+    """Show what is kept of a person, and their templates. Exit code 4 where nobody of that name is enrolled.
 
     A template whose cosine to the most similar of the others is low may be somebody else's.
     """
-    with Gallery.open(gallery, key=key) as opened, _or_exit():
+    with Gallery.open(gallery, key=key) as opened:
         found, templates = opened.person(person), opened.templates(person)
     if as_json:
         print_json({**_told(found), "template_list": [_template_told(one) for one in templates]})
@@ -156,11 +153,11 @@ def remove_person(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a person; nothing but a random id in the log is left. Exit code 1 where nobody of that name is enrolled.
+    """Remove a person; nothing but a random id in the log is left. Exit code 4 where nobody of that name is enrolled.
 
     Backups and exports made before keep what they hold.
     """
-    with Gallery.open(gallery, key=key) as opened, _or_exit():
+    with Gallery.open(gallery, key=key) as opened:
         if template is None:
             _say_removed([opened.remove(person)], as_json)
             return
@@ -182,8 +179,8 @@ def rename_person(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a person another name. Exit code 1 where nobody of that name is enrolled."""
-    with Gallery.open(gallery, key=key) as opened, _or_exit():
+    """Give a person another name. Exit code 4 where nobody of that name is enrolled."""
+    with Gallery.open(gallery, key=key) as opened:
         renamed = opened.rename(person, new)
         confusable = opened.confusable(renamed.name)
     _say_confusable([(renamed.name, other) for other in confusable])
@@ -205,12 +202,12 @@ def merge_people(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one person of two names: INTO gets the templates of PERSON. Exit code 1 where one of them is not enrolled.
+    """Make one person of two names: INTO gets the templates of PERSON. Exit code 4 where one of them is not enrolled.
 
     INTO keeps consent and notes, or takes over what it has none of; the earlier expiry counts.
     """
     alike = None if model is None else _alike(model)
-    with Gallery.open(gallery, key=key) as opened, _or_exit():
+    with Gallery.open(gallery, key=key) as opened:
         merged = opened.merge(person, into, alike=None if force else alike)
     if alike is None:
         why = "without --model" if model is None else "by a model that is not calibrated"
@@ -354,16 +351,6 @@ def _say_confusable(names: list[tuple[str, str]]) -> None:
 
     for name, other in names:
         say_warning(confusing(name, other))
-
-
-@contextmanager
-def _or_exit() -> Iterator[None]:
-    """Exit code 1 where nobody of a name is enrolled."""
-    try:
-        yield
-    except NotEnrolled as error:
-        say_error(str(error))
-        raise typer.Exit(1) from None
 
 
 def _told(person: Person) -> dict[str, Any]:

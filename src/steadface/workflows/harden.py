@@ -249,7 +249,7 @@ def _of_student(name: str, teacher: Backbone, original: Path) -> list[str]:
         f"model.architecture.embedding_size={teacher.architecture.embedding_size}",
         "model.corner=null",
         "method.batchnorm=clean",
-        f"optimiser.rate={STUDENT_RATE}",
+        f"optimizer.rate={STUDENT_RATE}",
     ]
 
 
