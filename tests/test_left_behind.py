@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -56,8 +57,9 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home() -> Iterator[Home]:
+    with TemporaryDirectory() as folder:  # workers talk through sockets below it, whose paths have 107 bytes at most
+        yield Home(Path(folder))
 
 
 @pytest.fixture(scope="module")
