@@ -109,7 +109,11 @@ def test_one_picture_is_a_list_of_one_in_whatever_form(with_gallery, planted, la
     )
 
 
-@pytest.mark.parametrize("nothing", [[], (), np.empty((0, 112, 112, 3), np.uint8), iter([])], ids=str)
+@pytest.mark.parametrize(
+    "nothing",
+    [[], (), np.empty((0, 112, 112, 3), np.uint8), iter([])],
+    ids=["list", "tuple", "array", "iterator"],
+)
 def test_no_pictures_are_an_error_with_a_remedy(with_gallery, nothing):
     for ask in (with_gallery.embed, lambda given: with_gallery.template("Ada", given)):
         with pytest.raises(SteadfaceError, match=r"there are no pictures.*give one or more"):

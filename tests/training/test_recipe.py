@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_training_recipes_differ_in_method_only() -> None:
         assert len({getattr(recipe, part).model_dump_json() for recipe in trained}) == 1, part
 
 
-@pytest.mark.parametrize("section", set(sections()), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", sorted(set(sections()), key=attrgetter("__name__")), ids=attrgetter("__name__"))
 def test_every_section_is_documented(section: type[BaseModel]) -> None:
     assert section.__doc__
     assert "!!!" not in section.__doc__
