@@ -1,7 +1,13 @@
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# GNU readline, which pytest loads, leaves a terminal's size to the processes of pytest-xdist, and the command's console
+# would keep it whatever a test sets later.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)
