@@ -246,7 +246,7 @@ def test_code_without_a_function_and_code_that_fails(tmp_path, code) -> None:
         ({"pixel_range": "0..2"}, "pixel_range '0..2' is not known; give one of"),
         ({"pixel_range": "(x-1)/0"}, "is not known"),
         ({"channel_order": "gbr"}, "give rgb or bgr"),
-        ({"image_size": (0, 112)}, "no .height, width. in pixels"),
+        ({"image_size": (0, 112)}, "height, width. in pixels"),
     ],
 )
 def test_statements_that_cannot_be_are_refused_before_anything_is_loaded(stated, message) -> None:
