@@ -116,7 +116,7 @@ def test_images_of_another_size_are_refused(architecture: Architecture) -> None:
 
 
 @every_network
-@pytest.mark.parametrize("size", [(16, 16), (17, 33), (56, 56), (112, 96)])
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (48, 48), (56, 56), (112, 96)])
 def test_any_image_size_gives_an_embedding(architecture: Architecture, size: tuple[int, int]) -> None:
     other = architecture.model_copy(update={"image_size": size})
     assert other.build(seeded()).eval()(torch.rand(1, 3, *size, generator=seeded())).shape == (1, 8)

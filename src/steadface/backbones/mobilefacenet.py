@@ -54,7 +54,7 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         conv: nn.Conv2d
-        if groups == inputs == outputs and kernel == (3, 3):
+        if groups == inputs == outputs and kernel == (3, 3) and padding == 1:
             conv = DepthwiseConv2d(outputs, 3, stride=stride)
         else:
             conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
