@@ -22,7 +22,7 @@ from steadface.devices import resolve_device
 from steadface.errors import InvalidInput
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
 from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces
-from steadface.evaluation.findings import Robustness, collapse
+from steadface.evaluation.findings import AttackExample, Robustness, collapse
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
 from steadface.evaluation.verification import OperatingPoint, Verification, lowest_fmr, operating_points, verify
 from steadface.files import write_atomically
@@ -90,6 +90,11 @@ class Evaluation:
     mirror: bool
     seed: int
     warnings: tuple[str, ...]
+
+    @property
+    def examples(self) -> tuple[AttackExample, ...]:
+        """Attacked faces for a page; none where nothing was attacked."""
+        return () if self.robustness is None else self.robustness.examples
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; the main pair set's figures stand at the top level. Images are not in it."""

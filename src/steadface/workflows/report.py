@@ -35,7 +35,7 @@ def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
         seconds=float(state["seconds"]),
         steps=int(state["steps"] if "steps" in state else state["step"]),  # a finished model, or a checkpoint
         duty_cycle=float(state["duty_cycle"]),
-        examples=() if evaluation is None or evaluation.robustness is None else evaluation.robustness.examples,
+        examples=() if evaluation is None else evaluation.examples,
     )
 
 
@@ -43,8 +43,7 @@ def model_arm(model: Path, evaluation: Evaluation) -> Arm:
     """Any model and its evaluation as an arm; a run folder brings its history."""
     if (model / RECIPE_FILE).is_file() and (model / MODEL_FILE).is_file():
         return run_arm(model, evaluation)
-    examples = () if evaluation.robustness is None else evaluation.robustness.examples
-    return Arm(name=model.stem, recipe={}, evaluation=evaluation.to_json(), examples=examples)
+    return Arm(name=model.stem, recipe={}, evaluation=evaluation.to_json(), examples=evaluation.examples)
 
 
 def write_report(
