@@ -10,8 +10,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
-NUMERICAL := $(addprefix tests/,attacks backbones evaluation recognizers recognition training \
-	test_clustering.py test_heads.py test_margins.py)
+NUMERICAL := $(addprefix tests/,attacks backbones evaluation heads recognizers recognition training \
+	test_clustering.py)
 # One thread in each process. Stealing leaves most of a file's tests in one process, which makes its fixtures once.
 PARALLEL := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 # Slow, or about files and resuming rather than numbers.
