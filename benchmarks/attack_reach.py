@@ -17,8 +17,8 @@ from torch import Tensor
 from steadface.attacks import NFGSM, PGD, Attack, Score, ball, dodge_or_impersonate
 from steadface.backbones import load_backbone
 from steadface.backbones.frozen import frozen
+from steadface.data.faces import split_people
 from steadface.data.folders import open_faces
-from steadface.data.splits import split_people
 from steadface.training.probe import probing_images
 from steadface.training.targets import Nearest, OtherFace, Source
 

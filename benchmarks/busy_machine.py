@@ -38,11 +38,11 @@ IDLE = 0.05
 
 def train() -> None:
     """In a process of its own: a training step for each line read, answered with its wall and CPU seconds."""
-    from steadface.recipes import recipe_path
     from steadface.training.assembly.faces import make_loader, open_recipe_faces
     from steadface.training.assembly.trainer import assemble
     from steadface.training.compute import resolve_compute
     from steadface.training.recipe import load_recipe
+    from steadface.training.recipe.recipe import recipe_path
 
     changed = ("data.synthetic.people=8", "data.synthetic.images_per_person=4", "data.validation=0", "data.batch=16")
     recipe = load_recipe(recipe_path(Path("demo")), [*changed, "method.gate.kind=always", "run.device=cpu"])

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.storage import ModelIdentity
 
 MODEL = ModelIdentity(fingerprint="0" * 64, dimension=512, mirror=True, name="random vectors")
 TEMPLATES = 4

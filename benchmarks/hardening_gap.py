@@ -21,7 +21,7 @@ from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.report.text import percent
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import open_recipe_faces
-from steadface.training.assembly.weights import load_start
+from steadface.training.assembly.trainer import load_start
 from steadface.training.averaging import between
 from steadface.training.runfolder import read_run_recipe
 from steadface.workflows.harden import ORIGINAL

@@ -22,10 +22,10 @@ from steadface.evaluation.robustness import AttackPlan
 from steadface.report.text import percent
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import open_recipe_faces
-from steadface.training.assembly.weights import load_start
+from steadface.training.assembly.trainer import load_start
 from steadface.training.averaging import between
 from steadface.training.runfolder import read_run_recipe
-from steadface.training.selection.validation import CHOOSING, STEPS
+from steadface.training.selection.looks import CHOOSING, STEPS
 from steadface.training.within_class import normalise_within
 
 

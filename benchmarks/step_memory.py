@@ -19,7 +19,7 @@ from steadface import heads
 from steadface.attacks import NFGSM, ball
 from steadface.backbones import Architecture
 from steadface.data.loading import Batch
-from steadface.heads.objectives import MarginObjective
+from steadface.heads.heads import MarginObjective
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate
 from steadface.training.performance import negative_loss

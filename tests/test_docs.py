@@ -19,8 +19,8 @@ import typer
 import yaml
 
 import steadface
-from steadface.audit import presets
-from steadface.audit.presets import FULL, QUICK, STANDARD
+from steadface.audit import request
+from steadface.audit.request import FULL, QUICK, STANDARD
 from steadface.backbones import architecture
 from steadface.cli.main import app
 from steadface.data.faces import TEMPLATE
@@ -135,7 +135,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "recipes" / "gated.yaml").write_text(yaml.safe_dump({"name": "gated", **TINY}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(presets, "STANDARD", replace(QUICK, name="standard", **FEW))
+    monkeypatch.setattr(request, "STANDARD", replace(QUICK, name="standard", **FEW))
     monkeypatch.setattr(face_finder, "open_detector", lambda *_: WholePicture())
     monkeypatch.setattr(architecture, "FAMILIES", architecture.FAMILIES)  # an example adds to them
     return tmp_path

@@ -15,28 +15,26 @@ JOBS = {"training", "evaluation", "report", "recognizers", "audit", "faces", "ga
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "recipes": set(),
     "files": {"errors"},
     "machine": {"errors"},
-    "onnx_sessions": set(),  # loads onnxruntime
     "arguments": {"errors"},
     "devices": {"errors"},
     "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
     "heads": {"errors"},
-    "recognizers": {"evaluation", "gallery", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,  # of any origin
-    "faces": {"data", "onnx_sessions"} | SHARED,  # a photograph becomes aligned faces
+    "recognizers": {"evaluation", "gallery"} | MATHEMATICS | FACES | SHARED,  # of any origin
+    "faces": {"data"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
     "audit_record": {"errors"},  # what `audit.json` holds: audit writes it, report reads it
     "audit": {"audit_record", "evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,
     "report": {"audit_record"} | MATHEMATICS | FACES | SHARED,
-    "recognition": {"faces", "gallery", "recognizers", "evaluation", "onnx_sessions"} | MATHEMATICS | FACES | SHARED,
+    "recognition": {"faces", "gallery", "recognizers", "evaluation"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
-    "workflows": {"audit_record", "clustering", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
-    "cli": {"workflows", "recipes"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "workflows": {"audit_record", "clustering"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
+    "cli": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine"},
     "__init__": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
 }

@@ -110,7 +110,7 @@ def test_training_and_its_report_leave_the_run_alone(home: Home, faces: Path) ->
     assert sorted(path.name for path in home.work.iterdir()) == ["run", "tiny.yaml"]
 
 
-LOOK = "from steadface.onnx_sessions import open_session\ntry: open_session(b'')\nexcept Exception: pass\nimport sys\n"
+LOOK = "from steadface.devices import open_session\ntry: open_session(b'')\nexcept Exception: pass\nimport sys\n"
 
 
 def test_the_test_would_see_what_onnxruntime_leaves(home: Home) -> None:

@@ -21,8 +21,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steadface.audit.presets import preset as preset
     from steadface.audit.request import Request
+    from steadface.audit.request import preset as preset
     from steadface.backbones import Architecture as Architecture
     from steadface.backbones import load_backbone as load_backbone
     from steadface.backbones import save_backbone as save_backbone
@@ -60,8 +60,7 @@ if TYPE_CHECKING:
     AuditRequest = Request
 
 _HOMES = {
-    "audit.presets": ("preset",),
-    "audit.request": ("Request as AuditRequest",),
+    "audit.request": ("Request as AuditRequest", "preset"),
     "backbones": ("Architecture", "load_backbone", "save_backbone"),
     "data.bins": ("read_bin",),
     "data.folders": ("open_faces",),

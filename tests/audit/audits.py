@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadface.audit.presets import QUICK, Preset
-from steadface.audit.request import Request
+from steadface.audit.request import QUICK, Preset, Request
 from steadface.audit.run import perform_audit
 from steadface.data.pairs import PairSet
 from steadface.evaluation.labelled import pairs_from_labels

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from steadface.audit.chunks import Chunks
+from steadface.audit.session import Chunks
 from steadface.errors import SteadfaceError
 
 IDENTITY = {"model": "abc", "eps": [0.01, 0.02], "seed": 0}

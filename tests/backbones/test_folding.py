@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from steadface.backbones import Architecture, load_backbone, save_backbone
-from steadface.backbones.folding import Shift, fold_map, fold_norms
-from steadface.backbones.frozen import frozen
+from steadface.backbones.frozen import Shift, fold_map, fold_norms, frozen
 
 NETWORKS = {
     "mobilefacenet": {"width": 0.125, "blocks": (1, 1, 1, 1)},

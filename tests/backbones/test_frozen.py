@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from steadface.backbones import Architecture
-from steadface.backbones.folding import Shift, fold_norms
-from steadface.backbones.frozen import FrozenPReLU, frozen
-from steadface.backbones.layers import PReLU
+from steadface.backbones.base import PReLU
+from steadface.backbones.frozen import FrozenPReLU, Shift, fold_norms, frozen
 
 from ..rounding import rounding
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from steadface.backbones import layers
+from steadface.backbones import base
 
 
 def randoms(*shape, seed=0):
@@ -19,7 +19,7 @@ def values_and_gradients(layer, x, seed=7):
 
 
 def test_compiled_a_rectifier_is_the_one_that_it_is_otherwise(monkeypatch):
-    plain, own = nn.PReLU(5).double(), layers.PReLU(5).double()
+    plain, own = nn.PReLU(5).double(), base.PReLU(5).double()
     with torch.no_grad():
         for layer in (plain, own):
             layer.weight.copy_(torch.tensor([-0.3, 0.0, 0.25, 1.0, 1.7]))
@@ -32,7 +32,7 @@ def test_compiled_a_rectifier_is_the_one_that_it_is_otherwise(monkeypatch):
 
 
 def test_a_rounded_corner_is_smooth_and_near_the_sharp_one():
-    sharp, own = nn.PReLU(2).double(), layers.PReLU(2).double()
+    sharp, own = nn.PReLU(2).double(), base.PReLU(2).double()
     with torch.no_grad():
         for layer in (sharp, own):
             layer.weight.copy_(torch.tensor([-0.5, 0.25]))
@@ -55,7 +55,7 @@ def test_a_rounded_corner_is_smooth_and_near_the_sharp_one():
 @pytest.mark.parametrize("size", [8, 9])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 3)])
 def test_in_bf16_a_depthwise_convolution_has_the_gradients_of_the_usual_one(kernel, stride, size):
-    own = layers.DepthwiseConv2d(6, kernel, stride=stride)
+    own = base.DepthwiseConv2d(6, kernel, stride=stride)
     plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False)
     plain.load_state_dict(own.state_dict())
     x = randoms(3, 6, size, size).bfloat16()
@@ -66,7 +66,7 @@ def test_in_bf16_a_depthwise_convolution_has_the_gradients_of_the_usual_one(kern
 
 
 def test_in_bf16_a_bias_is_added_as_usual():
-    own = layers.DepthwiseConv2d(4, 3, stride=2)
+    own = base.DepthwiseConv2d(4, 3, stride=2)
     x = randoms(2, 4, 8, 8).bfloat16()
     before = own(x)
     own.bias = nn.Parameter(torch.arange(4.0))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steadface.audit import presets
+from steadface.audit import request
 from steadface.backbones import Architecture, save_backbone
 from steadface.errors import InvalidInput, NotFound
 
@@ -34,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "QUICK", TINY)
+    monkeypatch.setattr(request, "QUICK", TINY)
 
 
 def words(faces: Path, out: Path, *more: object) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steadface.audit import presets
+from steadface.audit import request
 from steadface.backbones import Architecture, save_backbone
 
 from ..audit.audits import TINY
@@ -18,11 +18,11 @@ from .conftest import Call
 
 CUT = f"""
 import os, signal
-from steadface.audit import chunks, presets
+from steadface.audit import request, session
 
-presets.QUICK = presets.Preset(**{TINY.to_json()})
+request.QUICK = request.Preset(**{TINY.to_json()})
 
-write, left = chunks.write_atomically, 3
+write, left = session.write_atomically, 3
 
 def write_and_die(file, content):
     global left
@@ -31,7 +31,7 @@ def write_and_die(file, content):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-chunks.write_atomically = write_and_die
+session.write_atomically = write_and_die
 from steadface.cli.main import main
 main()
 """
@@ -58,7 +58,7 @@ def figures(out: Path) -> dict:
 def test_killed_and_called_again_it_ends_where_it_would_have(
     tmp_path: Path, faces: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presets, "QUICK", TINY)
+    monkeypatch.setattr(request, "QUICK", TINY)
     architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     model = tmp_path / "tiny.safetensors"
     save_backbone(model, architecture.build(torch.Generator().manual_seed(0)), {})

@@ -10,7 +10,7 @@ import torch
 
 from steadface.backbones import Architecture, save_backbone
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.storage import ModelIdentity
 
 from .conftest import Call, Said
 

@@ -17,7 +17,7 @@ from steadface.cli.commands import LateCommands
 from steadface.cli.gallery import GalleryCommands
 from steadface.cli.main import Commands, app
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.storage import ModelIdentity
 from steadface.recognizers.convention import ChannelOrder, PixelRange
 from steadface.recognizers.embedder import Backend
 

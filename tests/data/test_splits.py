@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from steadface.data.faces import ArrayFaces
-from steadface.data.splits import split_people
+from steadface.data.faces import ArrayFaces, split_people
 from steadface.errors import SteadfaceError
 
 

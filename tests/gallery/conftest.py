@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from steadface import errors
 from steadface.gallery.gallery import Candidate, Gallery
-from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.storage import ModelIdentity
+from steadface.gallery.storage.sqlite import SQLiteStorage
 from steadface.gallery.storage.sqlite.rows import Rows
-from steadface.gallery.storage.sqlite.storage import SQLiteStorage
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True, name="ours")
 OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="theirs")

@@ -11,7 +11,7 @@ import pytest
 
 from steadface.errors import SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.storage.sqlite.storage import PAGE
+from steadface.gallery.storage.sqlite import PAGE
 
 from .conftest import MODEL, rows_of, start, unit
 
@@ -134,7 +134,7 @@ def test_killed_between_deletion_and_clearing_up_is_made_good(gallery: Gallery, 
         (sealed,) = rows.connection.execute("SELECT sealed FROM templates WHERE number = 2").fetchone()
     code = (
         "import os, signal, sys; from pathlib import Path; from steadface.gallery import gallery\n"
-        "from steadface.gallery.storage.sqlite import storage\n"
+        "from steadface.gallery.storage import sqlite\n"
         "storage.SQLiteStorage.scrub = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "gallery.Gallery.open(Path(sys.argv[1])).remove('a')"
     )
@@ -156,7 +156,7 @@ def test_killed_while_rotating_the_old_key_or_the_new_one_opens_all(gallery: Gal
     where = "rows.Rows.write_header" if moment == "write_header" else "storage.SQLiteStorage.scrub"
     code = (
         "import os, signal, sys; from pathlib import Path; from steadface.gallery import gallery\n"
-        "from steadface.gallery.storage.sqlite import rows, storage\n"
+        "from steadface.gallery.storage import sqlite\nfrom steadface.gallery.storage.sqlite import rows\n"
         f"{where} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "gallery.Gallery.open(Path(sys.argv[1])).rotate()"
     )

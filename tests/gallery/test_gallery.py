@@ -283,7 +283,7 @@ def test_who_died_before_clearing_up_is_made_good_by_the_next_writer(
     gallery.enroll("a", unit(2))
     sealed = sealed_rows(gallery)
     with monkeypatch.context() as patch:
-        patch.setattr("steadface.gallery.storage.sqlite.storage.SQLiteStorage.scrub", lambda *_: None)
+        patch.setattr("steadface.gallery.storage.sqlite.SQLiteStorage.scrub", lambda *_: None)
         gallery.rotate()
     assert all(row[:12] in files_of(path) for row in sealed)
     with Gallery.open(path) as again:

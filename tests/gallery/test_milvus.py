@@ -5,8 +5,8 @@ import pytest
 
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index.exact import FlatIndex
+from steadface.gallery.storage import ModelIdentity
 
 pytest.importorskip("pymilvus", reason="pymilvus is not installed: pip install 'steadface[milvus]'")
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip install milvus-lite")

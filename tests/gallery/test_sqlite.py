@@ -13,7 +13,7 @@ from steadface.gallery.sealing.keys import new_key
 from steadface.gallery.sealing.log import following
 from steadface.gallery.sealing.vault import trace
 from steadface.gallery.storage import Header
-from steadface.gallery.storage.sqlite.storage import PAGE, TIMEOUT, SQLiteStorage
+from steadface.gallery.storage.sqlite import PAGE, TIMEOUT, SQLiteStorage
 
 from .conftest import MODEL
 

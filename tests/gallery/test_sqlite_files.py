@@ -10,8 +10,8 @@ from steadface.errors import Conflict, SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.index import Matches
 from steadface.gallery.index.exact import FlatIndex
+from steadface.gallery.storage.sqlite import SQLiteStorage
 from steadface.gallery.storage.sqlite.connection import OpenedFiles
-from steadface.gallery.storage.sqlite.storage import SQLiteStorage
 
 from .conftest import MODEL, names, start, unit
 

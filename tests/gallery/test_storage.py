@@ -19,7 +19,7 @@ from steadface.gallery.gallery import Gallery
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.sealing.log import following, verify
 from steadface.gallery.storage import Header, PersonRow, Storage, TemplateRow, Transaction
-from steadface.gallery.storage.sqlite.storage import SQLiteStorage
+from steadface.gallery.storage.sqlite import SQLiteStorage
 
 from .conftest import MODEL, Clock, names, start, unit
 from .memory_storage import MemoryStorage

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from steadface.heads import ArcFace, Softmax
-from steadface.heads.objectives import MarginObjective, SelfReference
+from steadface.heads.heads import MarginObjective, SelfReference
 
 from ..rounding import rounding
 

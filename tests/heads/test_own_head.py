@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from steadface.data.loading import Batch
 from steadface.heads import Head
-from steadface.heads.objectives import MarginObjective
+from steadface.heads.heads import MarginObjective
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate
 from steadface.training.performance import negative_loss

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
-from steadface.report.output import plain
+from steadface.files import plain
 from steadface.report.page import write_report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -1,6 +1,6 @@
 import pytest
 
-from steadface.report.words import about, cautions, comparison, opening, verdict
+from steadface.report.text import about, cautions, comparison, opening, verdict
 
 
 def test_a_sound_arm_is_told_in_its_numbers(make_arm):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadface.attacks import NFGSM, PGD, Attack, Ball, GenerativeAttack, PerturbationNetwork, Score, ball
 from steadface.data.loading import Batch
 from steadface.heads import AdaFace, ArcFace
-from steadface.heads.objectives import MarginObjective
+from steadface.heads.heads import MarginObjective
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate
 from steadface.training.performance import SourcePass, negative_loss

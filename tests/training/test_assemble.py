@@ -13,11 +13,10 @@ from steadface.attacks import NFGSM, PGD, GenerativeAttack
 from steadface.data.faces import ArrayFaces
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
-from steadface.heads.objectives import MarginObjective, SelfReference
+from steadface.heads.heads import MarginObjective, SelfReference
 from steadface.training.assembly.faces import FacesOf, make_loader, open_recipe_faces
 from steadface.training.assembly.method import read_target_map
-from steadface.training.assembly.trainer import Assembly, assemble
-from steadface.training.assembly.weights import start_weights
+from steadface.training.assembly.trainer import Assembly, assemble, start_weights
 from steadface.training.compute import Compute
 from steadface.training.gate import FixedGate, RandomGate, SmoothedGate, ThresholdGate
 from steadface.training.loop import TrainingRun

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from steadface.heads.objectives import MarginObjective
+from steadface.heads.heads import MarginObjective
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, SourcePass, negative_loss
 
 

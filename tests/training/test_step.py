@@ -10,7 +10,7 @@ from torch import nn
 from steadface.attacks import NFGSM, ball
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
-from steadface.heads.objectives import MarginObjective, SelfReference
+from steadface.heads.heads import MarginObjective, SelfReference
 from steadface.training.gate import FixedGate, ThresholdGate
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.step import NonFiniteLoss, Weights

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from steadface.backbones import load_backbone
 from steadface.errors import SteadfaceError
 from steadface.training.assembly.faces import open_recipe_faces
-from steadface.training.assembly.weights import reference_weights
+from steadface.training.assembly.trainer import reference_weights
 from steadface.training.loop import TrainingRun
 from steadface.training.selection import looks
 from steadface.training.selection.rules import NothingGained

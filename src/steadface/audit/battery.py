@@ -32,10 +32,19 @@ from steadface.attacks import (
     Universal,
     ball,
 )
-from steadface.audit.chunks import Arrays
-from steadface.audit.execution import GRADIENT, Batch, Found, Victim, run_closest, run_decided, run_rising, run_transfer
+from steadface.audit.execution import (
+    GRADIENT,
+    Arrays,
+    Batch,
+    Found,
+    Victim,
+    run_closest,
+    run_decided,
+    run_rising,
+    run_transfer,
+)
 from steadface.audit.figures import Attacked
-from steadface.audit.presets import Preset
+from steadface.audit.request import Preset
 from steadface.audit.session import Session, Side
 from steadface.evaluation.series import Aim
 

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.attacks import APGD, Ball, CosineScore, ball, crafting
-from steadface.audit.chunks import Arrays
-from steadface.audit.execution import GRADIENT, Batch, Found
+from steadface.audit.execution import GRADIENT, Arrays, Batch, Found
 from steadface.audit.session import Session, Side
 from steadface.audit_record import Check
 from steadface.evaluation.findings import COLLAPSED, RETREAT

@@ -4,9 +4,9 @@ A series goes through rising radii; a search for the smallest perturbation count
 found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from steadface.attacks import (
 )
 from steadface.attacks.distances import lengths
 from steadface.attacks.rounding import towards_source
-from steadface.audit.chunks import Arrays
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.series import Aim, Course, Goal, Outcome, cosines, joined, run_series
+
+Arrays = Mapping[str, NDArray[Any]]
+"""What is kept of a piece of work, by name."""
 
 GRADIENT = 3.0
 """What a gradient costs, in forward passes."""

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.attacks import Patch
-from steadface.audit.chunks import Arrays
-from steadface.audit.execution import GRADIENT
+from steadface.audit.execution import GRADIENT, Arrays
 from steadface.audit.session import Session, Side
 from steadface.audit_record import PatchRate
 from steadface.data.masks import REGIONS, Region, face_mask

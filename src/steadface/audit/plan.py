@@ -6,7 +6,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.audit.presets import Preset
+from steadface.audit.request import Preset
 from steadface.data.pairs import PairSet
 from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.calibration import (

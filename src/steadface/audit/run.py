@@ -16,7 +16,6 @@ import numpy as np
 from steadface.attacks import crafting
 from steadface.audit import checks, figures, results
 from steadface.audit.battery import Battery, standard_battery
-from steadface.audit.chunks import STATE, Chunks, Progress
 from steadface.audit.corruptions import PASSES, corruption_rates
 from steadface.audit.identification import identification_rates
 from steadface.audit.patches import patch_cost, patch_rates
@@ -24,7 +23,7 @@ from steadface.audit.pictures import pair_pictures, surfaces
 from steadface.audit.plan import Embedded, Plan, Thresholds, embed_plan, make_plan, thresholds
 from steadface.audit.request import Request
 from steadface.audit.results import Results
-from steadface.audit.session import Meter, Networks, Session, Side
+from steadface.audit.session import STATE, Chunks, Meter, Networks, Progress, Session, Side
 from steadface.audit_record import GOALS, Audit, Check, Surface
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier, open_gallery

@@ -12,8 +12,15 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from steadface.backbones.base import Backbone, Blocks, Description, FamilyOptions, Width, reset_norms_and_activations
-from steadface.backbones.layers import PReLU
+from steadface.backbones.base import (
+    Backbone,
+    Blocks,
+    Description,
+    FamilyOptions,
+    PReLU,
+    Width,
+    reset_norms_and_activations,
+)
 
 PUBLISHED: dict[str, Blocks] = {
     "iresnet18": (2, 2, 2, 2),

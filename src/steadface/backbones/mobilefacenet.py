@@ -18,8 +18,16 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from steadface.backbones.base import Backbone, Blocks, Description, FamilyOptions, Width, reset_norms_and_activations
-from steadface.backbones.layers import DepthwiseConv2d, PReLU
+from steadface.backbones.base import (
+    Backbone,
+    Blocks,
+    DepthwiseConv2d,
+    Description,
+    FamilyOptions,
+    PReLU,
+    Width,
+    reset_norms_and_activations,
+)
 
 
 class MobileFaceNetOptions(FamilyOptions):

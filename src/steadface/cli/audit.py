@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from steadface.audit.presets import Name
+from steadface.audit.request import Name
 from steadface.cli.console import console, errors, say_warning, say_where, stage_bar
 from steadface.cli.options import (
     OrderOption,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from steadface.cli.sharing import Sharing
+from steadface.machine import Sharing
 
 if TYPE_CHECKING:  # the gallery's commands print without what training and reports take to load
     from steadface.report.arm import Arm

@@ -22,10 +22,10 @@ from steadface.cli.options import (
     print_json,
 )
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.identity import described
 from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
 from steadface.gallery.sealing.keys import read_key, read_or_write_key
+from steadface.gallery.storage import described
 
 
 class GalleryCommands(LateCommands):

@@ -20,8 +20,8 @@ from steadface.cli.console import (
 )
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
-from steadface.recipes import recipe_path
 from steadface.training.recipe import load_recipe
+from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import read_run_recipe
 from steadface.training.selection.candidates import read_candidates
 from steadface.training.selection.rules import NothingGained

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.data.faces import Image
+from steadface.devices import open_session
 from steadface.errors import SteadfaceError
 from steadface.faces.detection import LEAST_SCORE, Face, distinct
-from steadface.onnx_sessions import open_session
 
 SMALLEST = 12.0
 """Pixels of the longer side of the smallest faces that it sees reliably."""

@@ -6,12 +6,12 @@ from datetime import date, datetime
 from numpy.typing import ArrayLike
 
 from steadface.errors import Conflict
-from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import Vectors
 from steadface.gallery.person import Person, checked_expiry, checked_name, checked_vectors
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.transaction import Reader, Writer
 from steadface.gallery.sealing.vault import stamp
+from steadface.gallery.storage import ModelIdentity
 
 
 class NotAlike(Conflict):

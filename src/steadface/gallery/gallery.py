@@ -20,13 +20,13 @@ from steadface.arguments import as_path
 from steadface.errors import InvalidInput
 from steadface.gallery import enrollment, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
-from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, checked_name, checked_vectors
 from steadface.gallery.sealing.keys import Key, given, keys_folder, new_key, write_key
 from steadface.gallery.sealing.log import Verification
 from steadface.gallery.session import OpenGallery
+from steadface.gallery.storage import ModelIdentity
 
 
 @dataclass(frozen=True, kw_only=True)

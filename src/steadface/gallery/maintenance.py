@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 
 from steadface.errors import Conflict, InvalidInput, NotFound
 from steadface.gallery.enrollment import Enrolment, NotAlike, refuse_expired
-from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import Vectors
 from steadface.gallery.person import Person, checked_name, checked_vectors
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.transaction import Reader, Writer
 from steadface.gallery.sealing.vault import Vault, stamp
+from steadface.gallery.storage import ModelIdentity
 
 SHOWN = 10
 """Names in a message."""

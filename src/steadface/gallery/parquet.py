@@ -22,12 +22,12 @@ import numpy as np
 from steadface.errors import Conflict, InvalidInput, NotFound, Unsupported
 from steadface.files import write_atomically
 from steadface.gallery.enrollment import Enrollee, checked
-from steadface.gallery.identity import ModelIdentity, described, same_model
 from steadface.gallery.index import Vectors
 from steadface.gallery.maintenance import listed
 from steadface.gallery.person import Person, checked_name
 from steadface.gallery.sealing.keys import Key, Unsealable
 from steadface.gallery.sealing.transaction import Reader
+from steadface.gallery.storage import ModelIdentity, described, same_model
 
 if TYPE_CHECKING:
     import pyarrow as pa

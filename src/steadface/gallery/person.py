@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from steadface.errors import InvalidInput, quoted, short
-from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import Vectors, odd_lengths
+from steadface.gallery.storage import ModelIdentity
 
 LONGEST = 200
 """Characters of a name."""

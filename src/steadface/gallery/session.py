@@ -15,7 +15,6 @@ from typing import Self, TypedDict, Unpack
 
 from steadface.arguments import as_path
 from steadface.errors import Conflict, InvalidInput, quoted
-from steadface.gallery.identity import ModelIdentity, check_model, described, same_model
 from steadface.gallery.index import VectorIndex
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names
@@ -23,8 +22,8 @@ from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, given_key, keys_folder, write_key
 from steadface.gallery.sealing.transaction import Reader, Writer
 from steadface.gallery.sealing.vault import Vault, stamp
-from steadface.gallery.storage import Header, Storage
-from steadface.gallery.storage.sqlite.storage import TIMEOUT, SQLiteStorage
+from steadface.gallery.storage import Header, ModelIdentity, Storage, check_model, described, same_model
+from steadface.gallery.storage.sqlite import TIMEOUT, SQLiteStorage
 
 Place = str | os.PathLike[str] | Storage
 """A path is that of an SQLite file."""

@@ -1,4 +1,4 @@
-"""Recognition heads (`heads`), their margins (`margins`), and the losses that are made of them (`objectives`)."""
+"""Recognition heads and the losses that are made of them (`heads`), and their margins (`margins`)."""
 
 from steadface.heads.heads import AdaFace, ArcFace, CosFace, Head, Softmax
 

@@ -24,8 +24,8 @@ from steadface.faces.detection import Detector
 from steadface.faces.photograph import Picture
 from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.identity import check_model
 from steadface.gallery.person import parse_expiry
+from steadface.gallery.storage import check_model
 from steadface.recognition.answers import (
     Candidate,
     Enrolled,
@@ -34,12 +34,16 @@ from steadface.recognition.answers import (
     SeenFace,
     Suspicion,
     Verified,
+    alike,
     confusing,
+    doubts,
+    fpir_of,
+    limit,
+    limit_of_fpir,
     notes_on,
     resembling,
     ways_up,
 )
-from steadface.recognition.decision import alike, doubts, fpir_of, limit, limit_of_fpir
 from steadface.recognition.face_finder import Pictures, Seeing, listed
 from steadface.recognizers.contract import Contract
 from steadface.recognizers.embedder import Backend, Embedder, Precision, open_embedder, stacked

@@ -19,7 +19,7 @@ from steadface.backbones.weights import add_metadata, find_weights, holds_model
 from steadface.errors import SteadfaceError, Unsupported, unreadable
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import write_atomically
-from steadface.gallery.identity import ModelIdentity
+from steadface.gallery.storage import ModelIdentity
 from steadface.recognizers import Convention, Known, OpenedRecognizer
 from steadface.recognizers.convention import Origin
 

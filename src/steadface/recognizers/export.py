@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from steadface.devices import open_session
 from steadface.errors import InvalidInput, Unsupported
 from steadface.files import write_atomically
-from steadface.onnx_sessions import open_session
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.adapters import Adapted, BlackBox, under
 from steadface.recognizers.contract import Contract, with_contract

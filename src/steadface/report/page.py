@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from steadface.errors import InvalidInput
-from steadface.report import candidates, html, plots, tables, training_plots, words
+from steadface.files import plain, write_together
+from steadface.report import candidates, html, plots, tables, text, training_plots
 from steadface.report.arm import Arm, settings, supported_fmr
-from steadface.report.output import plain, write_together
 from steadface.report.sheet import sheet
 from steadface.report.text import power
 
@@ -69,7 +69,7 @@ def render_page(
         _training(arms),
         _recognition(arms),
         _attack(arms),
-        html.section("What this does not show", html.paragraphs(words.LIMITS)),
+        html.section("What this does not show", html.paragraphs(text.LIMITS)),
         _repeat(arms, versions, seed, command),
     ]
     body = "\n".join(section for section in sections if section)
@@ -77,12 +77,12 @@ def render_page(
 
 
 def _summary(arms: Sequence[Arm], notes: Sequence[str]) -> str:
-    told = "".join(f"<dt>{escape(arm.name)}</dt><dd>{escape(words.about(arm))}</dd>" for arm in arms)
-    compared = words.comparison(arms)
+    told = "".join(f"<dt>{escape(arm.name)}</dt><dd>{escape(text.about(arm))}</dd>" for arm in arms)
+    compared = text.comparison(arms)
     parts = [
-        f'<p class="lead">{escape(words.opening(arms))} {escape(compared)}</p>',
+        f'<p class="lead">{escape(text.opening(arms))} {escape(compared)}</p>',
         f"<dl>{told}</dl>",
-        html.box("Read with care", words.cautions(arms)),
+        html.box("Read with care", text.cautions(arms)),
         html.items(notes, "notes"),
         tables.training_table(arms),
         *(tables.attack_summary(arms, setting) for setting in settings(arms)),

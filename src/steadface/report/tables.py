@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from steadface.files import plain
 from steadface.report.arm import Arm, Goal, Rate, Setting, attacked, clean_fnmr, entries, radii, rate_of, settings
 from steadface.report.history import number
-from steadface.report.output import plain
 from steadface.report.text import NONE, count, decimal, interval, minutes, percent, power, radius
 
 

@@ -47,7 +47,7 @@ class BatchNormPasses:
     `separate`  adversarial passes have statistics of their own (Xie et al., Adversarial Examples Improve Image
                   Recognition, 2020; affine parameters stay shared); the deployed model uses the clean ones.
     `frozen`    all passes use the running statistics as they came and none moves them.
-    `folded`    as `frozen`, in a network whose BatchNorms have been folded (`backbones/folding.py`): faster.
+    `folded`    as `frozen`, in a network whose BatchNorms have been folded (`backbones/frozen.py`): faster.
     `joint`     every pass uses its batch's statistics and moves the one set of running statistics.
     """
 

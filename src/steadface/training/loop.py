@@ -12,10 +12,9 @@ import torch
 
 from steadface.data.loading import Batch
 from steadface.errors import Conflict, InvalidInput, SteadfaceError
-from steadface.training import checkpoint, runfolder, snapshot
+from steadface.training import checkpoint, runfolder
 from steadface.training.assembly.faces import Faces, make_loader, open_recipe_faces
-from steadface.training.assembly.trainer import Assembly, assemble
-from steadface.training.assembly.weights import reference_weights, start_weights
+from steadface.training.assembly.trainer import Assembly, assemble, reference_weights, start_weights
 from steadface.training.compute import resolve_compute
 from steadface.training.gate import SmoothedGate, ThresholdGate
 from steadface.training.log import MetricsLog
@@ -116,7 +115,7 @@ class TrainingRun:
         faces = faces or open_recipe_faces(recipe)
         runfolder.refuse_changed_data(saved.state, runfolder.described(faces, recipe))
         run = cls(recipe, folder, faces, fresh=False, step=saved.state["step"])
-        snapshot.restore(run._parts, saved)
+        checkpoint.restore(run._parts, saved)
         run.seconds = saved.state["seconds"]
         run._open_steps, run._unreadable = saved.state["open_steps"], saved.state["unreadable"]
         if run._probe is not None:
@@ -173,7 +172,7 @@ class TrainingRun:
             "recipe": runfolder.comparable(self.recipe),
             "data": self._data,
         }
-        moment = snapshot.capture(self._parts, state)
+        moment = checkpoint.capture(self._parts, state)
         if spoilt := checkpoint.non_finite(moment):
             raise self._diverged(self.step, f"{spoilt} is no longer finite")
         return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from steadface.heads.objectives import Objective
+from steadface.heads.heads import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

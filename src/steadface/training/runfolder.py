@@ -12,7 +12,7 @@ from steadface.files import write_atomically
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import Recipe, make_recipe
-from steadface.training.recipe.reading import with_present_names
+from steadface.training.recipe.recipe import with_present_names
 from steadface.training.recipe.sections import Selection
 from steadface.training.selection.candidates import Candidates
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from steadface.attacks import Attack, CosineScore, crafting, dodge_or_impersonate
 from steadface.data.loading import Batch
 from steadface.errors import InvalidInput
-from steadface.heads.objectives import Objective
+from steadface.heads.heads import Objective
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import Gate
 from steadface.training.performance import Performance, SourcePass

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadface.backbones import Backbone
-from steadface.backbones.folding import fold_map
-from steadface.backbones.frozen import frozen
+from steadface.backbones.frozen import fold_map, frozen
 from steadface.data.faces import FaceSource
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 

@@ -11,13 +11,12 @@ import torch
 
 from steadface.arguments import AnyPath, as_path
 from steadface.attacks.balls import Norm
-from steadface.audit.chunks import Progress as AuditProgress
 from steadface.audit.comparison import compare_audits
 from steadface.audit.generator import Description, load_generative, save_generative
 from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
-from steadface.audit.presets import Name, preset
-from steadface.audit.request import Request
+from steadface.audit.request import Name, Request, preset
 from steadface.audit.run import finish_audit, perform_audit
+from steadface.audit.session import Progress as AuditProgress
 from steadface.audit_record import Audit
 from steadface.audit_record import read_audit as read_record
 from steadface.data.faces import FaceSource

@@ -18,10 +18,9 @@ from steadface.arguments import AnyPath, as_path
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.frozen import frozen
 from steadface.clustering import people_alike
-from steadface.data.faces import FaceSource
+from steadface.data.faces import FaceSource, split_people
 from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
 from steadface.data.people_csv import write_people
-from steadface.data.splits import split_people
 from steadface.devices import resolve_device
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 from steadface.evaluation.calibration import split_for_attack
@@ -30,12 +29,12 @@ from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.thresholds import images_to_measure
 from steadface.files import write_atomically
-from steadface.recipes import recipe_path
 from steadface.recognizers import OpenedRecognizer, with_known_convention
 from steadface.recognizers.under_contract import opened_under_contract
 from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
 from steadface.training.loop import Observe
 from steadface.training.recipe import Recipe, load_recipe
+from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import holds_run, make_run_folder
 from steadface.workflows.opening import log_notes
 from steadface.workflows.train import Trained, run_to_end, start_or_resume, store

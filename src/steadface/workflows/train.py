@@ -9,7 +9,6 @@ from steadface.backbones.weights import add_metadata
 from steadface.devices import resolve_device
 from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.evaluation.embedding import Embedded
-from steadface.recipes import recipe_path
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.calibration import calibrated
 from steadface.recognizers.contract import ENTRY, Contract, read_contract
@@ -17,6 +16,7 @@ from steadface.training.assembly.faces import Faces, open_recipe_faces
 from steadface.training.checkpoint import difference
 from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.recipe import Recipe, load_recipe
+from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import MODEL_FILE, comparable, holds_run, read_run_recipe, write_choice
 
 DEMO = ("demo_clean.yaml", "demo.yaml")

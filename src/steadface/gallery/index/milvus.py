@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from steadface.errors import Conflict, Unavailable, Unsupported
-from steadface.gallery.identity import ModelIdentity
 from steadface.gallery.index import (
     Matches,
     checked_count,
@@ -32,6 +31,7 @@ from steadface.gallery.index import (
     checked_vectors,
     no_matches,
 )
+from steadface.gallery.storage import ModelIdentity
 
 KEY = "id"
 METRIC = "IP"

@@ -20,8 +20,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from steadface.backbones.base import noise_for
+from steadface.devices import open_session
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
-from steadface.onnx_sessions import open_session
 from steadface.recognizers.adapters import Adapted, External, embedding_output
 from steadface.recognizers.convention import Convention
 from steadface.recognizers.onnx.operations import NotConverted

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steadface.audit_record import Audit, Comparison, Model
+from steadface.files import write_together
 from steadface.report import html
 from steadface.report.arm import Arm, AttackExample
 from steadface.report.audit.checks import checks
@@ -19,7 +20,6 @@ from steadface.report.audit.distances import one_audit
 from steadface.report.audit.identification import identification
 from steadface.report.audit.patches import patches
 from steadface.report.audit.summary import summary
-from steadface.report.output import write_together
 from steadface.report.sheet import sheet
 from steadface.report.tables import Cell, name_cell, table
 from steadface.report.text import radius

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from steadface.data.augment import Augmentation
-from steadface.data.faces import FaceSource, JoinedFaces
+from steadface.data.faces import FaceSource, JoinedFaces, split_people
 from steadface.data.folders import UnlabelledFolder, open_faces
 from steadface.data.loading import FaceLoader, load_images
 from steadface.data.people_csv import NamedFolder
 from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, UniformSampler
-from steadface.data.splits import split_people
 from steadface.data.synthetic import synthetic_faces
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.sections import Data

@@ -14,7 +14,7 @@ from steadface.backbones import Backbone
 from steadface.data.faces import FaceSource
 from steadface.errors import InvalidInput, NotFound
 from steadface.evaluation.labelled import validation_metrics
-from steadface.heads.objectives import Objective
+from steadface.heads.heads import Objective
 from steadface.training.assembly.faces import FacesOf
 from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss

@@ -1,6 +1,5 @@
-"""Recipes: what a training run depends on (`sections`, `method`, `recipe`), and how they are read (`reading`)."""
+"""Recipes: what a training run depends on (`sections`, `method`), and how they are read (`recipe`)."""
 
-from steadface.training.recipe.reading import load_recipe, make_recipe
-from steadface.training.recipe.recipe import Recipe
+from steadface.training.recipe.recipe import Recipe, load_recipe, make_recipe
 
 __all__ = ["Recipe", "load_recipe", "make_recipe"]

@@ -1,9 +1,35 @@
-"""A recipe: everything a training run depends on, checked before anything long starts."""
+"""A recipe: everything a training run depends on, checked before anything long starts, and how it is read.
 
-from pydantic import model_validator
+`extends: other.yaml` starts from another file beside the recipe, and every key can be overridden as
+`section.key=value`. Unknown keys are answered with the nearest right one. Keys of older recipes and run folders get
+their present names here, and nowhere else.
+"""
 
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError, model_validator
+
+from steadface.arguments import AnyPath, as_path
+from steadface.backbones import Architecture
+from steadface.errors import InvalidInput, NotFound
 from steadface.training.recipe.method import Method
-from steadface.training.recipe.sections import Data, EvaluationOptions, HeadOptions, Model, Optimizer, Run, Section
+from steadface.training.recipe.sections import (
+    LENGTHS,
+    Data,
+    EvaluationOptions,
+    HeadOptions,
+    Model,
+    Optimizer,
+    Run,
+    Section,
+)
+
+PACKAGE = Path(__file__).parents[2]
+"""In the checkout the recipes lie beside `src`, and in the package once it is installed."""
 
 
 class Recipe(Section):
@@ -94,3 +120,134 @@ class Recipe(Section):
         if self.method.gate.kind == "verification" and self.data.validation == 0:
             raise ValueError("gate.kind verification needs held-out people: data.validation above 0")
         return self
+
+
+RENAMED = {"optimiser": "optimizer"}
+"""Sections by the names that older recipes have for them."""
+
+
+def load_recipe(path: AnyPath, overrides: Sequence[str] | None = None) -> Recipe:
+    """The recipe of a YAML file with `section.key=value` overrides.
+
+    Raises NotFound where there is no such file, and InvalidInput naming the key, the value and what is allowed.
+    """
+    return make_recipe(_merged(as_path(path, "the recipe")), overrides, source=str(path))
+
+
+def make_recipe(values: dict[str, Any], overrides: Sequence[str] | None = None, *, source: str = "recipe") -> Recipe:
+    """A recipe from plain values; see `load_recipe`.
+
+    >>> import steadface as sf
+    >>> recipe = sf.make_recipe({"name": "mine", "data": {"images": "faces"}}, ["run.minutes=10"])
+    >>> recipe.run.minutes, recipe.method.timing
+    (10.0, 'same')
+    """
+    values = with_present_names(values) if isinstance(values, dict) else values
+    for override in [overrides] if isinstance(overrides, str) else overrides or []:
+        values = _set(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInput(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+
+def with_present_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a recipe, those under older names under the present ones. Raises InvalidInput where both are given."""
+    twice = [(old, new) for old, new in RENAMED.items() if old in values and new in values]
+    if twice:
+        old, new = twice[0]
+        raise InvalidInput(f"{old} is the older name of {new}, and both are given: keep {new}")
+    return {RENAMED.get(key, key): value for key, value in values.items()}
+
+
+def _merged(path: Path, inner: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file over those of the file that it extends; `inner` are the files that led to it."""
+    if path.resolve() in inner:
+        raise InvalidInput(f"recipe {path} extends itself: {' -> '.join(map(str, (*inner, path.resolve())))}")
+    values = _read(path)
+    base = values.pop("extends", None)
+    return values if base is None else _overlay(_merged(path.parent / str(base), (*inner, path.resolve())), values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFound(f"recipe {path}: {error.strerror or error}; recipes/ holds the ones that ship") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"recipe {path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidInput(f"recipe {path} holds no mapping of sections")
+    return with_present_names(values)
+
+
+def _overlay(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` over `base`, section by section; a length of the run replaces one in another unit."""
+    run = values.get("run")
+    if isinstance(run, dict) and isinstance(base.get("run"), dict) and any(run.get(name) for name in LENGTHS):
+        base = {**base, "run": {key: value for key, value in base["run"].items() if key not in LENGTHS}}
+    return _nested(base, values)
+
+
+def _nested(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in values.items():
+        inner = merged.get(key)
+        merged[key] = _nested(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _set(values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"--set {override}: write section.key=value, as in run.minutes=10")
+    try:
+        nested: Any = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"--set {override}: the value is not YAML ({error}); quote it") from None
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return _overlay(values, with_present_names(nested))
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    where = ".".join(location) or "recipe"
+    if item["type"] == "extra_forbidden":
+        return f"{where} is not a key of a recipe; {_hint(location)}"
+    message = item["msg"].removeprefix("Value error, ")
+    value = item["input"]
+    # Of a whole section the message says what is wrong; its values would only bury that.
+    return f"{where}: {message}" if isinstance(value, dict) else f"{where} = {value!r}: {message}"
+
+
+def _hint(location: list[str]) -> str:
+    """What an unknown key was probably meant to be: one spelt alike beside it, or one of that name elsewhere."""
+    every = list(_keys(Recipe, ()))
+    beside = [path[-1] for path in every if list(path[:-1]) == location[:-1]]
+    near = difflib.get_close_matches(location[-1], beside, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]}?"
+    elsewhere = [".".join(path) for path in every if path[-1] == location[-1]]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    return "known keys: " + ", ".join(sorted(beside))
+
+
+def _keys(section: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The path of every key below `section`."""
+    for name in section.keys() if issubclass(section, Architecture) else section.model_fields:
+        yield (*above, name)
+        field = section.model_fields.get(name)
+        for inner in () if field is None else (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _keys(inner, (*above, name))
+
+
+def recipe_path(given: Path) -> Path:
+    """`given` if it is a file, else the shipped recipe of that name (`gated` as well as `recipes/gated.yaml`)."""
+    if given.is_file():
+        return given
+    name = Path(given.name).with_suffix(".yaml")
+    folders = (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes")
+    return next((folder / name for folder in folders if (folder / name).is_file()), given)

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.training.assembly.faces import Faces, make_loader
-from steadface.training.assembly.trainer import assemble
-from steadface.training.assembly.weights import load_start
+from steadface.training.assembly.trainer import assemble, load_start
 from steadface.training.averaging import between
 from steadface.training.compute import Compute
 from steadface.training.recipe import Recipe

@@ -1,1 +1,163 @@
-"""A gallery in one file: SQLite, the only part of Steadface that knows of it."""
+"""A gallery in one file, SQLite, of which one connection reads and another writes: nothing else knows of it.
+
+Write-ahead log with full synchronisation: what was committed survives a crash of process or machine, and readers see
+the state before a transaction or after it. Deleted cells are overwritten (secure_delete) and the write-ahead log is cut
+off after a deletion. SQLite may leave copies of cells in the gaps of pages that it rebalanced, so `scrub` looks for the
+deleted rows in the file, and rewrites it (VACUUM) where one is found. That a scrub is owed is noted in the transaction
+that deletes, and made good by the next writer should this one die before it.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
+from steadface.gallery.storage import Entry, Header
+from steadface.gallery.storage.sqlite.connection import (
+    APPLICATION,
+    COMPANIONS,
+    VERSION,
+    Connection,
+    OpenedFiles,
+    connected,
+    explained,
+)
+from steadface.gallery.storage.sqlite.rows import SCHEMA, Rows
+
+PAGE = 8192
+"""Bytes; a sealed template of 512 numbers fills a quarter."""
+TIMEOUT = 10.0
+"""Seconds to wait for another process that writes."""
+LOOKED_FOR = 8
+"""Deleted rows that are looked for in the file; for more it is rewritten at once, which takes no longer."""
+
+log = logging.getLogger(__name__)
+
+
+class SQLiteStorage:
+    """A `Storage` in the file at `path`; `timeout` is how long, in seconds, to wait for another process that writes.
+
+    Raises `Unavailable` and `Conflict` where the files are no longer those that were opened.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
+        self.path, self._timeout = path, timeout
+        self._connections: tuple[Connection, Connection] | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def check_free(self) -> None:
+        if self.path.exists():
+            raise Conflict(f"there is a file at {self.path} already; name another, or remove it first")
+
+    def create(self, header: Header, first: Entry) -> None:
+        """A file that only its owner can read. Raises `InvalidInput` where none can be written."""
+        self.check_free()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_file(self.path)
+        except OSError as error:
+            raise InvalidInput(f"cannot make a gallery at {self.path}: {error.strerror}; name another folder") from None
+        try:
+            with explained(self.path), closing(connected(self.path, self._timeout)) as connection:
+                _fill(connection, self.name, header, first)
+        except BaseException:
+            for suffix in ("", *COMPANIONS):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            raise
+
+    def open(self, files: OpenedFiles | None = None) -> None:
+        """Raises as `Connection` does; `files` are those that are meant, by default what is there now."""
+        if self._connections is not None and not self._reader.closed:
+            raise Conflict(f"the gallery {self.path} is open already; make another SQLiteStorage to open it once more")
+        reader = Connection(self.path, timeout=self._timeout, files=files)
+        try:
+            self._connections = reader, Connection(self.path, timeout=self._timeout, files=reader.files)
+        except BaseException:
+            reader.close()
+            raise
+
+    @property
+    def _reader(self) -> Connection:
+        return self._opened()[0]
+
+    @property
+    def _writer(self) -> Connection:
+        return self._opened()[1]
+
+    def _opened(self) -> tuple[Connection, Connection]:
+        if self._connections is None:
+            raise Unavailable(f"the gallery {self.path} was not opened; open it with Gallery.open")
+        return self._connections
+
+    def check_open(self) -> None:
+        self._reader.check_open()
+
+    def reading(self) -> AbstractContextManager[Rows]:
+        return self._reader.transaction("DEFERRED")
+
+    def writing(self) -> AbstractContextManager[Rows]:
+        return self._writer.transaction("IMMEDIATE")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with self._reader.lock, self._writer.lock:
+            yield
+
+    def scrub(self, traces: Sequence[bytes] | None = None) -> None:
+        try:
+            self._writer.rewrite(None if traces is None or len(traces) > LOOKED_FOR else traces)
+            with self.writing() as rows:
+                rows.connection.execute("UPDATE gallery SET owed = 0")
+        except (SteadfaceError, OSError) as error:
+            log.warning("deleted, but traces may remain in the file until the next change: %s", error)
+
+    def backup(self, target: Path) -> None:
+        """Through SQLite's online backup, whole or not at all. Raises `InvalidInput` where it cannot be written."""
+        with self._reader.outside_transactions():
+            pass
+        if target.exists():
+            raise Conflict(f"there is a file at {target} already; name another")
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)
+            _make_file(partial)
+            with self._reader.outside_transactions() as connection, closing(sqlite3.connect(partial)) as copy:
+                connection.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # a single file, to be carried anywhere
+                Rows(copy, self.name).check()
+                self._reader.files.check()
+            partial.replace(target)
+        except OSError as error:
+            raise InvalidInput(f"cannot write {target}: {error.strerror}; name another folder") from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        for connection in self._connections or ():
+            connection.close()
+
+
+def _fill(connection: sqlite3.Connection, name: str, header: Header, first: Entry) -> None:
+    """The layout, and what an empty gallery holds."""
+    for pragma in (f"page_size = {PAGE}", "journal_mode = WAL", f"application_id = {APPLICATION}"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in SCHEMA.split(";"):
+        connection.execute(statement)
+    rows = Rows(connection, name)
+    rows.write_header(header)
+    rows.append(first)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _make_file(path: Path) -> None:
+    """An empty one that only its owner can read. Raises `OSError` where there is one already."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

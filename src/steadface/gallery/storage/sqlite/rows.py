@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from steadface.errors import InvalidInput
-from steadface.gallery.identity import ModelIdentity
-from steadface.gallery.storage import Entry, Header, PersonRow, TemplateRow
+from steadface.gallery.storage import Entry, Header, ModelIdentity, PersonRow, TemplateRow
 
 RESTORE = "restore a backup (`steadface gallery backup` makes them)"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from steadface.cli.console import status_line
-from steadface.cli.sharing import WINDOW, Sharing, Used, lost, used
-from steadface.machine import allowed_cores
+from steadface.machine import WINDOW, Sharing, Used, allowed_cores, lost, used
 from steadface.training.loop import Progress
 from steadface.training.step import StepRecord
 
