@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from steadface.machine import Sharing
 
 if TYPE_CHECKING:  # the gallery's commands print without what training and reports take to load
+    from rich.progress import TaskID
+
     from steadface.report.arm import Arm
     from steadface.training.loop import Outcome
     from steadface.training.loop import Progress as Training
@@ -32,11 +32,20 @@ console = Terminal()
 errors = Terminal(stderr=True)
 
 
+class TerminalLog(logging.Handler):
+    """The package's log as the command says things: rich's own handler takes a tenth of a second to load."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            say_warning(self.format(record))
+        else:
+            errors.print(self.format(record), markup=False, soft_wrap=True, highlight=False)
+
+
 def show_warnings() -> None:
     """Sends the package's log to the terminal."""
-    handler = RichHandler(console=errors, show_time=False, show_path=False, markup=False)
     logger = logging.getLogger("steadface")
-    logger.handlers = [handler]
+    logger.handlers = [TerminalLog()]
     logger.setLevel(logging.INFO)
 
 
@@ -57,6 +66,7 @@ def training_bar(name: str) -> Iterator[Callable[["Training"], None]]:
     Either says when other programs take the cores that the training wants.
     """
     import torch
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     columns = (
         SpinnerColumn(),
@@ -96,6 +106,8 @@ def status_line(at: "Training", note: str = "") -> str:
 @contextmanager
 def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each stage, from the first on that is reported: what is refused before leaves no empty line."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=errors)
     tasks: dict[str, TaskID] = {}

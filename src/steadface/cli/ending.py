@@ -18,7 +18,6 @@ from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import typer
-from typer import rich_utils
 
 from steadface.cli.console import say_error
 from steadface.errors import SteadfaceError, short
@@ -65,6 +64,8 @@ def _code_of(error: BaseException) -> int:
     if isinstance(error, SteadfaceError):
         return _said(str(error), error.exit_code)
     if isinstance(error, UsageError):
+        from typer import rich_utils  # loads what only this and a help page need
+
         with suppress(Exception, SystemExit):
             rich_utils.rich_format_error(cast("Any", error))
         return WRONG
