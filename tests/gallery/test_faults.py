@@ -135,7 +135,7 @@ def test_killed_between_deletion_and_clearing_up_is_made_good(gallery: Gallery, 
     code = (
         "import os, signal, sys; from pathlib import Path; from steadface.gallery import gallery\n"
         "from steadface.gallery.storage import sqlite\n"
-        "storage.SQLiteStorage.scrub = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sqlite.SQLiteStorage.scrub = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "gallery.Gallery.open(Path(sys.argv[1])).remove('a')"
     )
     with start(code, path) as remover:
@@ -153,7 +153,7 @@ def test_killed_while_rotating_the_old_key_or_the_new_one_opens_all(gallery: Gal
     """SIGKILL in the middle of the transaction, and right behind its commit."""
     gallery.enroll("a", unit(3))
     old = gallery.key
-    where = "rows.Rows.write_header" if moment == "write_header" else "storage.SQLiteStorage.scrub"
+    where = "rows.Rows.write_header" if moment == "write_header" else "sqlite.SQLiteStorage.scrub"
     code = (
         "import os, signal, sys; from pathlib import Path; from steadface.gallery import gallery\n"
         "from steadface.gallery.storage import sqlite\nfrom steadface.gallery.storage.sqlite import rows\n"
