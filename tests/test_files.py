@@ -1,11 +1,12 @@
 import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from steadface.errors import SteadfaceError
-from steadface.files import write_atomically
+from steadface.errors import InvalidInput, SteadfaceError
+from steadface.files import check_below, open_file, read_file, write_atomically
 
 
 def test_it_writes_replaces_and_makes_the_folders(tmp_path: Path) -> None:
@@ -61,3 +62,64 @@ def test_where_no_folder_can_be_the_error_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SteadfaceError, match=r"Not a directory|File exists"):
         write_atomically(tmp_path / "file" / "inner.bin", b"")
+
+
+def test_a_file_and_a_link_to_one_are_read_whole(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_file(tmp_path / "file", most=len(content)) == read_file(tmp_path / "link", most=1 << 20) == content
+    (tmp_path / "empty").touch()
+    assert read_file(tmp_path / "empty", most=0) == b""
+
+
+def test_what_never_ends_or_never_answers_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name, said in (
+            ("pipe", "a pipe"),
+            ("link", "a pipe"),
+            ("socket", "a socket"),
+            ("zeros", "a device"),
+            ("", "a folder"),
+        ):
+            with pytest.raises(OSError, match=said):
+                open_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 5000])
+def test_what_is_no_name_is_an_error_of_the_system_like_others(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match="name"):
+        open_file(tmp_path / name)
+
+
+def test_no_more_is_read_than_the_bound_whatever_size_a_file_says_it_has(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"four")
+    with pytest.raises(OSError, match="at most 3"):
+        read_file(tmp_path / "file", most=3)
+    endless = Path("/proc/self/maps")  # of 0 bytes, it says
+    if endless.exists():
+        assert len(read_file(endless, most=1 << 24)) > 100
+        with pytest.raises(OSError, match="at most 100"):
+            read_file(endless, most=100)
+
+
+def test_a_name_in_a_file_may_not_lead_out_of_its_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "inner").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (root / "out").symlink_to(tmp_path / "secret")
+    (tmp_path / "entrance").symlink_to(root)
+    for below in (root / "inner", root / "not there", root / "inner" / ".." / "inner", tmp_path / "entrance" / "inner"):
+        check_below(below, root, named_in=tmp_path)
+        check_below(below, tmp_path / "entrance", named_in=tmp_path)
+    out = (root / "..", root / ".." / "root2", root / "out" / "a", Path("/dev/zero"), root / "inner/../../secret")
+    for path in out:
+        with pytest.raises(InvalidInput, match="leads out"):
+            check_below(path, root, named_in=tmp_path)
+    check_below(root / "out" / "a", root, tmp_path / "secret", named_in=tmp_path)
+    with pytest.raises(InvalidInput, match="called"):
+        check_below(root / "a\0b", root, named_in=tmp_path)

@@ -1,19 +1,105 @@
-"""Files that are either whole or not there, also several together, and what stands in place of those not fetched."""
+"""Files that are either whole or not there, also several together; how one is opened that somebody else has named; and
+what stands in place of those not fetched.
+"""
 
 import errno
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from steadface.errors import InvalidInput, Unavailable
+from steadface.errors import InvalidInput, Unavailable, quoted
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+AS_BYTES = getattr(os, "O_BINARY", 0)
+
+PIECE = 1 << 16
+
+
+def open_file(path: str | os.PathLike[str], *, most: int | None = None) -> BinaryIO:
+    """A regular file of at most `most` bytes, or links to one, opened for reading.
+
+    Never waits for a pipe, and opens no device, of which some answer by doing something. Raises OSError whose
+    `strerror` says what is wrong and the remedy, also where there is no file and for what is no name.
+    """
+    try:
+        _check_kind(Path(path).stat())
+        descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING | AS_BYTES)
+    except ValueError:  # NUL, or characters that no file system takes
+        raise OSError(errno.EINVAL, "no file can have that name; name one that is there") from None
+    try:
+        # Once more on what was opened: the name may have come to mean something else in between.
+        status = os.fstat(descriptor)
+        _check_kind(status)
+        if most is not None and status.st_size > most:
+            raise too_long(status.st_size, most)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
+    """All of a file, see `open_file`; of at most `most` bytes whatever size it says it has, as those of /proc say 0."""
+    with open_file(path, most=most) as file:
+        step = max(os.fstat(file.fileno()).st_size + 1, PIECE)
+        parts, left = [], most + 1
+        while left > 0 and (part := file.read(min(left, step))):
+            parts.append(part)
+            left -= len(part)
+    if left <= 0:
+        raise too_long(most + 1, most)
+    return b"".join(parts)
+
+
+def too_long(size: int, most: int) -> OSError:
+    """What to raise for a file of `size` bytes of which `most` are read."""
+    return OSError(
+        errno.EINVAL, f"it has {size:,} bytes, and of such a file at most {most:,} are read; give a smaller one"
+    )
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, "it is a folder; name a file")
+    kind = next((name for test, name in KINDS if test(status.st_mode)), "no regular file")
+    raise OSError(errno.EINVAL, f"it is {kind}, no file; save what it gives in a file, and name that")
+
+
+KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def check_below(path: str | os.PathLike[str], *roots: Path, named_in: Path) -> None:
+    """Raises InvalidInput where `path`, links followed, which the file `named_in` names, lies below none of `roots`."""
+    try:
+        real = os.path.realpath(path)
+    except ValueError:
+        raise InvalidInput(f"{named_in} names {quoted(str(path))}, which no file can be called; correct it") from None
+    if not any(is_within(real, os.path.realpath(root)) for root in roots):
+        raise InvalidInput(
+            f"{named_in} names {quoted(str(path))}, which leads out of {' and '.join(map(str, roots))}: files may only "
+            "name what lies below; move it there, or correct the name"
+        )
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or below it; both real."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
