@@ -38,7 +38,7 @@ class Architecture(Description):
 
     Every family has `name` (mobilefacenet), `embedding_size` (512), `image_size` (112 x 112: (height, width) in pixels,
     or a number for a square), `mean` and `std` (127.5; pixels in 0..255 are normalised as (x - mean) / std) and
-    `corner` (0; rounds the activations, `layers.PReLU`). The options of the family stand beside these: of MobileFaceNet
+    `corner` (0; rounds the activations, `base.PReLU`). The options of the family stand beside these: of MobileFaceNet
     and IResNet `width`, which multiplies the channels (1 is the published networks; MobileFaceNet has 2, InsightFace's,
     where none is given), and `blocks`, the depth of the four stages. What is left out is what the name stands for, and
     is written down with the rest, so that later defaults change nothing.

@@ -97,7 +97,7 @@ class Description(BaseModel):
     """What networks of every family say of themselves; each family adds its own options (`FamilyOptions`).
 
     `image_size` is (height, width) in pixels; a single number means a square. Pixels in 0..255 are normalised as
-    (x - mean) / std. `corner` rounds the activations (`layers.PReLU`); published networks have 0.
+    (x - mean) / std. `corner` rounds the activations (`PReLU`); published networks have 0.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -177,7 +177,7 @@ class Backbone(nn.Module, ABC):
         return cast(Tensor, super().__call__(images))
 
     def round_corners(self, corner: float) -> None:
-        """Rounds the activations, `layers.PReLU`, over that half-width (0: not at all); the weights stay."""
+        """Rounds the activations, `base.PReLU`, over that half-width (0: not at all); the weights stay."""
         self.architecture = self.architecture.model_copy(update={"corner": corner})
         for part in self.modules():
             if isinstance(part, PReLU):

@@ -47,7 +47,7 @@ def frozen(network: nn.Module) -> nn.Module:
 
 
 class FrozenPReLU(nn.Module):
-    """`max(x, 0) + weight * min(x, 0)`, or with the `corner` rounded as `layers.PReLU` does, for a weight (C,) or (1,)
+    """`max(x, 0) + weight * min(x, 0)`, or with the `corner` rounded as `base.PReLU` does, for a weight (C,) or (1,)
     that takes no gradient.
     """
 
