@@ -15,7 +15,7 @@ Perturbations, ICLR 2019, but graded for aligned faces of 112 x 112 and in physi
 Severity 1 hardly matters to a recogniser of faces, 5 clearly does. Lengths grow with the height of the picture. Every
 corruption is a function of images ``(B, 3, H, W)`` in ``[0, 1]``, a severity 1..5 and a generator, and returns new
 images of the same shape and type, in ``[0, 1]``. The same state of the generator gives the same direction, place and
-noise at every severity. Raises `SteadfaceError` for another severity. None has a gradient to offer.
+noise at every severity. Raises `InvalidInput` for another severity. None has a gradient to offer.
 
 Light is taken to be the pixel's value to the power `GAMMA`. The sensor counts electrons with the deviation
 ``sqrt(n + READ_NOISE^2)`` (shot and read noise, both taken as normal) and clips at its full well, which is white.
@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 SIDE = 112
 GAMMA = 2.2
@@ -125,7 +125,7 @@ CORRUPTIONS: tuple[Corruption, ...] = (defocus, motion, noise, jpeg, dark, brigh
 
 def _level(levels: Levels, severity: int) -> float:
     if severity not in SEVERITIES:
-        raise SteadfaceError(f"there is no severity {severity} of a corruption; give 1, 2, 3, 4 or 5")
+        raise InvalidInput(f"there is no severity {severity} of a corruption; give 1, 2, 3, 4 or 5")
     return levels[severity - 1]
 
 

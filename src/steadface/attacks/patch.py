@@ -25,7 +25,7 @@ from steadface.attacks.balls import Ball, Linf
 from steadface.attacks.goals import Score
 from steadface.attacks.incumbents import Incumbents, best_of_restarts
 from steadface.attacks.printing import non_printability, printable_colours, total_variation
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 DECAY = 0.9
 ANYTHING = Linf(1.0)
@@ -103,7 +103,7 @@ class Patch:
     step averages ``draws`` views, the same for all samples. A patch is judged as it sits exactly and, with ``trials``,
     by the lowest score over that many further views, which stay the same from the first step to the last.
     ``smoothness`` and ``printability`` are the weights of TV and NPS in units of the score; NPS measures against
-    ``palette`` ``(P, 3)`` in ``[0, 1]``, by default `printable_colours`. Raises `SteadfaceError` for a mask that is
+    ``palette`` ``(P, 3)`` in ``[0, 1]``, by default `printable_colours`. Raises `InvalidInput` for a mask that is
     empty, outside ``[0, 1]``, or not of the images' size.
     """
 
@@ -129,9 +129,9 @@ class Patch:
         if not (self.step > 0 and self.smoothness >= 0 and self.printability >= 0):
             raise ValueError("a step is above 0, and weights of penalties are at least 0")
         if self.mask.ndim != 3 or len(self.mask) != 1 or not 0 <= self.mask.min() <= self.mask.max() <= 1:
-            raise SteadfaceError(f"a mask is (1, H, W) within 0..1, got shape {tuple(self.mask.shape)}")
+            raise InvalidInput(f"a mask is (1, H, W) within 0..1, got shape {tuple(self.mask.shape)}")
         if not self.mask.any():
-            raise SteadfaceError("a mask that is 0 everywhere leaves no room for a patch; give one with an inside")
+            raise InvalidInput("a mask that is 0 everywhere leaves no room for a patch; give one with an inside")
 
     def within(self, ball: Ball) -> "Patch":
         return replace(self, ball=ball)
@@ -233,7 +233,7 @@ class Patch:
     def _check(self, images: Tensor) -> None:
         if images.shape[-2:] != self.mask.shape[-2:]:
             sizes = "images of {} x {} under a mask of {} x {}".format(*images.shape[-2:], *self.mask.shape[-2:])
-            raise SteadfaceError(f"{sizes}; draw the mask at the size of the images")
+            raise InvalidInput(f"{sizes}; draw the mask at the size of the images")
 
 
 def _start(images: Tensor, generator: torch.Generator) -> Tensor:

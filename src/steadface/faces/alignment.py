@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.data.faces import OLDER_CROP_MARGIN, TEMPLATE, Image
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 
 SIDE = 112
 LARGEST = 4096
@@ -33,7 +33,7 @@ LARGEST = 4096
 def align(image: Image, landmarks: NDArray[np.floating], size: tuple[int, int] = (SIDE, SIDE)) -> Image:
     """The face of `landmarks` (5, 2) in `image` (H, W, 3), upright at `size` = (height, width).
 
-    Raises SteadfaceError for landmarks that give no similarity, and for a size that the template does not fit.
+    Raises InvalidInput for landmarks that give no similarity, and for a size that the template does not fit.
     """
     return warped(image, similarity(landmarks, template_for(size)), size)
 
@@ -53,11 +53,11 @@ def template_for(size: tuple[int, int]) -> NDArray[np.float64]:
     """
     height, width = size
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
-        raise SteadfaceError(f"aligned faces of {height} x {width} are out of range; give 1 to {LARGEST} pixels a side")
+        raise InvalidInput(f"aligned faces of {height} x {width} are out of range; give 1 to {LARGEST} pixels a side")
     scale = height / SIDE
     margin = OLDER_CROP_MARGIN if width * SIDE == height * (SIDE - 2 * OLDER_CROP_MARGIN) else 0
     if width != height and not margin:
-        raise SteadfaceError(
+        raise InvalidInput(
             f"aligned faces of {height} x {width} (height x width) have no template; give a square or 112x96"
         )
     # About the middle of the outer edges, as every resize does: pixel 0 is half a pixel from the edge.
@@ -68,12 +68,12 @@ def template_for(size: tuple[int, int]) -> NDArray[np.float64]:
 def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float64]:
     """(2, 3), which takes `source` (N, 2) to `target` (N, 2) with the least squared error by rotation, scale and shift.
 
-    Raises SteadfaceError where the points are not finite, coincide, or allow no rotation better than another.
+    Raises InvalidInput where the points are not finite, coincide, or allow no rotation better than another.
     """
     if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2:
-        raise SteadfaceError(f"landmarks of shape {source.shape}; give {target.shape}: x and y of each")
+        raise InvalidInput(f"landmarks of shape {source.shape}; give {target.shape}: x and y of each")
     if not np.isfinite(source).all():
-        raise SteadfaceError("landmarks that are not finite; detect the face again")
+        raise InvalidInput("landmarks that are not finite; detect the face again")
     p, q = (points.astype(np.float64) @ [1, 1j] for points in (source, target))
     centre, goal = p.mean(), q.mean()
     p, q = p - centre, q - goal
@@ -81,7 +81,7 @@ def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> ND
     product = np.vdot(p, q)  # conjugates the first
     # Of points at 1e4 pixels float32 keeps 1e-3: what lies closer together than that is one point.
     if spread < 1e-6 * max(1.0, abs(centre)) or abs(product) < 1e-6 * np.sqrt(spread) * np.linalg.norm(q):
-        raise SteadfaceError("landmarks that coincide or are in no order of a face; detect the face again")
+        raise InvalidInput("landmarks that coincide or are in no order of a face; detect the face again")
     a = product / spread
     shift = goal - a * centre
     return np.array([[a.real, -a.imag, shift.real], [a.imag, a.real, shift.imag]])

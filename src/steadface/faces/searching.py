@@ -22,7 +22,7 @@ from typing import cast
 import cv2
 
 from steadface.data.faces import Image
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError
 from steadface.faces.alignment import similarity, template_for, warped
 from steadface.faces.detection import Face, Look, distinct, largest_first, moved, unknown
 from steadface.faces.turning import QUARTERS, Shown, directions, in_the_middle, rival, seen_back, turned, turned_back
@@ -75,7 +75,7 @@ face in one of eight directions have up to 0.84.
 class Searching:
     """A `Detector` made of a `Look`; faces of fewer than `min_size` pixels (longer side) are left out.
 
-    Raises SteadfaceError for a `min_size` that is not positive.
+    Raises InvalidInput for a `min_size` that is not positive.
     """
 
     look: Look
@@ -83,7 +83,7 @@ class Searching:
 
     def __post_init__(self) -> None:
         if not self.min_size > 0:
-            raise SteadfaceError(f"a smallest face of {self.min_size:g} pixels is out of range; give 1 or more")
+            raise InvalidInput(f"a smallest face of {self.min_size:g} pixels is out of range; give 1 or more")
 
     def detect(self, image: Image) -> list[Face]:
         """The faces of `image` (H, W, 3) RGB, largest first, whichever way up they are."""

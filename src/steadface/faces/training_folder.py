@@ -17,7 +17,7 @@ import PIL.Image
 
 from steadface.data.faces import Image, UnreadableImage
 from steadface.data.folders import ImageFolder
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput
 from steadface.faces.alignment import align, template_for
 from steadface.faces.detection import Detector, is_clear
 from steadface.faces.photograph import read_photograph
@@ -116,9 +116,9 @@ def align_folder(
 def _check_apart(photographs: Path, out: Path) -> None:
     source, target = photographs.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
-        raise SteadfaceError(f"{out} and {photographs} lie one inside the other; name a folder of its own")
+        raise InvalidInput(f"{out} and {photographs} lie one inside the other; name a folder of its own")
     if out.exists() and not out.is_dir():
-        raise SteadfaceError(f"{out} is a file; name a folder for the faces")
+        raise InvalidInput(f"{out} is a file; name a folder for the faces")
 
 
 def _targets(names: tuple[str, ...], encoding: Encoding) -> dict[str, str]:

@@ -16,7 +16,7 @@ from steadface.data.faces import ArrayFaces
 from steadface.data.synthetic.conditions import draw_conditions
 from steadface.data.synthetic.identity import draw_identities
 from steadface.data.synthetic.render import render
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, InvalidInput, Unavailable
 
 Progress = Callable[[int, int], None]
 """Called with the number of images made so far and the number asked for."""
@@ -43,9 +43,9 @@ class _Request:
     def __post_init__(self) -> None:
         for name, least in (("people", 1), ("images_per_person", 1), ("seed", 0), ("first_person", 0)):
             if getattr(self, name) < least:
-                raise SteadfaceError(f"{name} is {getattr(self, name)}; give {least} or more")
+                raise InvalidInput(f"{name} is {getattr(self, name)}; give {least} or more")
         if not all(_SMALLEST <= side <= _LARGEST for side in self.size):
-            raise SteadfaceError(f"size is {self.size}; give (height, width) in pixels, each {_SMALLEST} to {_LARGEST}")
+            raise InvalidInput(f"size is {self.size}; give (height, width) in pixels, each {_SMALLEST} to {_LARGEST}")
 
     @property
     def total(self) -> int:
@@ -86,7 +86,7 @@ def synthetic_faces(
     shows the middle of the square crop. Image j of person i depends on `seed`, i and j only: neither on how many are
     asked for, nor on `first_person`, the number of the first, which draws disjoint sets from one seed.
 
-    Raises `SteadfaceError` for a count below 1, a negative seed, or a side outside 16 .. 1024 pixels.
+    Raises `InvalidInput` for a count below 1, a negative seed, or a side outside 16 .. 1024 pixels.
     """
     request = _Request(
         people=people, images_per_person=images_per_person, size=size, seed=seed, first_person=first_person
@@ -124,14 +124,14 @@ def write_synthetic_faces(
     )
     root = Path(root).absolute()
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise SteadfaceError(f"{root} is there already and not an empty folder; name another or empty it")
+        raise Conflict(f"{root} is there already and not an empty folder; name another or empty it")
     try:
         with _folder_beside(root) as folder:
             _write(folder, request, progress)
             folder.chmod(0o755)
             folder.replace(root)
     except OSError as error:
-        raise SteadfaceError(f"cannot write {root}: {error}; name a folder with room and write access") from error
+        raise Unavailable(f"cannot write {root}: {error}; name a folder with room and write access") from error
     return root
 
 
