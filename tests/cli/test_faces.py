@@ -31,6 +31,6 @@ def test_seed_and_first_person_decide_what_is_drawn(call: Call, tmp_path: Path) 
 def test_a_folder_with_something_in_it_is_left_alone(call: Call, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     said = call("faces", tmp_path)
-    assert said.code == 2
+    assert said.code == 5
     assert "not an empty folder; name another or empty it" in said.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
