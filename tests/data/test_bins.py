@@ -1,5 +1,7 @@
+import os
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -131,3 +133,64 @@ def test_fingerprint_follows_the_images(tmp_path):
         for images in ([b"ab", b"c"], [b"a", b"bc"], [b"ab", b"d"])
     }
     assert len(prints) == 3
+
+
+LARGE = 3 << 30
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        b"]r" + struct.pack("<I", 0x1FFFFFFF) + b"00.",
+        b"]p536870911\n.",
+        b"\x80\x04\x8e" + struct.pack("<Q", LARGE) + b"abc.",
+        b"\x80\x05\x96" + struct.pack("<Q", LARGE) + b"abc.",
+        b"\x80\x04\x8d" + struct.pack("<Q", LARGE) + b"abc.",
+        b"\x80\x04\x95" + struct.pack("<Q", LARGE) + b"N.",
+        b"\x80\x02T" + struct.pack("<i", 0x7FFFFFFF) + b"abc.",
+        b"\x80\x02\x8b" + struct.pack("<i", 0x7FFFFFFF) + b"abc.",
+        b"\x80\x04(" + b"\x8f" * 100_000 + b"l.",
+    ],
+)
+def test_a_few_bytes_do_not_ask_for_memory(tmp_path, steps):
+    path = tmp_path / "x.bin"
+    path.write_bytes(steps)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SteadfaceError, match=r"x\.bin"):
+            read_bin(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_images_that_are_one_count_as_often_as_they_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("steadface.data.bins.MOST_BYTES", 2000)
+    image = b"x" * 100
+    assert len(read_bin(write(tmp_path / "x.bin", ([image] * 20, [True] * 10)))) == 10
+    with pytest.raises(SteadfaceError, match="2,200 bytes together"):
+        read_bin(write(tmp_path / "x.bin", ([image] * 22, [True] * 11)))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_bounds_leave_room_for_what_they_allow(tmp_path, monkeypatch, protocol):
+    """In the wordiest protocol, too, of which every image is a call."""
+    monkeypatch.setattr("steadface.data.bins.MOST_PAIRS", 50)
+    monkeypatch.setattr("steadface.data.bins.MOST_STEPS", 1500)
+    images = [bytes([value, 200]) for value in range(102)]
+    assert len(read_bin(write(tmp_path / "x.bin", (images[:100], [True] * 50), protocol))) == 50
+    with pytest.raises(SteadfaceError, match=r"at most 50|more than"):
+        read_bin(write(tmp_path / "x.bin", (images, [True] * 51), protocol))
+
+
+def test_nothing_is_set_on_what_a_pickle_is_given(tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"\x80\x02c_codecs\nencode\nN}X\x01\x00\x00\x00aNs\x86b.")
+    with pytest.raises(SteadfaceError, match="damaged"):
+        read_bin(path)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "x.bin")
+    with pytest.raises(SteadfaceError, match="a pipe"):
+        read_bin(tmp_path / "x.bin")

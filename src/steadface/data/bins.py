@@ -1,22 +1,32 @@
 """`.bin` verification sets: `pickle((bins, issame))`, 2P encoded images and P booleans, pairs (2i, 2i + 1).
 
-A pickle can run any code when it is opened, so this one may name nothing at all but bytes.
+A pickle can run any code when it is opened, so this one may name nothing at all but bytes. And it can ask for any
+amount of memory (nine bytes for a list of four billion places), so its steps are looked at before any is taken.
 """
 
 import hashlib
 import os
 import pickle
-from collections.abc import Callable, Sequence
+import pickletools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from steadface.data.faces import Image, decode_image
 from steadface.data.pairs import PairSet, contiguous_folds
 from steadface.errors import InvalidInput, SteadfaceError, unreadable
+from steadface.files import open_file
 
 FOLDS = 10
+
+MOST_BYTES = 2 << 30
+"""Of a file, and of its images, of which several may be one; the usual sets have 0.1 GB."""
+MOST_PAIRS = 100_000
+"""The usual sets have 6,000 or 7,000."""
+MOST_STEPS = 30 * MOST_PAIRS
+"""Opcodes; of two images and whether they are the same, the wordiest protocol makes 24."""
 
 
 class EncodedFaces:
@@ -60,8 +70,10 @@ def read_bin(path: str | os.PathLike[str]) -> PairSet:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = _BytesOnly(file, path).load()
+        with open_file(path, most=MOST_BYTES) as file:
+            _check_steps(_Clipped(file), path)
+            file.seek(0)
+            content = _BytesOnly(_Clipped(file), path).load()
     except SteadfaceError:
         raise
     except OSError as error:
@@ -80,33 +92,65 @@ def read_bin(path: str | os.PathLike[str]) -> PairSet:
     )
 
 
+class _Clipped:
+    """A file of which no more is asked for than it has left, whatever length a pickle claims."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.readline = file.readline
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(max(0, min(count, self._size - self._file.tell())))
+
+
+def _check_steps(file: _Clipped, path: Path) -> None:
+    """Raises InvalidInput for a pickle whose steps, each cheap by itself, would ask for memory beyond what it holds."""
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(cast(BinaryIO, file)), start=1):
+        if step > MOST_STEPS:
+            raise InvalidInput(f"{path} has more than {MOST_STEPS:,} steps, enough for {MOST_PAIRS:,} pairs; part it")
+        # One place of a list for each number below it.
+        if opcode.name.endswith("PUT") and isinstance(argument, int) and not 0 <= argument <= step:
+            raise InvalidInput(f"{path} is no .bin set: it asks for {argument:,} places where {step} are enough")
+        if opcode.name in ("EMPTY_SET", "FROZENSET", "NEXT_BUFFER", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4"):
+            raise InvalidInput(f"{path} is no .bin set: it holds a {opcode.name} where bytes and booleans are expected")
+
+
 class _BytesOnly(pickle.Unpickler):
     """Resolves no global but the two by which Python writes bytes in old protocols, and those to our own."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: _Clipped, path: Path) -> None:
         # Python 2 wrote the images as str, which would not survive decoding.
-        super().__init__(file, encoding="bytes")
+        super().__init__(cast(BinaryIO, file), encoding="bytes")
         self._path = path
 
-    def find_class(self, module: str, name: str) -> Callable[..., bytes]:
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
-            return _latin1
+            return _Latin1()
         if module in ("builtins", "__builtin__") and name == "bytes":
-            return _no_bytes
+            return _NoBytes()
         raise InvalidInput(
             f"{self._path} asks for {module}.{name} when opened; a .bin set holds bytes and booleans only, "
             "so this file is refused. If you trust its source, write it anew with plain bytes and bool"
         )
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"bytes written as {encoding!r}")
-    return text.encode("latin1")
+# Objects without attributes, since a pickle may set those of what it is given, and those of a function stay.
+class _Latin1:
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise ValueError(f"bytes written as {encoding!r}")
+        return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    return b""
+class _NoBytes:
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        return b""
 
 
 def _checked(content: Any, path: Path) -> tuple[list[bytes], list[bool]]:
@@ -119,6 +163,11 @@ def _checked(content: Any, path: Path) -> tuple[list[bytes], list[bool]]:
         wrong = [value for value in values if not isinstance(value, kinds)]
         if wrong:
             raise InvalidInput(f"{path}: {what} holds {_kind(wrong[0])}; {kinds[0].__name__} is expected")
+    if len(same) > MOST_PAIRS or sum(map(len, images)) > MOST_BYTES:
+        raise InvalidInput(
+            f"{path} has {len(same):,} pairs of images of {sum(map(len, images)):,} bytes together; at most "
+            f"{MOST_PAIRS:,} and {MOST_BYTES:,} bytes are read: part it"
+        )
     if not same or len(images) != 2 * len(same):
         raise InvalidInput(f"{path} has {len(images)} images for {len(same)} pairs; two per pair are expected")
     return [bytes(image) for image in images], [bool(value) for value in same]
