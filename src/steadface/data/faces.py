@@ -8,11 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steadface.data.pictureheader import claimed_size
 from steadface.errors import InvalidInput, too_few
 from steadface.files import stand_in
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB, 8 bits."""
+
+MOST_PIXELS = 64_000_000
+"""Of a picture that is taken as a face, however few bytes it has; an aligned face has 12,544."""
+MOST_ENCODED = 1 << 28
+"""Bytes of its file: that many pixels, uncompressed, in 32 bits."""
 
 OLDER_CROP_MARGIN = 8
 """The 112 x 96 crop is the 112 x 112 one without this many columns on either side."""
@@ -180,15 +186,26 @@ def checked_labels(labels: ArrayLike, images: int, people: int) -> NDArray[np.in
 
 
 def decode_image(encoded: bytes, name: str) -> Image:
-    """RGB pixels (H, W, 3) of an encoded image; grey and alpha become RGB. Raises `UnreadableImage`."""
+    """RGB pixels (H, W, 3) of an encoded image; grey and alpha become RGB; of an animation the first picture.
+
+    Raises `UnreadableImage`, also for one that claims more than `MOST_PIXELS`, before it is decoded.
+    """
     if not encoded:
         raise UnreadableImage(f"{name} is empty")
+    claimed = claimed_size(encoded)
+    if claimed is None:
+        raise UnreadableImage(f"{name} cannot be decoded: {kind_of(encoded) or 'not an image, or damaged'}")
+    if claimed[0] * claimed[1] > MOST_PIXELS:
+        raise UnreadableImage(
+            f"{name} claims {claimed[0]} x {claimed[1]} pixels, and a face has at most {MOST_PIXELS // 10**6} million; "
+            "save it smaller"
+        )
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV allows
         raise UnreadableImage(f"{name} cannot be decoded: {error}") from None
     if pixels is None:
-        raise UnreadableImage(f"{name} cannot be decoded: {kind_of(encoded) or 'not an image, or damaged'}")
+        raise UnreadableImage(f"{name} cannot be decoded: not an image, or damaged")
     image: Image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return image
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steadface.data.faces import FaceSource, Image, UnreadableImage, checked_labels, decode_image
+from steadface.data.faces import MOST_ENCODED, FaceSource, Image, UnreadableImage, checked_labels, decode_image
 from steadface.data.listing import (
     IMAGE_SUFFIXES,
     PictureTree,
@@ -24,6 +24,7 @@ from steadface.data.listing import (
 )
 from steadface.data.recordio import RecordFile
 from steadface.errors import InvalidInput, NotFound
+from steadface.files import read_file
 
 PARTS = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|im(age)?s?|imgs?|photos?|pictures?|faces?|aligned|crops?"
@@ -60,7 +61,7 @@ class FaceFiles:
     def read_encoded(self, index: int) -> bytes:
         path = self.root / self.names[index]
         try:
-            return path.read_bytes()
+            return read_file(path, most=MOST_ENCODED)
         except OSError as error:
             raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from None
 
