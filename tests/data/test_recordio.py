@@ -1,5 +1,6 @@
 """Against an independent writer of the format, as its description has it."""
 
+import os
 import pickle
 import struct
 
@@ -8,6 +9,7 @@ import pytest
 
 from steadface.data.faces import UnreadableImage
 from steadface.data.folders import open_faces
+from steadface.data.recordformat import read_record
 from steadface.data.recordio import RecordFile
 from steadface.errors import SteadfaceError
 
@@ -371,3 +373,58 @@ def test_fingerprint_follows_the_file(tmp_path, flat_png):
     before = RecordFile(plain(tmp_path, flat_png).save()).fingerprint()
     after = RecordFile(plain(tmp_path, flat_png, labels=(0, 0, 1, 2, 1)).save()).fingerprint()
     assert before != after
+
+
+def test_lines_into_one_record_cost_no_more_than_the_file(tmp_path, flat_png, monkeypatch):
+    """Many beginnings, each of a record in parts that goes on in one long tail: as many times as long to be read."""
+    tail = b"".join(MAGIC + struct.pack("<I", 2 << 29) for _ in range(2000))
+    last = image_payload(flat_png(1), 0)
+    tail += MAGIC + struct.pack("<I", 3 << 29 | len(last)) + last + b"\0" * (-len(last) % 4)
+    starts = b"".join(MAGIC + struct.pack("<I", 1 << 29 | 8 * (2000 - number - 1)) for number in range(2000))
+    path = tmp_path / "train.rec"
+    path.write_bytes(starts + tail)
+    path.with_suffix(".idx").write_text("".join(f"{number}\t{8 * number}\n" for number in range(2000)))
+    read = []
+
+    def counted(data, offset):
+        read.append(offset)
+        return read_record(data, offset)
+
+    monkeypatch.setattr("steadface.data.recordformat.read_record", counted)
+    with pytest.raises(SteadfaceError, match="damaged records"):
+        RecordFile(path)
+    assert len(read) < 5
+
+
+def test_images_longer_than_any_are_left_out(tmp_path, flat_png, monkeypatch):
+    writer = Writer(tmp_path)
+    writer.add(image_payload(flat_png(1), 0))
+    writer.add(image_payload(flat_png(2) + bytes(5000), 1))
+    monkeypatch.setattr("steadface.data.recordformat.MOST_ENCODED", 4000)
+    faces = RecordFile(writer.save())
+    assert reds(faces) == [1]
+    assert "more than" in faces.messages[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["\n\n", "a\tb\n", "0\t99999999999999999999999\n", "0\n", "0\t0\t0\n", "\0", "0\t-8\n"]
+)
+def test_an_index_of_anything_is_a_message(tmp_path, flat_png, text):
+    path = plain(tmp_path, flat_png).save()
+    path.with_suffix(".idx").write_text(text)
+    with pytest.raises(SteadfaceError, match=r"\.idx|no faces"):
+        RecordFile(path)
+
+
+@pytest.mark.parametrize("classes", ["", "x", "-1,112,112", "0", "9" * 400, "9" * 4000, "1" * 5000 + ",112,112"])
+def test_a_number_of_classes_that_nobody_has_is_a_message(tmp_path, flat_png, classes):
+    path = plain(tmp_path, flat_png).save()
+    (tmp_path / "property").write_text(classes)
+    with pytest.raises(SteadfaceError, match="property"):
+        RecordFile(path)
+
+
+def test_pipes_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.rec")
+    with pytest.raises(SteadfaceError, match="a pipe"):
+        RecordFile(tmp_path / "a.rec")

@@ -17,12 +17,16 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.data.faces import MOST_ENCODED
+
 MAGIC = 0xCED7230A
 LENGTH_MASK = (1 << 29) - 1
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 PART_HEADER = struct.Struct("<II")
 IMAGE_HEADER = struct.Struct("<IfQQ")
+MOST_RECORD = MOST_ENCODED + (1 << 20)
+"""Bytes of a record: an image, and as many labels as anybody has."""
 
 
 class DamagedRecord(Exception):
@@ -38,7 +42,7 @@ class RecordHeaders:
     """
 
     label: NDArray[np.float32]
-    problem: NDArray[np.str_]
+    problem: NDArray[np.object_]
     image_bytes: NDArray[np.int64]
     end: NDArray[np.int64]
 
@@ -74,6 +78,7 @@ def read_record(file: BinaryIO | mmap.mmap, offset: int) -> bytes:
     """The payload of the record at `offset`, its parts joined. Raises `DamagedRecord` or `OSError`."""
     file.seek(offset)
     parts: list[bytes] = []
+    total = 0
     while True:
         header = file.read(PART_HEADER.size)
         if len(header) < PART_HEADER.size:
@@ -82,6 +87,8 @@ def read_record(file: BinaryIO | mmap.mmap, offset: int) -> bytes:
         kind, length = word >> 29, word & LENGTH_MASK
         if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
             raise DamagedRecord("no record starts where one should")
+        if (total := total + length) > MOST_RECORD:
+            raise DamagedRecord(f"it is longer than {MOST_RECORD:,} bytes")
         payload = file.read(_padded(word))[:length]
         if len(payload) < length:
             raise DamagedRecord("it is cut off by the end of the file")
@@ -101,13 +108,19 @@ def read_headers(data: mmap.mmap, offsets: NDArray[np.int64]) -> RecordHeaders:
     kind, length = word >> 29, (word & LENGTH_MASK).astype(np.int64)
     image_bytes = length - IMAGE_HEADER.size - 4 * flag.astype(np.int64)
     end = start * 4 + PART_HEADER.size + (length + 3) // 4 * 4
-    problem = np.full(len(offsets), "", dtype="U80")
+    problem = np.full(len(offsets), "", dtype=np.object_)  # as text each would take 320 bytes
     problem[image_bytes <= 0] = NO_IMAGE
     problem[start * 4 + PART_HEADER.size + length > len(data)] = _CUT_OFF
     problem[(magic != MAGIC) | (kind > FIRST) | (offsets % 4 != 0)] = DAMAGED
     problem[~inside] = _CUT_OFF
+    left = len(data)  # to be read: records that do not overlap are not longer together than the file
     for index in np.flatnonzero((problem != DAMAGED) & inside & (kind == FIRST)):
+        if left < 0:
+            problem[index] = DAMAGED
+            continue
         label[index], problem[index], image_bytes[index], end[index] = _parts_header(data, int(offsets[index]))
+        left -= data.tell() - int(offsets[index])
+    problem[(problem == "") & (image_bytes > MOST_ENCODED)] = TOO_LONG
     return RecordHeaders(label=label, problem=problem, image_bytes=image_bytes, end=end)
 
 
@@ -126,6 +139,7 @@ def _parts_header(data: mmap.mmap, offset: int) -> tuple[float, str, int, int]:
 
 NO_IMAGE = "records without an image"
 DAMAGED = "damaged records"
+TOO_LONG = f"images of more than {MOST_ENCODED:,} bytes"
 _CUT_OFF = "records cut off by the end of the file (is the .rec truncated?)"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import mmap
 import os
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,12 @@ from steadface.data.recordformat import (
     scan_records,
 )
 from steadface.errors import InvalidInput, unreadable
+from steadface.files import open_file, read_file
 
 LARGEST_LABEL = 2.0**31
+MOST_INDEX_BYTES = 1 << 30
+"""Of an `.idx`: fifty million lines."""
+MOST_PROPERTY_BYTES = 4096
 
 
 class RecordFile:
@@ -84,7 +89,7 @@ class RecordFile:
 
     def read_encoded(self, index: int) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 payload = read_record(file, int(self.offsets[index]))
             flag = IMAGE_HEADER.unpack_from(payload)[0]
         except (OSError, DamagedRecord, struct.error) as error:
@@ -104,7 +109,11 @@ class RecordFile:
 def read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys (n,) and byte offsets (n,) from lines `key<tab>offset`. Raises `SteadfaceError`."""
     try:
-        table = np.loadtxt(path, dtype=np.int64, ndmin=2)
+        with open_file(path, most=MOST_INDEX_BYTES) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that there is nothing in it
+            table = np.loadtxt(file, dtype=np.int64, ndmin=2)
+    except OSError as error:
+        raise unreadable(error, f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise InvalidInput(f"{path} is damaged ({error}); delete it and it is rebuilt from the .rec") from None
     if table.shape[1] != 2:
@@ -164,8 +173,8 @@ def _metadata_end(keys: NDArray[np.int64], headers: RecordHeaders, skips: Skips)
 
 
 def _beside_metadata(
-    problem: NDArray[np.str_], keys: NDArray[np.int64], headers: RecordHeaders, end: int, listed: bool
-) -> NDArray[np.str_]:
+    problem: NDArray[np.object_], keys: NDArray[np.int64], headers: RecordHeaders, end: int, listed: bool
+) -> NDArray[np.object_]:
     """`problem`, (n,), now that the metadata says that images are the keys 1 .. end - 1."""
     named, image = (keys >= 1) & (keys < end), headers.problem == ""
     # Without an .idx the keys count what is there, so that damage shifts them.
@@ -174,8 +183,8 @@ def _beside_metadata(
     return np.where(expected, NOT_MEANT, np.where(image & ~named & listed, beyond, problem))
 
 
-def _label_problems(label: NDArray[np.float32], classes: int | None) -> NDArray[np.str_]:
-    problem = np.full(len(label), "", dtype="U80")
+def _label_problems(label: NDArray[np.float32], classes: int | None) -> NDArray[np.object_]:
+    problem = np.full(len(label), "", dtype=np.object_)
     if classes is None:
         problem[label >= LARGEST_LABEL] = "labels too large to be true"
     else:
@@ -189,19 +198,24 @@ def _class_count(path: Path) -> int | None:
     """The first number of `property` (`classes,height,width`); None where the file is missing."""
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
     try:
-        return int(text.split(",")[0])
+        text = read_file(path, most=MOST_PROPERTY_BYTES).decode("utf-8", "replace").strip()
+        classes = int(text.split(",")[0])
+    except OSError as error:
+        raise unreadable(error, f"cannot read {path}: {error.strerror}") from None
     except ValueError:
-        raise InvalidInput(f"{path} says {text[:40]!r}; 'classes,112,112' is expected") from None
+        classes = 0
+    if not 0 < classes <= LARGEST_LABEL:
+        raise InvalidInput(f"{path} says {text[:40]!r}; 'classes,112,112' is expected")
+    return classes
 
 
 def _mapped(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise unreadable(error, f"cannot read {path}: {error}") from None
+        raise unreadable(error, f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if data[:4] != MAGIC_BYTES:
         data.close()
         raise InvalidInput(f"{path} is not a .rec file: it does not start with the RecordIO magic")
