@@ -156,3 +156,25 @@ def test_a_folder_nearby(put, tmp_path):
     for root in (tmp_path / "data", tmp_path / "data" / "lfw", lies_in / "Ann"):
         assert nearby(root, ["Zoe", "Ann"]) == lies_in
     assert nearby(lies_in / "Ann", ["Zoe"]) is None
+
+
+def test_pipes_and_devices_are_no_pictures(tmp_path, flat_png):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    (tmp_path / "c.png").write_bytes(flat_png(1))
+    (tmp_path / "d.png").symlink_to("a" * 300)
+    skips = Skips()
+    assert [name for name, _ in PictureTree(tmp_path, skips).images()] == ["c.png"]
+    assert skips.counts == {"pipes, sockets and devices": 2, "links that lead nowhere": 1}
+
+
+def test_folders_without_end_are_followed_so_far(tmp_path, flat_png):
+    folder = tmp_path
+    for _ in range(200):
+        folder = folder / "a"
+    folder.mkdir(parents=True)
+    (folder / "deep.png").write_bytes(flat_png(1))
+    (tmp_path / "a" / "a" / "b.png").write_bytes(flat_png(1))
+    skips = Skips()
+    assert [name for name, _ in PictureTree(tmp_path, skips).images()] == ["a/a/b.png"]
+    assert any("deep" in reason for reason in skips.counts)

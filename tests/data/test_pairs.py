@@ -215,3 +215,67 @@ def test_the_six_thousand_pairs_of_lfw():
     for fold in range(10):
         np.testing.assert_array_equal(pairs.same[pairs.fold == fold], [True] * 300 + [False] * 300)
     np.testing.assert_array_equal(pairs.people[pairs.first] == pairs.people[pairs.second], pairs.same)
+
+
+def test_a_name_in_the_file_may_not_lead_out_of_the_folder(lfw, tmp_path, flat_png):
+    secret = tmp_path / "secret" / "Dora"
+    secret.mkdir(parents=True)
+    for number in (1, 2):
+        (secret / f"Dora_{number:04d}.png").write_bytes(flat_png(number))
+        (secret / f"{number}.png").write_bytes(flat_png(number))
+    for name in ("../secret/Dora", str(secret), "Ann_A/../../secret/Dora", "..", "/"):
+        with pytest.raises(SteadfaceError, match="leads out of"):
+            read_pairs(pairs_file(tmp_path, f"{name}\t1\t2\n"), lfw)
+    (lfw / "Ann_A" / "link").symlink_to(secret)
+    with pytest.raises(SteadfaceError, match="leads out of"):
+        read_pairs(pairs_file(tmp_path, "Ann_A/link\t1\t2\n"), lfw)
+
+
+def test_the_folder_may_be_a_link_and_hold_links_of_its_owner(lfw, tmp_path):
+    elsewhere = tmp_path / "disk"
+    (lfw / "Ann_A").rename(elsewhere)
+    (lfw / "Ann_A").symlink_to(elsewhere)
+    (tmp_path / "entrance").symlink_to(lfw)
+    for root in (lfw, tmp_path / "entrance"):
+        assert seen(read_pairs(pairs_file(tmp_path, LFW_TEXT), root)) == [(1, 2), (1, 13), (11, 12), (12, 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ann_A\t1\t" + "9" * 6000,
+        "9" * 6000 + "\nAnn_A\t1\t2",
+        "9" * 6000 + "\t300\nAnn_A\t1\t2",
+        "a\0b\t1\t2",
+        "a" * 5000 + "\t1\t2",
+        "/".join("a" * 1000) + "\t1\t2",
+        "a" * 20_000 + "\t1\t2",
+        "\udcff\t1\t2",
+    ],
+)
+def test_what_nothing_can_be_called_is_a_message(lfw, tmp_path, text):
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SteadfaceError):
+        read_pairs(path, lfw)
+
+
+def test_more_lines_than_are_read_are_counted_first(lfw, tmp_path, monkeypatch):
+    monkeypatch.setattr("steadface.data.pairs.MOST_LINES", 4)
+    with pytest.raises(SteadfaceError, match="more than 4 lines"):
+        read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)
+    monkeypatch.setattr("steadface.data.pairs.MOST_LINES", 5)
+    assert len(read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)) == 4
+    monkeypatch.setattr("steadface.data.pairs.MOST_BYTES", 10)
+    with pytest.raises(SteadfaceError, match="at most 10"):
+        read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)
+
+
+def test_pipes_are_refused_at_once(lfw, tmp_path):
+    os.mkfifo(tmp_path / "pairs.pipe")
+    with pytest.raises(SteadfaceError, match="a pipe"):
+        read_pairs(tmp_path / "pairs.pipe", lfw)
+    (lfw / "Ann_A" / "Ann_A_0002.png").unlink()
+    os.mkfifo(lfw / "Ann_A" / "Ann_A_0002.png")
+    with pytest.raises(SteadfaceError, match="no regular files"):
+        read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)

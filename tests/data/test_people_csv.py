@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,23 @@ def test_any_name_is_read_as_it_was_written(tmp_path):
     people = {'a, "b".png': "ada", "in/\udcff.png": "bo", "é\n.png": "ada"}
     write_people(tmp_path / "people.csv", people.items())
     assert read_people(tmp_path / "people.csv") == people
+
+
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "people.csv"
+    for content in ("a" * 1_000_000, '"' + "a,b" * 1_000_000, '"' + "a\n" * 200_000):
+        path.write_text("image,person\n" + content)
+        with pytest.raises(SteadfaceError, match=r"people\.csv.*(longer|larger) than"):
+            read_people(path)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../b.png", "a\0b", "a" * 5000, "in/" * 1000 + "a.png"])
+def test_no_name_leads_out_of_the_folder_or_to_anything_but_a_message(photographs, table, name):
+    with pytest.raises(SteadfaceError, match="not below"):
+        NamedFolder(photographs, table(f"{name},ada"))
+
+
+def test_a_table_that_is_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "people.csv")
+    with pytest.raises(SteadfaceError, match="a pipe"):
+        read_people(tmp_path / "people.csv")

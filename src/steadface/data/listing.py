@@ -7,6 +7,7 @@ and one to what is listed at its own place, is passed over. All of that is count
 """
 
 import os
+import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.errors import InvalidInput, unreadable
+from steadface.files import is_within
 
 EXAMPLES_SHOWN = 3
 NAMES_LOOKED_FOR = 20
+DEEPEST = 64
+"""Folders in one another, of those that are listed."""
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
@@ -122,6 +126,9 @@ class PictureTree:
 
     def images(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """(path relative to the root, bytes) of each picture below `folder`, the root itself where empty, sorted."""
+        if folder.count("/") >= DEEPEST:
+            self._skips.add(f"folders more than {DEEPEST} deep", str(self.root / folder))
+            return
         real = os.path.realpath(self.root / folder)
         if real in self._entered:
             self._skips.add(LISTED_ALREADY, str(self.root / folder))
@@ -149,9 +156,9 @@ class PictureTree:
         if not entry.is_symlink():
             return True
         target = os.path.realpath(entry.path)
-        if not Path(target).exists():
+        if not _exists(target):
             self._skips.add("links that lead nowhere", f"{entry.path} to {target}")
-        elif _holds(target, folder) or _holds(target, self._real):
+        elif is_within(folder, target) or is_within(self._real, target):
             self._skips.add("links to a folder that holds them", f"{entry.path} to {target}")
         elif self._has_own_place(target):
             self._skips.add(LISTED_ALREADY, f"{entry.path} is {target}")
@@ -161,7 +168,7 @@ class PictureTree:
 
     def _has_own_place(self, target: str) -> bool:
         """Whether what a link leads to is below the root, and listed there."""
-        if not _holds(self._real, target):
+        if not is_within(target, self._real):
             return False
         path = Path(target)
         parts = path.relative_to(self._real).parts
@@ -180,7 +187,7 @@ class PictureTree:
 
     def _is_first(self, entry: os.DirEntry[str], folder: str) -> bool:
         """Whether no other link led to the same file; what lies below the root without one is met once anyway."""
-        if not entry.is_symlink() and _holds(self._real, folder):
+        if not entry.is_symlink() and is_within(folder, self._real):
             return True
         real = os.path.realpath(entry.path)
         if real in self._linked:
@@ -191,13 +198,16 @@ class PictureTree:
 
     def _size(self, entry: os.DirEntry[str]) -> int:
         try:
-            size = entry.stat().st_size
+            status = entry.stat()
         except OSError as error:
             self._skips.add("files that cannot be opened", f"{entry.path} ({error.strerror})")
             return 0
-        if not size:
+        if not stat.S_ISREG(status.st_mode):
+            self._skips.add("pipes, sockets and devices", entry.path)
+            return 0
+        if not status.st_size:
             self._skips.add("empty files", entry.path)
-        return size
+        return status.st_size
 
 
 LISTED_ALREADY = "links to what is listed already"
@@ -208,9 +218,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(scan, key=lambda entry: entry.name)
 
 
-def _holds(folder: str, path: str) -> bool:
-    """Whether `path` is `folder` or below it; both real."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a link to a name that is too long
+        return False
 
 
 def composed(name: str) -> str:
@@ -226,8 +238,10 @@ def spellings(names: Iterable[str]) -> dict[str, str]:
 
 def nearby(root: Path, wanted: Sequence[str]) -> Path | None:
     """The folder above `root`, or up to two below it, that holds any of the first of `wanted`."""
+    # Names from a file: an absolute one lies below every folder, and ".." below none.
+    names = [name for name in wanted if ".." not in Path(name).parts and not Path(name).is_absolute()]
     for folder in (root.absolute().parent, *root.glob("*/"), *root.glob("*/*/")):
-        if any((folder / name).exists() for name in wanted[:NAMES_LOOKED_FOR]):
+        if any(os.path.lexists(folder / name) for name in names[:NAMES_LOOKED_FOR]):
             return folder
     return None
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,17 @@ from numpy.typing import NDArray
 from steadface.data.faces import EncodedSource, FaceSource, UnreadableImage
 from steadface.data.folders import FaceFiles
 from steadface.data.listing import IMAGE_SUFFIXES, abbreviated, composed, is_hidden, nearby, spellings
-from steadface.errors import InvalidInput, NotFound, unreadable
+from steadface.errors import InvalidInput, NotFound, quoted, unreadable
+from steadface.files import check_below, read_file
 
 FOLDS = 10
+
+MOST_BYTES = 1 << 26
+"""Of a file of pairs; LFW's has 160,000."""
+MOST_LINES = 1_000_000
+LONGEST_LINE = 10_000
+MOST_DIGITS = 18
+"""Of the number of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +123,8 @@ def read_pairs(pairs_file: str | os.PathLike[str], images_dir: str | os.PathLike
     impostor one, parted by tabs or blanks. A header 'folds pairs' or 'pairs' is optional; it says how many
     genuine and how many impostor pairs each fold lists, one kind after the other. Without one, each kind is cut
     into 10 folds in file order. `faces` lists only the images in use. Raises `SteadfaceError`, with the line, for
-    one that is malformed or a header that does not fit; and for images that are missing, with how many.
+    one that is malformed or a header that does not fit; for names that lead out of `images_dir`; and for images that
+    are missing, with how many.
     """
     path = Path(pairs_file)
     lines, header = _parse(path)
@@ -142,28 +152,47 @@ def contiguous_folds(pairs: int, folds: int) -> NDArray[np.int64]:
 def _parse(path: Path) -> tuple[list[_Line], tuple[int, int] | None]:
     """The pairs, and (folds, pairs of each kind per fold) where a header says so."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(error, f"cannot read the pairs file {path}: {error}") from None
-    rows = [(number, row) for number, row in enumerate(text.splitlines(), start=1) if row.strip()]
-    header = re.fullmatch(r"\s*(?:(\d+)\s+)?(\d+)\s*", rows[0][1]) if rows else None
+        text = read_file(path, most=MOST_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise unreadable(error, f"cannot read the pairs file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"cannot read the pairs file {path}: {error}") from None
+    rows = [(number, row) for number, row in enumerate(_rows(text, path), start=1) if row.strip()]
+    header = re.fullmatch(r"\s*(?:(\d{1,18})\s+)?(\d{1,18})\s*", rows[0][1]) if rows else None
     lines = [_parse_row(path, number, row) for number, row in (rows[1:] if header else rows)]
     if not lines:
         raise InvalidInput(f"{path} lists no pairs")
     return lines, (int(header[1] or 1), int(header[2])) if header else None
 
 
+def _rows(text: str, path: Path) -> list[str]:
+    if sum(map(text.count, LINE_ENDS)) > MOST_LINES:
+        raise InvalidInput(f"{path} has more than {MOST_LINES:,} lines; part it")
+    rows = text.splitlines()
+    if (longest := max(map(len, rows), default=0)) > LONGEST_LINE:
+        raise InvalidInput(f"{path} has a line of {longest:,} characters, and a pair takes at most {LONGEST_LINE:,}")
+    return rows
+
+
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Where `str.splitlines` ends a line."""
+
+
 def _parse_row(path: Path, number: int, row: str) -> _Line:
     # Tabs first: a name may hold blanks.
     columns = [column.strip() for column in row.strip().split("\t")] if "\t" in row else row.split()
     match columns:
-        case [name, a, b] if a.isdecimal() and b.isdecimal():
+        case [name, a, b] if _is_number(a) and _is_number(b):
             return _Line(number=number, first=(name, a), second=(name, b), same=True)
-        case [name, a, other, b] if a.isdecimal() and b.isdecimal():
+        case [name, a, other, b] if _is_number(a) and _is_number(b):
             return _Line(number=number, first=(name, a), second=(other, b), same=name == other)
     raise InvalidInput(
-        f"{path}, line {number}: {row.strip()!r} is neither 'name image image' nor 'name image name image'"
+        f"{path}, line {number}: {quoted(row.strip())} is neither 'name image image' nor 'name image name image'"
     )
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 def _folds(same: NDArray[np.bool_], header: tuple[int, int] | None, path: Path) -> NDArray[np.int64]:
@@ -186,6 +215,10 @@ def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -
         raise NotFound(f"{root} is not a folder; give the one that holds a folder per person")
     people = sorted({person for person, _ in keys})
     spelt = spellings(entry.name for entry in root.iterdir())
+    for person in people:
+        # What the folder itself lists may be links of the user's own; any other name is the file's, and has to stay.
+        if person not in spelt and composed(person) not in spelt:
+            check_below(root / person, root, named_in=pairs_file)
     folders = {person: spelt.get(person, spelt.get(composed(person), person)) for person in people}
     stems = {person: _stems(root / folder) for person, folder in folders.items()}
     found = [_find(stems[person], composed(person), number) for person, number in keys]
@@ -199,10 +232,13 @@ def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -
             + ("" if elsewhere is None else f"; the person folders seem to lie in {elsewhere}: give that")
         )
     names = [f"{folders[person]}/{file}" for (person, _), file in zip(keys, found, strict=True)]
-    sizes = [(root / name).stat().st_size for name in names]
+    states = [(root / name).stat() for name in names]
+    sizes = [state.st_size for state in states]
+    no_files = [name for name, state in zip(names, states, strict=True) if not stat.S_ISREG(state.st_mode)]
     empty = [name for name, size in zip(names, sizes, strict=True) if not size]
-    if empty:
-        raise InvalidInput(f"{len(empty)} images below {root} are empty: {abbreviated(empty, len(empty))}")
+    for wrong, what in ((no_files, "no regular files"), (empty, "empty")):
+        if wrong:
+            raise InvalidInput(f"{len(wrong)} images below {root} are {what}: {abbreviated(wrong, len(wrong))}")
     label = {person: index for index, person in enumerate(people)}
     return FaceFiles(root, names, sizes=sizes, labels=[label[person] for person, _ in keys], people=people)
 

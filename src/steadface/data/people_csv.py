@@ -3,17 +3,23 @@
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from steadface.data.folders import ListedFiles
 from steadface.data.listing import PictureTree, Skips, abbreviated, check_distinct, composed, nearby, spellings
 from steadface.errors import InvalidInput, unreadable
-from steadface.files import write_atomically
+from steadface.files import open_file, write_atomically
 
 HEADER = ["image", "person"]
+
+MOST_BYTES = 1 << 30
+"""Of the file: more than ten million images."""
+LONGEST_LINE = 16_384
+"""Characters: two paths of the longest that there can be, and quotation marks."""
 
 
 class NamedFolder(ListedFiles):
@@ -65,8 +71,10 @@ def read_people(path: Path) -> dict[str, str]:
     """
     people: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            lines = csv.reader(file)
+        with io.TextIOWrapper(
+            open_file(path, most=MOST_BYTES), encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as file:
+            lines = csv.reader(_lines(file, path))
             if next(lines, None) != HEADER:
                 raise InvalidInput(f"{path}, line 1: the first line must be {','.join(HEADER)}")
             for columns in filter(None, lines):  # empty lines give no columns
@@ -81,6 +89,16 @@ def read_people(path: Path) -> dict[str, str]:
     except csv.Error as error:
         raise InvalidInput(f"{path} is not a CSV file of image,person: {error}") from error
     return people
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of a text, none of which is read much further than one can be long."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InvalidInput(f"{path}, line {number} is longer than {LONGEST_LINE:,} characters; break or correct it")
+        yield line
 
 
 def write_people(path: Path, people: Iterable[tuple[str, str]]) -> None:
