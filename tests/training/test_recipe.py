@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -14,6 +15,7 @@ from steadface.training.assembly.faces import open_recipe_faces
 from steadface.training.assembly.trainer import assemble
 from steadface.training.compute import Compute
 from steadface.training.recipe import Recipe, load_recipe, make_recipe
+from steadface.training.recipe.recipe import recipe_path
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LEAST: dict[str, Any] = {"name": "least", "data": {"images": "faces"}, "run": {"steps": 1}}
@@ -239,7 +241,8 @@ def test_a_length_replaces_one_in_another_unit() -> None:
     assert make_recipe(LEAST, ["run.log_every=5"]).run.steps == 1
 
 
-def test_a_recipe_extends_another_section_by_section(tmp_path: Path) -> None:
+def test_a_recipe_extends_another_section_by_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "base.yaml").write_text("name: base\ndata: {images: a, batch: 8}\nrun: {epochs: 3, seed: 5}\n")
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "top.yaml").write_text("extends: ../base.yaml\ndata: {batch: 16}\nrun: {steps: 7}\n")
@@ -266,6 +269,150 @@ def test_files_that_are_no_recipe_are_named(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(SteadfaceError, match=said):
             load_recipe(tmp_path / name)
+
+
+def laughs(levels: int) -> str:
+    """Nine aliases of nine aliases of ...: a few hundred bytes that stand for 9 ** levels values."""
+    rest = (f"a{level}: &a{level} [{', '.join(9 * [f'*a{level - 1}'])}]" for level in range(1, levels))
+    return "\n".join(("a0: &a0 [x, x, x, x, x, x, x, x, x]", *rest))
+
+
+def merges(levels: int) -> str:
+    rest = (f"a{level}: &a{level} {{<<: [{', '.join(9 * [f'*a{level - 1}'])}]}}" for level in range(1, levels))
+    return "\n".join(("a0: &a0 {x0: 1, x1: 1}", *rest))
+
+
+def block(depth: int) -> str:
+    return "".join(" " * level + "a:\n" for level in range(depth))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (laughs(9), "more than 10,000 values"),
+        (merges(9), "more than 10,000 values"),
+        ("data: [" + "a," * 20_000 + "]", "more than 10,000 values"),
+        ("name: &a {x: *a}", "inside what it repeats"),
+        ("name: " + "[" * 10_000, "deep"),
+        ("name: " + "{a: " * 10_000, "deep"),
+        (block(500), "deep"),
+        ("- " * 10_000, "deep"),
+        ("? " * 10_000, "deep"),
+        ("run: {seed: " + "1" * 5000 + "}", "a number of 5,000"),
+        ("run: {seed: 0x" + "f" * 5000 + "}", "a number of"),
+        ("run: {seed: 1" + ":1" * 5000 + "}", "a number of"),
+        ("run: {minutes: 1" + ":1" * 5000 + ".0}", "a number of"),
+        ("run: {minutes: 1" + "0" * 5000 + ".0}", "a number of"),
+        ("name: 2001-99-99", "not YAML"),
+        ("name: 0001-01-01 00:00:00 +23:00", "valid string"),
+        ('name: !!int ""', "not YAML"),
+        ("name: !!bool x", "not YAML"),
+        ("name: !!float x", "not YAML"),
+        ("name: !!timestamp x", "not YAML"),
+        ("name: !!binary ä", "not YAML"),
+        ("name: !!python/object/apply:os.system [true]", "not YAML"),
+        ("? [a, b]\n: 1", "not YAML"),
+        ("name: a\0b", "not YAML"),
+        ("name: x\n" + "#" * 2_000_000, "at most 1,048,576"),
+        ("extends: [a]", "name a file"),
+        ("extends: ''", "name a file"),
+        ("extends: 7", "name a file"),
+        ("extends: /dev/zero", "leads out"),
+        ("extends: ../../base.yaml", "leads out"),
+        ("extends: .", "Is a directory"),
+        ('extends: "a\\0b"', "called"),
+        ("extends: " + "a" * 5000, "too long"),
+        ("\n".join(f"key{number}: 1" for number in range(2000)), "and 19.. more mistakes"),
+    ],
+)
+def test_what_a_file_may_hold_ends_in_a_message_soon(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(SteadfaceError, match=said):
+        load_recipe(path)
+
+
+def test_aliases_and_merge_keys_of_a_sound_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    written = "name: x\ndata: {images: faces, SIZE, batch: &b 8}\nrun: {steps: STEPS, keep: STEPS}\n"
+    path.write_text(written.replace("SIZE", "size: [112, 96]").replace("STEPS", "8"))
+    plain = load_recipe(path)
+    path.write_text(written.replace("SIZE", "<<: {size: [112, 96]}").replace("STEPS", "*b"))
+    assert load_recipe(path) == plain
+
+
+def test_names_in_a_recipe_stay_below_it_or_the_folder_one_works_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "base.yaml").write_text("name: base\ndata: {images: a}\nrun: {steps: 3}\n")
+    (tmp_path / "inner" / "top.yaml").write_text("extends: ../base.yaml\n")
+    (tmp_path / "inner" / "link.yaml").symlink_to(tmp_path / "base.yaml")
+    (tmp_path / "inner" / "through.yaml").write_text("extends: link.yaml\n")
+    (tmp_path / "entrance.yaml").symlink_to(tmp_path / "inner" / "top.yaml")
+    monkeypatch.chdir(tmp_path / "inner")
+    for name in ("top.yaml", "through.yaml"):
+        with pytest.raises(SteadfaceError, match="leads out"):
+            load_recipe(tmp_path / "inner" / name)
+    monkeypatch.chdir(tmp_path)
+    for name in ("top.yaml", "through.yaml"):
+        assert load_recipe(tmp_path / "inner" / name).name == "base"
+
+
+def test_a_chain_of_recipes_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "0.yaml").write_text("name: base\ndata: {images: a}\nrun: {steps: 3}\n")
+    for number in range(1, 40):
+        (tmp_path / f"{number}.yaml").write_text(f"extends: {number - 1}.yaml\n")
+    assert load_recipe(tmp_path / "10.yaml").name == "base"
+    with pytest.raises(SteadfaceError, match="more than 20"):
+        load_recipe(tmp_path / "39.yaml")
+
+
+def test_a_recipe_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gated.yaml")
+    assert recipe_path(tmp_path / "gated.yaml") == tmp_path / "gated.yaml", "not the one of that name that ships"
+    with pytest.raises(InvalidInput, match="a pipe"):
+        load_recipe(tmp_path / "gated.yaml")
+    (tmp_path / "top.yaml").write_text("extends: gated.yaml\n")
+    with pytest.raises(InvalidInput, match="a pipe"):
+        load_recipe(tmp_path / "top.yaml")
+
+
+@pytest.mark.parametrize("name", ["/", ".", "..", "", "a" * 5000, "x/" * 3000])
+def test_whatever_is_given_as_a_recipe_is_answered(name: str) -> None:
+    with pytest.raises(SteadfaceError):
+        load_recipe(recipe_path(Path(name)))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.batch=100000000000000000000",
+        "data.batch=90000000",
+        "data.size=[100000, 100000]",
+        "data.workers=100000",
+        "run.seed=18446744073709551616",
+        "run.threads=99999999",
+        "run.steps=10000000000",
+        "run.minutes=.inf",
+        "optimizer.rate=.inf",
+        "method.alpha=.nan",
+        "method.regularizer.margin=.inf",
+        "method.attack.steps=100000000000",
+        'data.images="a\\0b"',
+        "data.images=" + "a" * 300,
+        "data.images=" + "a/" * 3000,
+        "data.images=~nobody-of-that-name/x",
+        "a." * 2000 + "b=1",
+    ],
+)
+def test_numbers_and_names_that_cannot_be_meant_are_refused(override: str) -> None:
+    assert refusal(override)
+
+
+def test_so_many_made_faces_are_refused() -> None:
+    with pytest.raises(SteadfaceError, match="10,000,000"):
+        make_recipe({"name": "x", "data": {"synthetic": {"people": 10**8}}, "run": {"steps": 1}})
 
 
 def test_a_recipe_written_down_is_the_same_recipe() -> None:

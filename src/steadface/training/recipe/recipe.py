@@ -1,22 +1,24 @@
 """A recipe: everything a training run depends on, checked before anything long starts, and how it is read.
 
-`extends: other.yaml` starts from another file beside the recipe, and every key can be overridden as
-`section.key=value`. Unknown keys are answered with the nearest right one. Keys of older recipes and run folders get
-their present names here, and nowhere else.
+`extends: other.yaml` starts from another file, beside the recipe or below the current folder, and every key can be
+overridden as `section.key=value`. Unknown keys are answered with the nearest right one. Keys of older recipes and run
+folders get their present names here, and nowhere else.
 """
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from steadface.arguments import AnyPath, as_path
 from steadface.backbones import Architecture
-from steadface.errors import InvalidInput, NotFound
+from steadface.errors import InvalidInput, quoted, short, unreadable
+from steadface.files import check_below
 from steadface.training.recipe.method import Method
+from steadface.training.recipe.reading import UnfitYaml, parse_yaml, read_yaml
 from steadface.training.recipe.sections import (
     LENGTHS,
     Data,
@@ -30,6 +32,11 @@ from steadface.training.recipe.sections import (
 
 PACKAGE = Path(__file__).parents[2]
 """In the checkout the recipes lie beside `src`, and in the package once it is installed."""
+
+MOST_EXTENDED = 20
+"""Files that a recipe builds on, one upon the other; those that ship have three."""
+MOST_SAID = 20
+"""Of the mistakes in a recipe."""
 
 
 class Recipe(Section):
@@ -148,7 +155,9 @@ def make_recipe(values: dict[str, Any], overrides: Sequence[str] | None = None, 
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InvalidInput(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
+        said = [_explain(item) for item in error.errors()[:MOST_SAID]]
+        more = [f"and {error.error_count() - MOST_SAID} more mistakes"] if error.error_count() > MOST_SAID else []
+        raise InvalidInput(f"{source}: " + "; ".join([*said, *more])) from None
 
 
 def with_present_names(values: dict[str, Any]) -> dict[str, Any]:
@@ -166,15 +175,30 @@ def _merged(path: Path, inner: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise InvalidInput(f"recipe {path} extends itself: {' -> '.join(map(str, (*inner, path.resolve())))}")
     values = _read(path)
     base = values.pop("extends", None)
-    return values if base is None else _overlay(_merged(path.parent / str(base), (*inner, path.resolve())), values)
+    return values if base is None else _overlay(_merged(_base(path, base, inner), (*inner, path.resolve())), values)
+
+
+def _base(path: Path, base: Any, inner: tuple[Path, ...]) -> Path:
+    """The file that the one at `path` extends: below the first recipe, where that really lies, or the current folder.
+
+    Raises InvalidInput for any other, and for what is no name.
+    """
+    if not isinstance(base, str) or not base:
+        raise InvalidInput(f"recipe {path}: extends is {quoted(base)}; name a file beside it, such as clean.yaml")
+    if len(inner) >= MOST_EXTENDED:
+        raise InvalidInput(f"recipe {path} is extended more than {MOST_EXTENDED} times; bring some of them together")
+    first = inner[0].parent if inner else path.resolve().parent
+    check_below(path.parent / base, first, Path.cwd(), named_in=path)
+    return path.parent / base
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
-        raise NotFound(f"recipe {path}: {error.strerror or error}; recipes/ holds the ones that ship") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = f"recipe {path}: {error.strerror or error}; recipes/ holds the ones that ship"
+        raise unreadable(error, problem) from None
+    except UnfitYaml as error:
         raise InvalidInput(f"recipe {path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise InvalidInput(f"recipe {path} holds no mapping of sections")
@@ -202,8 +226,8 @@ def _set(values: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not key:
         raise InvalidInput(f"--set {override}: write section.key=value, as in run.minutes=10")
     try:
-        nested: Any = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
+        nested: Any = parse_yaml(text) if text else None
+    except UnfitYaml as error:
         raise InvalidInput(f"--set {override}: the value is not YAML ({error}); quote it") from None
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}
@@ -211,14 +235,14 @@ def _set(values: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _explain(item: Any) -> str:
-    location = [str(part) for part in item["loc"]]
+    location = [short(str(part)) for part in item["loc"]]
     where = ".".join(location) or "recipe"
     if item["type"] == "extra_forbidden":
         return f"{where} is not a key of a recipe; {_hint(location)}"
     message = item["msg"].removeprefix("Value error, ")
     value = item["input"]
     # Of a whole section the message says what is wrong; its values would only bury that.
-    return f"{where}: {message}" if isinstance(value, dict) else f"{where} = {value!r}: {message}"
+    return f"{where}: {message}" if isinstance(value, dict) else f"{where} = {quoted(value)}: {message}"
 
 
 def _hint(location: list[str]) -> str:
@@ -245,9 +269,12 @@ def _keys(section: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[st
 
 
 def recipe_path(given: Path) -> Path:
-    """`given` if it is a file, else the shipped recipe of that name (`gated` as well as `recipes/gated.yaml`)."""
-    if given.is_file():
+    """`given` if there is such a file, of whatever kind, else the shipped recipe of that name.
+
+    `gated` names the same as `recipes/gated.yaml`.
+    """
+    if given.name in ("", "..") or (os.path.lexists(given) and not given.is_dir()):
         return given
-    name = Path(given.name).with_suffix(".yaml")
+    name = Path(given.name).with_suffix(".yaml").name
     folders = (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes")
-    return next((folder / name for folder in folders if (folder / name).is_file()), given)
+    return next((file for folder in folders for file in folder.glob("*.yaml") if file.name == name), given)

@@ -3,6 +3,7 @@
 All sections are immutable, and refuse keys that they do not know.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,10 +23,27 @@ def _fraction(value: object) -> object:
     return value
 
 
+def _file(path: Path) -> Path:
+    """A path that there can be, `~` replaced."""
+    name = os.fsencode(path) if "\0" not in str(path) else b"\0"
+    if b"\0" in name or len(name) >= LONGEST_PATH or max(map(len, name.split(b"/"))) > LONGEST_NAME:
+        raise ValueError("no file can have that name: name one that is there")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # ~somebody who is not known here
+        raise ValueError(f"{error}: write the whole path") from None
+
+
+LONGEST_PATH, LONGEST_NAME = 4096, 255
+"""Bytes, on every file system in use (PATH_MAX and NAME_MAX of Linux)."""
+MOST = 10**9
+"""Of whatever is counted; a larger number is a slip, or would take all memory."""
+
 Radius = Annotated[float, BeforeValidator(_fraction)]
-File = Annotated[Path, AfterValidator(Path.expanduser)]
-Seed = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+File = Annotated[Path, AfterValidator(_file)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Whole = Annotated[int, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -35,9 +53,15 @@ def check_radius(norm: str, radius: float) -> None:
 
 
 class Section(BaseModel):
-    """A part of a recipe: immutable, and no key that it does not know."""
+    """A part of a recipe: immutable, no key that it does not know, and only finite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+MOST_SYNTHETIC = 10_000_000
+"""Faces, of which each takes some bytes before it is drawn."""
+MOST_BATCHED = 10**9
+"""Pixels of a batch: 80,000 faces of 112 x 112, 3 GB as bytes."""
 
 
 class SyntheticData(Section):
@@ -46,6 +70,12 @@ class SyntheticData(Section):
     people: Positive = 64
     images_per_person: Positive = 16
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> "SyntheticData":
+        if self.people * self.images_per_person > MOST_SYNTHETIC:
+            raise ValueError(f"people times images_per_person are more than {MOST_SYNTHETIC:,} faces: ask for fewer")
+        return self
 
 
 class AugmentationOptions(Section):
@@ -71,13 +101,23 @@ class Data(Section):
     extra: File | None = None
     synthetic: SyntheticData | None = None
     size: tuple[Positive, Positive] = (112, 112)
-    batch: Annotated[int, Field(ge=2)] = 64
+    batch: Annotated[int, Field(ge=2, le=MOST)] = 64
     min_images: Positive = 2
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     sampling: Literal["balanced", "uniform"] = "uniform"
     images_per_person: Positive = 1
     augmentation: AugmentationOptions = AugmentationOptions()
-    workers: Annotated[int, Field(ge=0)] = 1
+    workers: Annotated[int, Field(ge=0, le=1024)] = 1
+
+    @model_validator(mode="after")
+    def _batch_has_room(self) -> "Data":
+        height, width = self.size
+        if self.batch * height * width > MOST_BATCHED:
+            raise ValueError(
+                f"a batch of {self.batch} faces of {height} x {width} has more than {MOST_BATCHED:,} pixels: take "
+                "fewer or smaller ones"
+            )
+        return self
 
 
 class Model(Section):
@@ -163,8 +203,8 @@ class Selection(Section):
     max_clean_drop: Share = 0.005
     choose: str | None = None
     patience: Positive = 4
-    interpolate: Annotated[int, Field(ge=0)] = 0
-    recover: Annotated[int, Field(ge=0)] = 0
+    interpolate: Whole = 0
+    recover: Whole = 0
     within: Share = 0.0
 
     @property
@@ -185,11 +225,11 @@ class Run(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Switch = "auto"
     channels_last: Switch = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     log_every: Positive = 10
     checkpoint_every: Positive = 200
     keep: Positive = 2
-    validate_every: Annotated[int, Field(ge=0)] = 0
+    validate_every: Whole = 0
     select: Selection | None = None
     tensorboard: bool = True
 
