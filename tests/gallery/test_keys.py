@@ -1,9 +1,10 @@
 import base64
+import os
 from pathlib import Path
 
 import pytest
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError
 from steadface.gallery.sealing.keys import (
     NONCE,
     Key,
@@ -126,3 +127,22 @@ def test_a_key_in_place_of_its_file_is_not_repeated() -> None:
     with pytest.raises(SteadfaceError, match="a key was given in place of the name of its file") as raised:
         read_key(text)
     assert text not in str(raised.value)
+
+
+def test_a_key_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "long").write_bytes(bytes(5000))
+    (tmp_path / "long").chmod(0o600)
+    for name, said in (
+        ("pipe", "a pipe"),
+        ("zeros", "a device"),
+        ("long", "at most"),
+        ("", "a folder"),
+        ("a\0", "path"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            read_key(str(tmp_path / name))
+        if name:
+            with pytest.raises(InvalidInput):
+                read_or_write_key(tmp_path / name)

@@ -101,7 +101,8 @@ def write(path: Path, table: "pa.Table") -> None:
 
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_atomically(path, buffer.getvalue().to_pybytes(), private=True)
+    write_atomically(path, buffer.getvalue().to_pybytes())
+    path.chmod(0o600)
 
 
 def read(path: Path, model: ModelIdentity, *, key: Key | None, now: datetime) -> Imported:

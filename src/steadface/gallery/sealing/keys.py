@@ -21,8 +21,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from steadface.arguments import as_path
 from steadface.errors import Conflict, InvalidInput, NotFound
+from steadface.files import open_file
 
 BYTES = 32
+MOST_BYTES = 4096
+"""Of a file with a key: 32, or 45 as base64 with its line's end."""
 NONCE = 12
 KEY_VARIABLE = "STEADFACE_GALLERY_KEY"
 FILE_VARIABLE = "STEADFACE_GALLERY_KEY_FILE"
@@ -83,14 +86,17 @@ def read_key(path: str | os.PathLike[str]) -> Key:
     """
     path = as_path(path, "the key")
     try:
-        mode, content = path.stat().st_mode, path.read_bytes()
+        with open_file(path, most=MOST_BYTES) as file:
+            mode, content = os.fstat(file.fileno()).st_mode, file.read(MOST_BYTES)
     except OSError as error:
         if len(str(path)) != BYTES and _secret(os.fsencode(path)) is not None:  # not to be repeated
             raise InvalidInput(
                 f"a key was given in place of the name of its file; put it into {KEY_VARIABLE}, or into a file"
             ) from None
         kind = NotFound if isinstance(error, FileNotFoundError) else InvalidInput
-        raise kind(f"the key file {path} cannot be read: {error.strerror}; check the path") from None
+        raise kind(
+            f"the key file {path} cannot be read: {error.strerror}; check the path, or set {KEY_VARIABLE} to the key"
+        ) from None
     if os.name == "posix" and mode & 0o077:
         raise InvalidInput(
             f"the key file {path} is open to other users (mode {mode & 0o777:03o}); make it yours alone with "
@@ -122,7 +128,8 @@ def write_key(path: Path, key: Key | None = None) -> Key:
 
 def read_or_write_key(path: Path) -> Key:
     """The key in a file, which is made where there is none."""
-    return read_key(path) if path.exists() else write_key(path)
+    path = as_path(path, "the key")
+    return read_key(path) if os.path.lexists(path) else write_key(path)
 
 
 def keys_folder(environment: Mapping[str, str] = os.environ) -> Path:
