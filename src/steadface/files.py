@@ -20,7 +20,6 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 AS_BYTES = getattr(os, "O_BINARY", 0)
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | AS_BYTES
 
 PIECE = 1 << 16
 
@@ -31,34 +30,41 @@ def open_file(path: str | os.PathLike[str], *, most: int | None = None) -> Binar
     Never waits for a pipe, and opens no device, of which some answer by doing something. Raises OSError whose
     `strerror` says what is wrong and the remedy, also where there is no file and for what is no name.
     """
+    return os.fdopen(_opened(path, most)[0], "rb")
+
+
+def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
+    """All of a file, see `open_file`; of at most `most` bytes whatever size it says it has, as those of /proc say 0."""
+    descriptor, size = _opened(path, most)
     try:
-        _check_kind(Path(path).stat())
+        parts, left, step = [], most + 1, max(size + 1, PIECE)
+        while left > 0 and (part := os.read(descriptor, min(left, step))):
+            parts.append(part)
+            left -= len(part)
+    finally:
+        os.close(descriptor)
+    if left <= 0:
+        raise too_long(most + 1, most)
+    return b"".join(parts)
+
+
+def _opened(path: str | os.PathLike[str], most: int | None) -> tuple[int, int]:
+    """A descriptor, and how many bytes the file says it has."""
+    try:
+        _check_kind(os.stat(path))  # noqa: PTH116 - a third of what a small file takes would go into a Path
         descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING | AS_BYTES)
     except ValueError:  # NUL, or characters that no file system takes
-        raise OSError(errno.EINVAL, "no file can have that name; name one that is there") from None
+        raise FileNotFoundError(errno.ENOENT, "no file can have that name") from None
     try:
         # Once more on what was opened: the name may have come to mean something else in between.
         status = os.fstat(descriptor)
         _check_kind(status)
         if most is not None and status.st_size > most:
             raise too_long(status.st_size, most)
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
-    """All of a file, see `open_file`; of at most `most` bytes whatever size it says it has, as those of /proc say 0."""
-    with open_file(path, most=most) as file:
-        step = max(os.fstat(file.fileno()).st_size + 1, PIECE)
-        parts, left = [], most + 1
-        while left > 0 and (part := file.read(min(left, step))):
-            parts.append(part)
-            left -= len(part)
-    if left <= 0:
-        raise too_long(most + 1, most)
-    return b"".join(parts)
+    return descriptor, status.st_size
 
 
 def too_long(size: int, most: int) -> OSError:
@@ -72,7 +78,7 @@ def _check_kind(status: os.stat_result) -> None:
     if stat.S_ISREG(status.st_mode):
         return
     if stat.S_ISDIR(status.st_mode):
-        raise OSError(errno.EISDIR, "it is a folder; name a file")
+        raise OSError(errno.EISDIR, f"{os.strerror(errno.EISDIR)}, a folder; name a file")
     kind = next((name for test, name in KINDS if test(status.st_mode)), "no regular file")
     raise OSError(errno.EINVAL, f"it is {kind}, no file; save what it gives in a file, and name that")
 
@@ -103,20 +109,18 @@ def is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` beside `path`, flushes it to the disk, then renames: readers see the old file or the new.
 
-    A `private` file is for its owner alone, from its first byte on. Raises Unavailable where the disk is full,
-    InvalidInput where the folder cannot be written; what was there before stays.
+    Raises Unavailable where the disk is full, InvalidInput where the folder cannot be written; what was there before
+    stays.
     """
     # In the same folder, since a rename is atomic only within a file system; one name, so that the leftovers of
     # killed writers do not pile up.
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A link that somebody has put there would lead elsewhere.
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, NEW_FILE, 0o600 if private else 0o666), "wb") as file:
+        with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -1,12 +1,14 @@
 """Photographs of every kind come out upright and right in colour; what is none is refused without taking memory."""
 
 import io
+import os
 import struct
 import threading
 import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -183,3 +185,37 @@ def test_warnings_are_silenced_only_while_reading(pixels: Image) -> None:
     assert list(warnings.filters) == before
     with pytest.raises(UserWarning):
         warnings.warn("still heard", UserWarning, stacklevel=1)
+
+
+def transparent(mode: str) -> PIL.Image.Image:
+    picture = PIL.Image.fromarray(np.random.default_rng(1).integers(0, 256, (37, 23, 4), np.uint8), "RGBA")
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "YCbCr", "keyed"])
+def test_part_by_part_a_picture_is_the_same(mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"exif": PIL.Image.Exif()}
+    options["exif"][0x0112] = orientation
+    if mode == "I;16":
+        values = np.random.default_rng(0).integers(0, 65536, (37, 23), np.uint16)
+        picture = PIL.Image.fromarray(values)
+    elif mode == "keyed":
+        picture, options["transparency"] = transparent("RGB"), (1, 2, 3)
+        picture.paste((1, 2, 3), (0, 0, 20, 20))
+    else:
+        picture = transparent(mode)
+    form = {"CMYK": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG")
+    file = encoded(picture, form, **options)
+    whole = read_photograph(file).pixels
+    monkeypatch.setattr("steadface.faces.photograph.PART", 100)
+    np.testing.assert_array_equal(read_photograph(file).pixels, whole)
+    assert whole.shape == ((37, 23, 3) if orientation == 1 else (23, 37, 3))
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    for name, said in (("a.jpg", "a pipe"), ("b.jpg", "a device")):
+        with pytest.raises(UnreadableImage, match=said):
+            read_photograph(tmp_path / name)

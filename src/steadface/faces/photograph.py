@@ -13,22 +13,25 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import cv2
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from PIL.Image import Transpose
 from torch import Tensor
 
 from steadface.data.faces import Image, UnreadableImage, kind_of
 from steadface.errors import short
 from steadface.faces.arrays import pixels_of
-from steadface.faces.pictures import IN_MEMORY, KINDS, Given, encoded, is_data, name_of
+from steadface.faces.pictures import IN_MEMORY, KINDS, MOST_BYTES, Given, encoded, is_data, name_of
+from steadface.files import open_file
 
 MAX_PIXELS = 120_000_000
 """The largest phone sensor in wide use has 108 million; decoded they take 0.9 GB for a moment."""
+
+PART = 1 << 22
+"""Pixels that are brought into 8-bit RGB at a time: what that needs in between would be several times the picture."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
@@ -38,16 +41,16 @@ BACKGROUND = 127
 ORIENTATION = 0x0112
 """The EXIF tag."""
 
-UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
+UPRIGHT: dict[int, Callable[[Image], Image]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
-"""EXIF orientation (EXIF 2.32, 4.6.4) -> what brings the picture upright; 1 is upright."""
+"""EXIF orientation (EXIF 2.32, 4.6.4) -> what brings the pixels upright; 1 is upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,44 +90,51 @@ def _from_array(array: NDArray[Any] | Tensor, name: str) -> Photograph:
 
 def _pixels(source: Given, name: str) -> Image:
     if isinstance(source, PIL.Image.Image):
-        return _decoded(lambda: _rgb(_as_shown(_within(source, name)), name), name)
+        return _decoded(lambda: _upright(*_rgb(_within(source, name), name)), name)
     if isinstance(source, str | os.PathLike) and not is_data(source):
-        return _from_file(_existing(source, name), name)
+        with _existing(source, name) as file:
+            return _from_file(file, name)
     return _from_file(io.BytesIO(encoded(source, name)), name)
 
 
-def _existing(source: str | os.PathLike[str], name: str) -> Path:
+def _existing(source: str | os.PathLike[str], name: str) -> BinaryIO:
     path = Path(source)
     try:
-        if not path.is_file():
-            raise UnreadableImage(_no_file(path, name))
-        size = path.stat().st_size
+        file = open_file(path, most=MOST_BYTES)
+    except FileNotFoundError:
+        raise UnreadableImage(_no_file(path, name)) from None
     except OSError as error:
+        if error.errno == errno.EISDIR:
+            raise UnreadableImage(_no_file(path, name)) from None
         kinds = f"; give {KINDS}" if error.errno == errno.ENAMETOOLONG else ""
         raise UnreadableImage(f"{name} cannot be read: {error.strerror or error}{kinds}") from None
-    if not size:
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
         raise UnreadableImage(f"{name} is empty (0 bytes); copy or download it again")
-    return path
+    return file
 
 
 def _no_file(path: Path, name: str) -> str:
-    if path.is_dir() and name:
+    if name and path.is_dir():
         return f"{name} is no file; give the photographs in it"
     if "://" in name[:12]:
         return f"{name} is an address, and nothing is downloaded here; fetch it and give its bytes"
     return f"there is no file {name}" if name else f"the name of the picture is empty; give {KINDS}"
 
 
-def _from_file(stream: Path | io.BytesIO, name: str) -> Image:
+def _from_file(stream: BinaryIO, name: str) -> Image:
     def opened() -> Image:
         with PIL.Image.open(stream, formats=FORMATS) as picture:
             _within(picture, name).seek(0)
-            return _rgb(_as_shown(picture), name)
+            pixels, orientation = _rgb(picture, name)
+        return _upright(pixels, orientation)
 
     try:
         return _decoded(opened, name)
     except PIL.UnidentifiedImageError:
-        raise UnreadableImage(f"{name} is no photograph that can be read: {_instead(stream)}") from None
+        stream.seek(0)
+        kind = kind_of(stream.read(64)) or "give " + ", ".join(FORMATS)
+        raise UnreadableImage(f"{name} is no photograph that can be read: {kind}") from None
 
 
 def _decoded(decode: Callable[[], Image], name: str) -> Image:
@@ -158,38 +168,48 @@ def _too_large(name: str, pixels: str) -> str:
     return f"{name} claims more than {MAX_PIXELS // 10**6} million pixels ({pixels}); save it smaller"
 
 
-def _instead(stream: Path | io.BytesIO) -> str:
-    """What to do about a file that no decoder knows."""
-    if isinstance(stream, Path):
-        with stream.open("rb") as file:
-            head = file.read(64)
-    else:
-        head = stream.getvalue()[:64]
-    return kind_of(head) or "give " + ", ".join(FORMATS)
+def _rgb(picture: PIL.Image.Image, name: str) -> tuple[Image, int]:
+    """Any mode as RGB, as it is stored, and its EXIF orientation.
 
-
-def _as_shown(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Upright, as its EXIF orientation says."""
+    Pillow has reduced 16-bit colour to 8 already, and inverted CMYK as Adobe writes it.
+    """
     picture.load()
-    try:
-        orientation = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF data around a sound picture, in as many ways as there are cameras
-        return picture
-    method = UPRIGHT.get(orientation)
-    return picture if method is None else picture.transpose(method)
-
-
-def _rgb(picture: PIL.Image.Image, name: str) -> Image:
-    """Any mode as RGB. Pillow has reduced 16-bit colour to 8 already, and inverted CMYK as Adobe writes it."""
-    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
-        return _grey(_eight_bits(np.asarray(picture), name))
+    _check_size(picture.size, name)
     if picture.mode == "F":
         raise UnreadableImage(f"{name} holds floating-point values of unknown range; save it with 8 or 16 bits")
-    if picture.has_transparency_data:
+    see_through = picture.has_transparency_data
+    width, height = picture.size
+    rows = max(1, PART // width)
+    if height <= rows:
+        return _part_rgb(picture, see_through, name), _orientation(picture)
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        part = picture.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = _part_rgb(part, see_through, name)
+    return pixels, _orientation(picture)
+
+
+def _part_rgb(picture: PIL.Image.Image, see_through: bool, name: str) -> Image:
+    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+        return _grey(_eight_bits(np.asarray(picture), name))
+    if see_through:
         return _over_grey(np.asarray(picture.convert("RGBA")))
     if picture.mode in ("1", "L"):
         return _grey(np.asarray(picture.convert("L")))
     return np.array(picture.convert("RGB"))
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF data around a sound picture, in as many ways as there are cameras
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _upright(pixels: Image, orientation: int) -> Image:
+    turn = UPRIGHT.get(orientation)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def _eight_bits(values: np.ndarray[Any, Any], name: str) -> Image:

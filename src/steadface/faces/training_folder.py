@@ -22,7 +22,7 @@ from steadface.faces.alignment import align, template_for
 from steadface.faces.detection import Detector, is_clear
 from steadface.faces.photograph import read_photograph
 from steadface.faces.surveying import several_at_a_time
-from steadface.files import write_atomically
+from steadface.files import open_file, write_atomically
 
 Wanted = Literal["largest", "all"]
 Encoding = Literal["png", "jpg"]
@@ -132,9 +132,9 @@ def _is_done(target: Path, photograph: Path, size: tuple[int, int]) -> bool:
     try:
         if target.stat().st_mtime < photograph.stat().st_mtime:
             return False
-        with PIL.Image.open(target) as picture:
+        with open_file(target) as file, PIL.Image.open(file, formats=("PNG", "JPEG")) as picture:
             return picture.size == (size[1], size[0])
-    except OSError:
+    except (OSError, PIL.Image.DecompressionBombError):
         return False
 
 

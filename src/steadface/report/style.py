@@ -13,9 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from steadface.errors import visible
 from steadface.report.arm import Arm
 
 WIDTH = 9.6  # inches; at 96 css pixels an inch the page's column, so that 1 pt here is 1 pt there
@@ -86,8 +84,6 @@ def thinned(length: int) -> slice:
 
 
 def svg(figure: Figure) -> str:
-    for text in figure.findobj(Text):  # a code in a name has no glyph
-        text.set_text(visible(text.get_text(), lines=True))
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", dpi=200, metadata=nothing)
