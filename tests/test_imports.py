@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 
 MATHEMATICS = {"attacks", "heads"}
 FACES = {"data", "backbones"}
-SHARED = {"errors", "files", "machine", "arguments", "devices"}
+SHARED = {"errors", "files", "machine", "arguments", "devices", "records"}
 JOBS = {"training", "evaluation", "report", "recognizers", "audit", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "machine": {"errors"},
     "arguments": {"errors"},
     "devices": {"errors"},
+    "records": {"errors"},  # what a JSON file says, as types
     "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
@@ -27,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "faces": {"data"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
-    "audit_record": {"errors"},  # what `audit.json` holds: audit writes it, report reads it
+    "audit_record": {"errors", "files", "records"},  # what `audit.json` holds: audit writes it, report reads it
     "audit": {"audit_record", "evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,
     "report": {"audit_record"} | MATHEMATICS | FACES | SHARED,
     "recognition": {"faces", "gallery", "recognizers", "evaluation"} | MATHEMATICS | FACES | SHARED,

@@ -42,3 +42,19 @@ def test_a_finished_audit_is_not_overwritten(tmp_path):
     with pytest.raises(SteadfaceError, match="finished audit already"):
         Chunks(tmp_path, IDENTITY)
     assert (tmp_path / "audit.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a":' * 100_000, "\xff", " " * 2**21])
+def test_what_says_nothing_of_the_audit_begun_there_is_refused(tmp_path, text):
+    Chunks(tmp_path, IDENTITY)
+    (tmp_path / "state" / "audit-of.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SteadfaceError, match="choose another --out"):
+        Chunks(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"x"', "7", '{"model": {"a": [[[]]]}}'])
+def test_what_is_of_something_else_is_another_audit(tmp_path, text):
+    Chunks(tmp_path, IDENTITY)
+    (tmp_path / "state" / "audit-of.json").write_text(text)
+    with pytest.raises(SteadfaceError, match="another audit"):
+        Chunks(tmp_path, IDENTITY)

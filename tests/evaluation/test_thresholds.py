@@ -13,9 +13,11 @@ from steadface.evaluation.thresholds import (
     CrossPairs,
     Thresholds,
     images_to_measure,
+    least_threshold,
     measure_thresholds,
     most_alike_strangers,
 )
+from steadface.evaluation.verification import supports, threshold_at
 
 from ..rounding import rounding
 
@@ -98,7 +100,7 @@ def test_few_people_with_many_images_do_not_pass_for_many_people(measured):
 
 def test_it_can_be_written_down(measured):
     assert Thresholds.from_json(measured[0].to_json()) == measured[0]
-    with pytest.raises(ValueError, match="no points"):
+    with pytest.raises(SteadfaceError, match="no points"):
         Thresholds.from_json({**measured[0].to_json(), "points": []})
 
 
@@ -159,17 +161,62 @@ def test_one_person_under_two_names_is_found():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threshold": float("nan")}, {"threshold": 40.0}, {"fmr": 0.0}, {"fmr": float("nan")}]
+    ("key", "value"),
+    [
+        *(("threshold", value) for value in (float("nan"), float("-inf"), 40.0, -2.0, "0.3", "-1", True, None, [0.3])),
+        *(("fmr", value) for value in (0.0, 1.0, -0.1, float("nan"), "0.1", None)),
+        *(("fnmr", value) for value in (-0.1, 1.5, float("inf"), "0")),
+        *(("threshold_ci", value) for value in ([0.5, 0.1], [0.1], [0.1, "0.2"], [-9.0, 0.2], 0.2, [0.1, 0.2, 0.3])),
+        ("fnmr_ci", [0.9, 0.1]),
+    ],
 )
-def test_thresholds_in_a_file_are_cosines_of_rates(
-    measured: tuple[Thresholds, object, object], wrong: dict[str, float]
+def test_points_in_a_file_are_what_they_may_be(
+    measured: tuple[Thresholds, object, object], key: str, value: object
 ) -> None:
     data = measured[0].to_json()
-    with pytest.raises(SteadfaceError, match=r"is not a similarity|is not a rate"):
-        Thresholds.from_json({**data, "points": [{**data["points"][0], **wrong}, *data["points"][1:]]})
+    with pytest.raises(SteadfaceError, match=rf"points.0.{key}"):
+        Thresholds.from_json({**data, "points": [{**data["points"][0], key: value}, *data["points"][1:]]})
+
+
+@pytest.mark.parametrize("key", ["people", "images", "genuine_pairs", "impostor_pairs", "seed"])
+@pytest.mark.parametrize("value", [-1, 10**30, 3.5, 1e9, "40", True, None, [40]])
+def test_counts_in_a_file_are_counts(measured: tuple[Thresholds, object, object], key: str, value: object) -> None:
+    with pytest.raises(SteadfaceError, match=key):
+        Thresholds.from_json({**measured[0].to_json(), key: value})
+
+
+def test_counts_in_a_file_fit_each_other(measured: tuple[Thresholds, object, object]) -> None:
+    for changed in ({"impostor_pairs": 10**9}, {"images": 10}, {"people": 241}):
+        with pytest.raises(SteadfaceError, match="do not make"):
+            Thresholds.from_json({**measured[0].to_json(), **changed})
 
 
 def test_points_in_a_file_are_in_order(measured: tuple[Thresholds, object, object]) -> None:
     data = measured[0].to_json()
-    with pytest.raises(ValueError, match="order"):
+    with pytest.raises(SteadfaceError, match="order"):
         Thresholds.from_json({**data, "points": data["points"][::-1]})
+    first, second, *others = data["points"]
+    with pytest.raises(SteadfaceError, match="order"):  # rises with the FMR
+        Thresholds.from_json({**data, "points": [{**first, "threshold": 0.99}, second, *others]})
+
+
+def test_a_threshold_that_no_unit_vectors_can_have_is_refused(measured: tuple[Thresholds, object, object]) -> None:
+    data = measured[0].to_json()
+    for low in (-1.0, -0.5, -0.2):
+        with pytest.raises(SteadfaceError, match="lower than any"):
+            Thresholds.from_json({**data, "points": [{**one, "threshold": low} for one in data["points"]]})
+
+
+@pytest.mark.parametrize(("people", "each"), [(12, 2), (2, 30), (60, 3)])
+def test_the_lowest_threshold_is_below_that_of_people_as_far_apart_as_can_be(people: int, each: int) -> None:
+    # Two opposite poles, a simplex, and a circle: where impostors are as unlike as geometry allows.
+    angles = np.linspace(0, 2 * np.pi, people, endpoint=False)
+    simplex = np.eye(people) - 1 / people
+    for directions in (np.stack([np.cos(angles), np.sin(angles)], 1), simplex, np.resize([[1.0], [-1.0]], (people, 1))):
+        unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        labels = np.arange(people).repeat(each)
+        pairs = CrossPairs.of(unit[labels].astype(np.float32), labels)
+        for fmr in (0.1, 0.02):
+            if supports(len(pairs.impostor), fmr):
+                at = threshold_at(pairs.impostor, fmr)
+                assert at >= least_threshold(fmr, len(labels), len(pairs.genuine), len(pairs.impostor))

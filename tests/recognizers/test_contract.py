@@ -1,6 +1,8 @@
 """A contract travels with its model, and does not pass for another's."""
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from steadface.backbones import load_backbone, read_metadata
+from steadface.backbones.weights import add_metadata
 from steadface.data.faces import ArrayFaces
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
@@ -17,6 +20,7 @@ from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.calibration import ToldApart, calibrated, check_told_apart, told_apart
 from steadface.recognizers.contract import beside, contract_of, read_contract, store_contract
+from steadface.recognizers.seal import sealed
 from steadface.recognizers.under_contract import opened_for_probing
 from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import make_recipe
@@ -66,7 +70,9 @@ def test_the_mirror_makes_other_templates(model):
     assert one.fingerprint == other.fingerprint
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"name": "x"}'])
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"name": "x"}', "[" * 100_000, '{"a":' * 100_000, " " * 2_000_000, "\xff", ""]
+)
 def test_a_damaged_one_is_refused_with_its_place(tmp_path, network, damage):
     path = tmp_path / "somebody.safetensors"
     save_file(network.state_dict(), path)
@@ -271,7 +277,7 @@ def test_an_older_contract_is_probed_again_and_a_difference_is_said(code, red, c
     found, where = calibrate(spec, red, image_size=(16, 16))
     assert found.contract.convention.channel_order == "bgr"
     older = json.loads(where.read_text())
-    del older["known"], older["output"], older["notes"]
+    del older["known"], older["output"], older["notes"], older["seal"]
     older["channel_order"] = "rgb"
     where.write_text(json.dumps(older))
     recognizer = Recognizer.open(spec)
@@ -339,3 +345,146 @@ def test_the_output_that_was_chosen_is_kept(tmp_path):
     np.testing.assert_allclose(recognizer.embedder(grey)[0], expected, atol=1e-5)
     with pytest.raises(SteadfaceError, match="is for its output other, not one; leave --output away"):
         Recognizer.open(path, output="one")
+
+
+EDITS = [
+    ("thresholds", "points", 0, "threshold", -2.0),
+    ("thresholds", "points", 0, "threshold", -1.0),
+    ("thresholds", "points", 0, "threshold", "-1"),
+    ("thresholds", "points", 0, "threshold", float("-inf")),
+    ("thresholds", "points", 0, "threshold", float("nan")),
+    ("thresholds", "points", 0, "threshold", None),
+    ("thresholds", "points", 0, "threshold", 0.999),  # rises with the FMR
+    ("thresholds", "points", 0, "fmr", "0.1"),
+    ("thresholds", "points", 0, "fmr", 1.0),
+    ("thresholds", "points", []),
+    ("thresholds", "points", {}),
+    ("thresholds", "people", 1e9),
+    ("thresholds", "impostor_pairs", 10**18),
+    ("thresholds", []),
+    ("thresholds", False),
+    ("pixel_range", "0..65535"),
+    ("pixel_range", "(x-127.5)/1e-30"),
+    ("pixel_range", None),
+    ("channel_order", "grb"),
+    ("image_size", [32]),
+    ("image_size", [10**9, 10**9]),
+    ("image_size", ["32", "32"]),
+    ("image_size", [32.0, 32.0]),
+    ("dimension", "16"),
+    ("dimension", 10**9),
+    ("dimension", True),
+    ("dimension", 17),
+    ("mirror", "false"),
+    ("mirror", 0),
+    ("mirror", None),
+    ("known", {"size": "guessed"}),
+    ("known", "file"),
+    ("notes", "none"),
+    ("notes", [1]),
+    ("name", 7),
+    ("weights", ["a"]),
+    ("space", None),
+    ("output", 3),
+]
+"""Places and values that a contract cannot have, whoever wrote it."""
+
+WITHIN = [
+    ("thresholds", "points", 0, "threshold", 0.0),
+    ("thresholds", "seed", 1),
+    ("thresholds", None),
+    ("pixel_range", "0..255"),
+    ("channel_order", "bgr"),
+    ("image_size", [32, 48]),
+    ("mirror", True),
+    ("space", "0" * 64),
+    ("name", "another"),
+    ("notes", ["all is well"]),
+    ("output", "other"),
+    ("added", 1),
+]
+"""Places and values that another contract could have."""
+
+
+def edited(data, *steps):
+    """A copy with another value at a place."""
+    *place, last, value = steps
+    copy = json.loads(json.dumps(data))
+    inner = copy
+    for step in place:
+        inner = inner[step]
+    inner[last] = value
+    return copy
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory, network, faces):
+    """Somebody's state dict, with its contract beside it as it was written."""
+    path = tmp_path_factory.mktemp("theirs") / "somebody.safetensors"
+    save_file(network.state_dict(), path)
+    _, where = calibrate(path, faces, image_size=(32, 32), pixel_range="(x-127.5)/128", channel_order="rgb")
+    return path, where, json.loads(where.read_text())
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=str)
+@pytest.mark.parametrize("seal", ["kept", "taken off", "made anew"])
+def test_what_no_contract_can_say_is_refused(theirs, edit, seal):
+    path, where, data = theirs
+    changed = edited(data, *edit)
+    if seal != "kept":
+        del changed["seal"]
+    if seal == "made anew":
+        with suppress(SteadfaceError):  # of what is no JSON there is none
+            changed = sealed("contract", changed)
+    where.write_text(json.dumps(changed))
+    with pytest.raises(SteadfaceError, match="make it anew"):
+        Recognizer.open(path)
+
+
+@pytest.mark.parametrize("edit", WITHIN, ids=str)
+def test_what_was_changed_since_it_was_written_is_refused(theirs, edit):
+    path, where, data = theirs
+    where.write_text(json.dumps(edited(data, *edit)))
+    with pytest.raises(SteadfaceError, match="changed after it was written"):
+        Recognizer.open(path)
+    where.write_text(json.dumps(dict(reversed(data.items())), indent=3))  # laid out anew it says the same
+    assert Recognizer.open(path).contract.thresholds is not None
+
+
+def test_what_was_changed_inside_a_model_is_refused(model, faces):
+    calibrate(model, faces)
+    data = read_metadata(model)["contract"]
+    for edit in (*EDITS, *WITHIN):
+        if not any(isinstance(value, float) and not np.isfinite(value) for value in edit):
+            add_metadata(model, {"contract": edited(data, *edit)})
+            with pytest.raises(SteadfaceError, match="make it anew"):
+                Recognizer.open(model)
+    add_metadata(model, {"contract": data})
+    assert Recognizer.open(model).contract.thresholds is not None
+
+
+def test_one_of_an_earlier_version_opens_and_what_it_lacks_is_said(theirs, caplog):
+    path, where, data = theirs
+    where.write_text(json.dumps({key: value for key, value in data.items() if key != "seal"}))
+    assert Recognizer.open(path).contract.thresholds is not None
+    (said,) = [record.message for record in caplog.records if "earlier version" in record.message]
+    assert "steadface calibrate" in said
+
+
+@pytest.mark.parametrize("seal", [None, {}, [], "x", {"digest": "0"}, {"digest": "0" * 64, "signatures": [1]}])
+def test_a_seal_that_is_none_is_refused(theirs, seal):
+    path, where, data = theirs
+    where.write_text(json.dumps({**data, "seal": seal}))
+    with pytest.raises(SteadfaceError, match="make it anew"):
+        Recognizer.open(path)
+
+
+def test_what_is_no_file_is_no_contract(theirs, tmp_path):
+    path, where, _ = theirs
+    where.unlink()
+    os.mkfifo(where)
+    with pytest.raises(SteadfaceError, match="a pipe"):
+        read_contract(path)
+    where.unlink()
+    with pytest.raises(SteadfaceError, match="cannot be read"):
+        Recognizer.open(path, contract=tmp_path)

@@ -1,6 +1,7 @@
 """The guard's score by its definition, its randomness, and its false alarms where they can be known."""
 
 import json
+import math
 
 import cv2
 import numpy as np
@@ -162,11 +163,60 @@ def test_a_guard_is_stored_and_read_for_its_own_model_alone(tmp_path) -> None:
         read_guard(tmp_path / "guard.json", model="b" * 64)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"views": {"count": 1, "depth": 3}, "limits": None})])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 100_000, json.dumps({"views": {"count": 1, "depth": 3}, "limits": None})]
+)
 def test_files_that_are_no_guard_are_refused(tmp_path, text) -> None:
     (tmp_path / "guard.json").write_text(text)
     with pytest.raises(SteadfaceError, match="calibrate one anew"):
         read_guard(tmp_path / "guard.json", model=MODEL)
+
+
+GUARD_EDITS = [
+    *((part, value) for part in ("views", "limits") for value in (None, [], 1, "x", {"model": 1})),
+    *(
+        ("limits", key, value)
+        for key in ("alone", "compared")
+        for value in (math.nan, math.inf, None, "0.1", True, 9.0)
+    ),
+    *(("limits", "rate", value) for value in (0, 1.0, -0.1, "0.01", None)),
+    *(("limits", "faces", value) for value in (0, 1e9, "300", 10**30)),
+    ("limits", "model", None),
+    *(("views", "count", value) for value in (0, -1, 10**9, 1e9, "4", True, None)),
+    *(("views", "shift", value) for value in (math.nan, math.inf, -1.0, 1e9, "1.5")),
+    *(("views", "scale", value) for value in ([0.45], [math.nan, 0.8], [0.8, 0.45], [0.0, 0.5], "ab", [1e-9, 2.0])),
+    *(("views", "quality", value) for value in ([40.5, 75], [0, 75], [40, 10**9], ["40", "75"])),
+]
+
+
+@pytest.mark.parametrize("edit", GUARD_EDITS, ids=str)
+@pytest.mark.parametrize("kept", [True, False], ids=["seal kept", "seal taken off"])
+def test_an_edited_guard_is_refused(tmp_path, edit, kept) -> None:
+    file = tmp_path / "guard.json"
+    write_guard(file, Guard(limits=LIMITS))
+    data = json.loads(file.read_text())
+    *place, last, value = edit
+    inner = data
+    for step in place:
+        inner = inner[step]
+    inner[last] = value
+    if not kept:
+        del data["seal"]
+    file.write_text(json.dumps(data))
+    with pytest.raises(SteadfaceError, match="calibrate one anew"):
+        read_guard(file, model=MODEL)
+
+
+def test_a_guard_whose_limits_were_raised_is_refused_and_one_of_an_earlier_version_opens(tmp_path) -> None:
+    file = tmp_path / "guard.json"
+    write_guard(file, Guard(limits=LIMITS))
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps({**data, "limits": {**data["limits"], "compared": 3.9}}))
+    with pytest.raises(SteadfaceError, match="changed after it was written"):
+        read_guard(file, model=MODEL)
+    del data["seal"]
+    file.write_text(json.dumps(data))
+    assert read_guard(file, model=MODEL) == Guard(limits=LIMITS)
 
 
 def test_what_cannot_be_is_refused() -> None:

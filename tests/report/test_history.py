@@ -100,3 +100,29 @@ def test_running_mean_is_the_mean_of_what_is_known_around_each_entry(window):
         known = [v for v in values[max(start, 0) : start + window] if not np.isnan(v)]
         slow.append(np.mean(known) if known else np.nan)
     np.testing.assert_allclose(running_mean(values, window), slow)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1e999999999", "1" * 10_000, "1/0", "nan", "inf", "4/255/3", "0x10", "1_000", 10**400, [1], {"a": 1}, True, ""],
+    ids=lambda value: repr(value)[:12],
+)
+def test_what_is_no_number_costs_nothing_and_is_none(value):
+    assert math.isnan(number({"eps": value}, "eps"))
+
+
+@pytest.mark.parametrize(("text", "value"), [("4/255", 4 / 255), ("0.0157", 0.0157), ("-1.5e-3", -1.5e-3), ("8", 8.0)])
+def test_fractions_and_decimals_are_numbers(text, value):
+    assert number({"eps": text}, "eps") == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, '{"step": 1e300}', '{"step": -1}', '{"step": true}', '{"step": "x"}', "[1]"],
+    ids=lambda line: line[:16],
+)
+def test_a_line_that_is_no_step_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "loss": 2.0}}\n{line}\n{{"step": 2, "loss": 1.0}}\n')
+    with pytest.raises(SteadfaceError, match="line 2"):
+        read_history(path)

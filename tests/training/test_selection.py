@@ -279,6 +279,67 @@ def test_a_table_that_was_damaged_is_named(tmp_path):
         TrainingRun.resume(tmp_path / "run")
 
 
+TABLE_EDITS = [
+    ("candidates", 0, "name", "../../elsewhere/model"),
+    ("candidates", 0, "name", "a/b"),
+    ("candidates", 0, "name", ""),
+    ("candidates", 0, "name", "a\0b"),
+    ("candidates", 0, "kind", "other"),
+    ("candidates", 0, "step", "2"),
+    ("candidates", 0, "step", -1),
+    ("candidates", 0, "step", 10**30),
+    ("candidates", 0, "share", float("nan")),
+    ("candidates", 0, "share", 7),
+    ("candidates", 0, "clean", "value", "0.1"),
+    ("candidates", 0, "clean", "value", float("-inf")),
+    ("candidates", 0, "clean", "without", []),
+    ("candidates", 0, "attacked", "without", [0.1, None]),
+    ("candidates", 0, "attacked", None),
+    ("candidates", 0, "attacks", [{"goal": "dodging"}]),
+    ("candidates", 0, "attacks", "none"),
+    ("candidates", 0, "gained", {"value": 0.1}),
+    ("candidates", {}),
+    ("candidates", [None]),
+    ("reference", []),
+    ("reference", "clean", "value", True),
+    ("model", "step 2"),
+    ("model", {"name": "step 2"}),
+]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    found = Candidates(folder, tiny(folder, *SELECTING).run.select, until=9)
+    found.measure_against(AS_IT_CAME)
+    found.entries = [candidate("step 1", step=1), candidate("step 2", step=2)]
+    found.conclude(found.entries[0])
+    assert read_candidates(folder) is not None
+    return folder, json.loads((folder / "candidates.json").read_text())
+
+
+@pytest.mark.parametrize("edit", TABLE_EDITS, ids=str)
+def test_a_table_that_was_edited_is_refused(table, edit):
+    folder, data = table
+    *place, last, value = edit
+    changed = json.loads(json.dumps(data))
+    inner = changed
+    for step in place:
+        inner = inner[step]
+    inner[last] = value
+    (folder / "candidates.json").write_text(json.dumps(changed))
+    with pytest.raises(SteadfaceError, match="put it back as it was"):
+        read_candidates(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"reference":' * 100_000], ids=lambda text: text[:9])
+def test_a_table_that_is_none_is_refused(table, text):
+    folder, _ = table
+    (folder / "candidates.json").write_text(text)
+    with pytest.raises(SteadfaceError, match="put it back as it was"):
+        read_candidates(folder)
+
+
 def test_it_needs_somebody_to_look_at(tmp_path):
     with pytest.raises(SteadfaceError, match=r"run.validate_every and data.validation"):
         tiny(tmp_path, "run.select.patience=1")

@@ -25,11 +25,12 @@ from steadface.audit.plan import Plan
 from steadface.audit.request import Request
 from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
-from steadface.errors import Conflict
+from steadface.errors import Conflict, InvalidInput, quoted, short
 from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.series import Aim
-from steadface.files import write_atomically
+from steadface.files import read_file, write_atomically
 from steadface.recognizers import surrogate_embed
+from steadface.records import SMALL
 
 Progress = Callable[[str, float, float], None]
 """Called with (what is being done, work done, all work), in passes of one image through the network."""
@@ -52,7 +53,7 @@ class Chunks:
         text = json.dumps(identity, indent=2, sort_keys=True)
         file = self.folder / "audit-of.json"
         if file.exists():
-            _check(folder, json.loads(file.read_text(encoding="utf-8")), json.loads(text))
+            _check(folder, _of(file), json.loads(text))
         else:
             write_atomically(file, text.encode())
 
@@ -70,10 +71,23 @@ class Chunks:
         return made
 
 
+def _of(file: Path) -> dict[str, Any]:
+    """What the audit begun there is of. Raises SteadfaceError where that cannot be read."""
+    try:
+        found = json.loads(read_file(file, most=SMALL))
+    except (OSError, ValueError, RecursionError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(
+            f"{file} cannot be read ({short(str(what))}), so nothing says what the audit begun there is of: choose "
+            "another --out, or remove that folder"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
 def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
     changed = [key for key in sorted(found.keys() | asked.keys()) if found.get(key) != asked.get(key)]
     if changed:
-        told = "; ".join(f"{key} was {found.get(key)!r} and is {asked.get(key)!r}" for key in changed[:3])
+        told = "; ".join(f"{key} was {quoted(found.get(key))} and is {quoted(asked.get(key))}" for key in changed[:3])
         raise Conflict(
             f"{folder} holds the beginning of another audit ({told}): choose another --out, or remove that folder"
         )

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from steadface import arguments
 from steadface.arguments import number
@@ -21,6 +22,7 @@ from steadface.errors import InvalidInput, too_few
 from steadface.evaluation.calibration import count_impostors
 from steadface.evaluation.intervals import central
 from steadface.evaluation.verification import pairs_needed, supports, threshold_at
+from steadface.records import STRICT, Cosine, CosineInterval, Interval, Rate, Share, parsed
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -44,6 +46,9 @@ TAIL = 2.5
 ROUNDING = 1e-5
 """How far beyond 1 the product of two unit vectors may come out in float32."""
 
+MOST_POINTS, MOST_COUNTED = 100, 2**24
+"""Points, and images or people, that a contract can speak of: a calibration measures 21 points of 4,096 images."""
+
 
 def checked_threshold(threshold: float) -> float:
     """A cosine to compare similarities with. Raises `SteadfaceError` unless it is a number from -1 to 1."""
@@ -63,14 +68,16 @@ def checked_threshold(threshold: float) -> float:
 class DeployedPoint:
     """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval.
 
-    Raises `SteadfaceError` unless the threshold is a cosine and the FMR a rate: they may come from a file.
+    Raises `SteadfaceError` unless the threshold is a cosine and the FMR a rate.
     """
 
-    fmr: float
-    threshold: float
-    threshold_ci: tuple[float, float]
-    fnmr: float
-    fnmr_ci: tuple[float, float]
+    __pydantic_config__ = STRICT
+
+    fmr: Rate
+    threshold: Cosine
+    threshold_ci: CosineInterval
+    fnmr: Share
+    fnmr_ci: Interval
 
     def __post_init__(self) -> None:
         checked_threshold(self.threshold)
@@ -79,14 +86,39 @@ class DeployedPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """`points` by falling FMR, and the people that they come from; what a model is deployed with."""
+    """`points` by falling FMR, and the people that they come from; what a model is deployed with.
 
-    points: tuple[DeployedPoint, ...]
-    people: int
-    images: int
-    genuine_pairs: int
-    impostor_pairs: int
-    seed: int
+    Raises `SteadfaceError` for thresholds that no model can have, see `least_threshold`.
+    """
+
+    __pydantic_config__ = STRICT
+
+    points: Annotated[tuple[DeployedPoint, ...], Field(max_length=MOST_POINTS)]
+    people: Annotated[int, Field(ge=2, le=MOST_COUNTED)]
+    images: Annotated[int, Field(ge=3, le=MOST_COUNTED)]
+    genuine_pairs: Annotated[int, Field(ge=1, le=MOST_COUNTED**2)]
+    impostor_pairs: Annotated[int, Field(ge=1, le=MOST_COUNTED**2)]
+    seed: Annotated[int, Field(ge=0, le=2**64)]
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise InvalidInput("the thresholds have no points")
+        if any(
+            after.fmr >= before.fmr or after.threshold < before.threshold for before, after in pairwise(self.points)
+        ):
+            raise InvalidInput("the thresholds are out of order: a lower FMR has a higher one")
+        if self.people > self.images or self.genuine_pairs + self.impostor_pairs > self.images * (self.images - 1) // 2:
+            raise InvalidInput(
+                f"{self.images} images of {self.people} people do not make {self.genuine_pairs} genuine and "
+                f"{self.impostor_pairs} impostor pairs"
+            )
+        for point in self.points:
+            least = least_threshold(point.fmr, self.images, self.genuine_pairs, self.impostor_pairs)
+            if point.threshold < least:
+                raise InvalidInput(
+                    f"the threshold {point.threshold:g} of FMR {point.fmr:g} is lower than any model's can be "
+                    f"({least:.3f}), and would accept strangers"
+                )
 
     @property
     def lowest_fmr(self) -> float:
@@ -126,25 +158,19 @@ class Thresholds:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Thresholds":
-        """Raises KeyError, TypeError or ValueError for what `to_json` did not make, and SteadfaceError for thresholds
-        that are no cosines.
-        """
-        points = tuple(
-            DeployedPoint(
-                fmr=float(one["fmr"]),
-                threshold=float(one["threshold"]),
-                threshold_ci=(float(one["threshold_ci"][0]), float(one["threshold_ci"][1])),
-                fnmr=float(one["fnmr"]),
-                fnmr_ci=(float(one["fnmr_ci"][0]), float(one["fnmr_ci"][1])),
-            )
-            for one in data["points"]
-        )
-        if not points:
-            raise ValueError("no points")
-        if any(after.fmr >= before.fmr or after.threshold < before.threshold for before, after in pairwise(points)):
-            raise ValueError("points out of order")
-        counts = {name: int(data[name]) for name in ("people", "images", "genuine_pairs", "impostor_pairs", "seed")}
-        return cls(points=points, **counts)
+        """Raises `SteadfaceError`, which names the place, for what `to_json` did not make."""
+        return parsed(cls, data)
+
+
+def least_threshold(fmr: float, images: int, genuine: int, impostors: int) -> float:
+    """The lowest that the threshold of `fmr` can be over all pairs of so many images, whatever the model.
+
+    The sum of n unit vectors has a length, so the cosines of their pairs sum to -n/2 at least, of which G genuine ones
+    take G at most; of the I impostors a share `fmr` lies at or above the threshold t, and no cosine is above 1:
+
+        -(n/2 + G) <= I (fmr + (1 - fmr) t)
+    """
+    return -(fmr + (images / 2 + genuine) / impostors) / (1 - fmr) - ROUNDING * 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,24 +4,30 @@ A contract travels inside the file where the format has room for it: in the meta
 that we exported. Any other model (an InsightFace state dict, somebody's ONNX file) is left untouched and has it beside
 it, as `FILE.contract.json`; `path/to/file.py:function` as `file.py.function.contract.json`, and `module:function` in a
 file of the user's choice. A contract names the weights it was made for, or the source code where there are none, and is
-refused for others. What a function calls, a service perhaps, no contract can see.
+refused for others. What a function calls, a service perhaps, no contract can see. Its seal (`recognizers/seal.py`)
+binds weights, pixels, mirror and thresholds to each other.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from steadface.backbones import read_metadata
 from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import add_metadata, find_weights, holds_model
-from steadface.errors import SteadfaceError, Unsupported, unreadable
+from steadface.errors import SteadfaceError, Unsupported, short, unreadable
 from steadface.evaluation.thresholds import Thresholds
-from steadface.files import write_atomically
+from steadface.files import read_file, write_atomically
+from steadface.gallery.sealing.keys import Key
 from steadface.gallery.storage import ModelIdentity
-from steadface.recognizers import Convention, Known, OpenedRecognizer
+from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer
 from steadface.recognizers.convention import Origin
+from steadface.recognizers.seal import Seal, sealed, unsealed
+from steadface.records import SMALL, Record, Word, parsed
 
 if TYPE_CHECKING:
     import onnx
@@ -29,13 +35,39 @@ if TYPE_CHECKING:
 ENTRY = "contract"
 BESIDE = ".contract.json"
 
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+class _Known(Record):
+    size: Origin = "default"
+    pixel_range: Origin = "default"
+    channel_order: Origin = "default"
+
+
+class _Written(Record):
+    """The entries of a contract as they stand in its file."""
+
+    name: Word
+    weights: Word
+    space: Word
+    image_size: tuple[Side, Side]
+    pixel_range: Word
+    channel_order: ChannelOrder
+    known: _Known = _Known()
+    output: Word | None = None
+    dimension: Annotated[int, Field(ge=2, le=65536)]
+    mirror: bool
+    thresholds: Thresholds | None
+    notes: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
     """`weights` is the SHA-256 of the file's weights; `space` names the space of its embeddings: the same for a model
     and its exports, whose vectors can be compared. `mirror` says whether image and mirror image are summed, in the
     calibration as in use; `output` which of several outputs is taken. `notes` are reasons for care that calibration
-    found. Where a contract does not say how its convention came to be known, it is known by default.
+    found. Where a contract does not say how its convention came to be known, it is known by default. `seal` is that of
+    the file it was read from, None for one that was not read, or written by an earlier version.
     """
 
     name: str
@@ -47,6 +79,7 @@ class Contract:
     thresholds: Thresholds | None = None
     output: str | None = None
     notes: tuple[str, ...] = ()
+    seal: Seal | None = field(default=None, compare=False, repr=False)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -70,26 +103,31 @@ class Contract:
             "notes": list(self.notes),
         }
 
+    def written(self, key: Key | None = None) -> dict[str, Any]:
+        """What stands in its file: `to_json` under a seal, signed where a key is given."""
+        return sealed("contract", self.to_json(), key)
+
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Contract":
-        """Raises KeyError, TypeError or ValueError for what `to_json` did not make."""
-        height, width = data["image_size"]
-        thresholds = data["thresholds"]
+    def from_json(cls, data: Any) -> "Contract":
+        """Raises SteadfaceError, which names the place, for what `written` did not make, or was changed since."""
+        plain, seal = unsealed(data)
+        found = parsed(_Written, plain)
         return cls(
-            name=str(data["name"]),
-            weights=str(data["weights"]),
-            space=str(data["space"]),
+            name=found.name,
+            weights=found.weights,
+            space=found.space,
             convention=Convention(
-                size=(int(height), int(width)),
-                pixel_range=str(data["pixel_range"]),
-                channel_order=data["channel_order"],
-                known=_known(data.get("known", {})),
+                size=found.image_size,
+                pixel_range=found.pixel_range,
+                channel_order=found.channel_order,
+                known=Known(**found.known.model_dump()),
             ),
-            dimension=int(data["dimension"]),
-            mirror=bool(data["mirror"]),
-            thresholds=None if thresholds is None else Thresholds.from_json(thresholds),
-            output=None if data.get("output") is None else str(data["output"]),
-            notes=tuple(str(note) for note in data.get("notes", ())),
+            dimension=found.dimension,
+            mirror=found.mirror,
+            thresholds=found.thresholds,
+            output=found.output,
+            notes=found.notes,
+            seal=seal,
         )
 
 
@@ -116,32 +154,34 @@ def read_contract(model: Path | str, file: Path | str | None = None) -> Contract
     Raises SteadfaceError for a contract that cannot be read.
     """
     where, inside = _found(model) if file is None else (Path(file), None)
-    if inside is None and file is None and (where is None or not where.is_file()):
+    if inside is None and file is None and (where is None or not os.path.lexists(where)):
         return None
     assert where is not None
     try:
-        return Contract.from_json(inside if inside is not None else json.loads(where.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, SteadfaceError) as error:
+        if inside is None:
+            inside = read_file(where, most=SMALL)
+        return Contract.from_json(json.loads(inside) if isinstance(inside, bytes | str) else inside)
+    except (ValueError, OSError, RecursionError, SteadfaceError) as error:
         raise unreadable(
             error,
-            f"{where} holds a contract that cannot be read ({type(error).__name__}: {error}); make it anew with "
-            f"`steadface calibrate {model} --images FACES`",
+            f"{where} holds a contract that cannot be read ({short(str(error), 400)}); make it anew with `steadface "
+            f"calibrate {model} --images FACES`",
         ) from error
 
 
-def store_contract(model: Path | str, contract: Contract, file: Path | None = None) -> Path:
+def store_contract(model: Path | str, contract: Contract, file: Path | None = None, *, key: Key | None = None) -> Path:
     """Writes the contract into `model`, or beside it where it is not ours to write into, or into `file` where one is
-    given; returns where it now lies.
+    given, signed with `key`; returns where it now lies.
     """
     place = contract_place(model, file)
     if file is not None or place.suffix == ".json":
-        write_atomically(place, json.dumps(contract.to_json(), indent=1).encode())
+        write_atomically(place, json.dumps(contract.written(key), indent=1).encode())
     elif place.suffix == ".onnx":
         import onnx
 
-        write_atomically(place, with_contract(onnx.load(place), contract).SerializeToString())
+        write_atomically(place, with_contract(onnx.load(place), contract, key).SerializeToString())
     else:
-        add_metadata(place, {ENTRY: contract.to_json()})
+        add_metadata(place, {ENTRY: contract.written(key)})
     return place
 
 
@@ -165,28 +205,19 @@ def contract_place(model: Path | str, file: Path | None = None) -> Path:
     return weights if ours else beside(weights)
 
 
-def with_contract(graph: "onnx.ModelProto", contract: Contract) -> "onnx.ModelProto":
-    """`graph` with the contract among its metadata, in place of one that it had."""
+def with_contract(graph: "onnx.ModelProto", contract: Contract, key: Key | None = None) -> "onnx.ModelProto":
+    """`graph` with the contract, signed with `key`, among its metadata, in place of one that it had."""
     import onnx
 
     others = [one for one in graph.metadata_props if one.key != METADATA_KEY]
     kept = {one.key: one.value for one in others}
-    onnx.helper.set_model_props(graph, {**kept, METADATA_KEY: json.dumps(contract.to_json())})
+    onnx.helper.set_model_props(graph, {**kept, METADATA_KEY: json.dumps(contract.written(key))})
     return graph
 
 
 def beside(file: Path) -> Path:
     """Where the contract of a file lies that cannot hold it."""
     return file.with_name(file.name + BESIDE)
-
-
-def _known(data: Mapping[str, Any]) -> Known:
-    """Raises ValueError for what is not a way of knowing."""
-    names = ("size", "pixel_range", "channel_order")
-    origins = {name: data.get(name, "default") for name in names}
-    if not set(origins.values()) <= set(get_args(Origin)):
-        raise ValueError(f"known {origins}")
-    return Known(**origins)
 
 
 def is_named(model: Path | str) -> bool:
@@ -209,9 +240,11 @@ def _found(model: Path | str) -> tuple[Path | None, Any]:
 
 
 def _inside(file: Path) -> Any:
-    if file.suffix == ".onnx":
-        return json.loads(_exported(file) or "null")
-    return read_metadata(file).get(ENTRY)
+    """JSON, as text in an ONNX file; None where there is none."""
+    if file.suffix != ".onnx":
+        return read_metadata(file).get(ENTRY)
+    text = _exported(file)
+    return None if text in (None, "null") else text
 
 
 def _exported(file: Path) -> str | None:

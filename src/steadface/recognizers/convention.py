@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from steadface.errors import InvalidInput
+from steadface.errors import InvalidInput, quoted, short
 
 PixelRange = Literal["0..1", "-1..1", "0..255", "(x-127.5)/128", "imagenet"]
 ChannelOrder = Literal["rgb", "bgr"]
@@ -30,6 +30,12 @@ NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = MappingProxyType(
         "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     }
 )
+LARGEST_SIZE = 4096
+"""Pixels of a side; what is made for a size takes its square in memory."""
+
+LARGEST_MEAN, STDS = 1e4, (1e-3, 1e6)
+"""Of pixels in 0..255; beyond them float32 keeps nothing of a picture."""
+
 _FORMULA = re.compile(r"\(x-(-?[\d.e+-]+)\)/([\d.e+-]+)")
 
 
@@ -58,8 +64,11 @@ class Convention:
     def __post_init__(self) -> None:
         if self.channel_order not in get_args(ChannelOrder):
             raise InvalidInput(f"channel_order {self.channel_order!r} is not known; give rgb or bgr")
-        if min(self.size) < 1:
-            raise InvalidInput(f"image_size {self.size} is not (height, width) in pixels; give e.g. (112, 112)")
+        if not 1 <= min(self.size) <= max(self.size) <= LARGEST_SIZE:
+            raise InvalidInput(
+                f"image_size {short(self.size)} is not (height, width) in pixels, of 1 to {LARGEST_SIZE}; give e.g. "
+                "(112, 112)"
+            )
         _ = self.normalisation
 
     @property
@@ -72,10 +81,10 @@ class Convention:
             mean, std = (float(part) for part in match.groups()) if match else (0.0, 0.0)
         except ValueError:
             mean, std = 0.0, 0.0
-        if not 0 < std < float("inf") or not abs(mean) < float("inf"):
+        if not STDS[0] <= std <= STDS[1] or not abs(mean) <= LARGEST_MEAN:
             raise InvalidInput(
-                f"pixel_range {self.pixel_range!r} is not known; give one of {', '.join(NORMALISATIONS)}, or (x-M)/S "
-                "for pixels in 0..255"
+                f"pixel_range {quoted(self.pixel_range)} is not known; give one of {', '.join(NORMALISATIONS)}, or "
+                "(x-M)/S for pixels in 0..255"
             )
         return (mean,) * 3, (std,) * 3
 

@@ -17,22 +17,26 @@ robust model.
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import Field
 
 from steadface.arguments import as_path
 from steadface.arguments import rate as checked_rate
 from steadface.data.augment import through_jpeg
 from steadface.data.faces import Image
-from steadface.errors import Conflict, InvalidInput, Unsupported, too_few, unreadable
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unsupported, short, too_few, unreadable
 from steadface.evaluation.verification import pairs_needed, supports, threshold_at
-from steadface.files import write_atomically
+from steadface.files import read_file, write_atomically
+from steadface.gallery.sealing.keys import Key
+from steadface.recognizers.seal import Seal, sealed, unsealed
+from steadface.records import SMALL, STRICT, Rate, Word, parsed
 
 Faces = NDArray[np.uint8]
 """(B, H, W, 3) RGB."""
@@ -41,6 +45,14 @@ Scores = NDArray[np.float32]
 Embed = Callable[[Faces], Embeddings]
 """Faces to unit embeddings (B, D)."""
 
+MOST_VIEWS, MOST_SHIFT = 64, 32.0
+"""Every view costs an embedding; a face moved by more pixels is another picture."""
+
+Score = Annotated[float, Field(ge=-0.01, le=4.01)]
+"""A disagreement: at most 2 of the embedding with its views, and 2 of what they say of a template; and rounding."""
+
+EXACT = {**STRICT, "extra": "forbid"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
@@ -48,14 +60,18 @@ class Views:
     (shares of its own) and back, and encoded as JPEG of a quality between the two of `quality`.
     """
 
+    __pydantic_config__ = EXACT
+
     count: int = 4
     shift: float = 1.5
     scale: tuple[float, float] = (0.45, 0.8)
     quality: tuple[int, int] = (40, 75)
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.shift < 0:
-            raise InvalidInput(f"{self.count} views moved by {self.shift} pixels: give at least 1 and 0")
+        if not 1 <= self.count <= MOST_VIEWS or not 0 <= self.shift <= MOST_SHIFT:
+            raise InvalidInput(
+                f"{self.count} views moved by {self.shift} pixels: give 1 to {MOST_VIEWS}, and 0 to {MOST_SHIFT:g}"
+            )
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InvalidInput(f"views of a scale of {self.scale}: give two shares of the size, the smaller one first")
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
@@ -99,11 +115,13 @@ class Limits:
     the false-alarm `rate` and how many clean `faces`. `model` is the fingerprint of the recogniser they hold for.
     """
 
-    alone: float
-    compared: float
-    rate: float
-    faces: int
-    model: str
+    __pydantic_config__ = EXACT
+
+    alone: Score
+    compared: Score
+    rate: Rate
+    faces: Annotated[int, Field(ge=1, le=2**32)]
+    model: Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +134,11 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """Looks at probes; flags some once it has `limits`, which `calibrate` finds."""
+    """Looks at probes; flags some once it has `limits`, which `calibrate` finds. `seal` is that of its file."""
 
     views: Views = Views()
     limits: Limits | None = None
+    seal: Seal | None = field(default=None, compare=False, repr=False)
 
     def look(
         self,
@@ -169,15 +188,21 @@ class Guard:
         return {"views": asdict(self.views), "limits": None if self.limits is None else asdict(self.limits)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Guard":
-        """Raises SteadfaceError for what `to_json` did not make."""
-        try:
-            ranges = {name: tuple(value) for name, value in data["views"].items() if isinstance(value, list)}
-            limits = data["limits"]
-            views = Views(**{**data["views"], **ranges})
-            return cls(views=views, limits=None if limits is None else Limits(**limits))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidInput(f"this is not a guard ({type(error).__name__}: {error}); calibrate one anew") from error
+    def from_json(cls, data: Any) -> "Guard":
+        """Raises SteadfaceError, which names the place, for what `write_guard` did not make, or was changed since."""
+        plain, seal = unsealed(data)
+        found = parsed(_Written, plain)
+        return cls(views=found.views, limits=found.limits, seal=seal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """The entries of a guard as they stand in its file."""
+
+    __pydantic_config__ = EXACT
+
+    views: Views
+    limits: Limits | None
 
 
 def disagreement(plain: Embeddings, seen: Embeddings, references: Embeddings | None) -> Scores:
@@ -229,19 +254,26 @@ def calibrate(
     return replace(guard, limits=limits)
 
 
-def write_guard(path: str | os.PathLike[str], guard: Guard) -> None:
-    """As JSON, atomically."""
-    write_atomically(as_path(path, "the guard's file"), json.dumps(guard.to_json(), indent=1).encode())
+def write_guard(path: str | os.PathLike[str], guard: Guard, *, key: Key | None = None) -> None:
+    """As JSON, atomically; signed with `key`."""
+    data = sealed("guard", guard.to_json(), key)
+    write_atomically(as_path(path, "the guard's file"), json.dumps(data, indent=1).encode())
 
 
 def read_guard(path: str | os.PathLike[str], *, model: str) -> Guard:
-    """Raises SteadfaceError for a file that holds no guard, and for one whose limits are another model's."""
+    """Raises SteadfaceError for a file that holds no guard or one without limits, and for one whose limits are another
+    model's.
+    """
     path = as_path(path, "the guard")
     try:
-        guard = Guard.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise unreadable(error, f"{path} is not a guard that can be read ({error}); calibrate one anew") from error
-    if guard.limits is not None and guard.limits.model != model:
+        guard = Guard.from_json(json.loads(read_file(path, most=SMALL)))
+    except (OSError, ValueError, RecursionError, SteadfaceError) as error:
+        raise unreadable(
+            error, f"{path} is not a guard that can be read ({short(str(error), 400)}); calibrate one anew"
+        ) from error
+    if guard.limits is None:
+        raise InvalidInput(f"{path} is a guard without limits, which flags nothing; calibrate one anew")
+    if guard.limits.model != model:
         raise Conflict(
             f"{path} was calibrated for another model ({guard.limits.model[:12]}, this is {model[:12]}); calibrate a "
             "guard for this one"

@@ -1,5 +1,6 @@
 """Recognisers opened as their contracts say, or so that probing can judge what those say."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from steadface.errors import Conflict, SteadfaceError
 from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer, open_recognizer, starting_from
 from steadface.recognizers.contract import Contract, contract_of, is_named, read_contract
 from steadface.recognizers.convention import Origin
+
+logger = logging.getLogger(__name__)
 
 
 def opened_under_contract(
@@ -95,9 +98,10 @@ def _statements(contract: Contract | None) -> dict[str, object]:
 
 def check_contract(contract: Contract, opened: OpenedRecognizer, model: Path | str) -> None:
     """Raises SteadfaceError for a contract that was made for another recogniser."""
-    if contract.weights == opened.content:
-        return
     anew = f"make it anew with `steadface calibrate {model} --images FACES`"
+    if contract.weights == opened.content:
+        _check_bound(contract, opened, anew)
+        return
     if contract.output != opened.output:
         raise Conflict(
             f"the contract of {model} is for its output {contract.output or 'that comes first'}, not {opened.output}; "
@@ -105,6 +109,22 @@ def check_contract(contract: Contract, opened: OpenedRecognizer, model: Path | s
         )
     what = "other source code" if is_named(model) else "other weights"
     raise Conflict(f"the contract of {model} was made for {what} ({contract.name}); {anew}")
+
+
+def _check_bound(contract: Contract, opened: OpenedRecognizer, anew: str) -> None:
+    """Raises SteadfaceError for a contract that does not fit its own model; one without a seal is spoken of."""
+    if contract.dimension != opened.embedding_size:
+        raise Conflict(
+            f"the contract of {opened.name} is for embeddings of {contract.dimension} numbers, and the model gives "
+            f"{opened.embedding_size}; {anew}"
+        )
+    if contract.seal is None:
+        logger.warning(
+            "%s: its contract was written by an earlier version, or its seal was taken off: nothing shows that its "
+            "thresholds and what it says of the pixels are as they were measured; %s",
+            opened.name,
+            anew,
+        )
 
 
 def doubts(name: str, convention: Convention) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,6 +47,13 @@ class History:
     validation: tuple[ValidationPoint, ...] = ()
 
 
+_FRACTION = re.compile(r"[-+]?\d{1,20}(\.\d{1,20})?([eE][-+]?\d{1,2})?(/\d{1,9})?")
+"""Bounded, since the fraction of a long exponent is as large as memory."""
+
+MOST_STEPS = 2**53
+"""Steps of a run; a larger number is no step."""
+
+
 def _attacked(attacks: object) -> float:
     """The mean over the radii of the worse goal's error rate, NaN without attacks."""
     worst: dict[float, float] = {}
@@ -62,8 +70,10 @@ def number(record: Mapping[str, Any], key: str) -> float:
     if value is None or isinstance(value, bool):
         return math.nan
     try:
-        return float(Fraction(value)) if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
+        if isinstance(value, str):
+            return float(Fraction(value)) if _FRACTION.fullmatch(value) else math.nan
+        return float(value)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         return math.nan
 
 
@@ -93,9 +103,9 @@ def read_history(path: Path | str) -> History:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and math.isfinite(number(record, "step")) else None
+    return record if isinstance(record, dict) and 0 <= number(record, "step") <= MOST_STEPS else None
 
 
 def history_from(records: Iterable[Mapping[str, Any]]) -> History:

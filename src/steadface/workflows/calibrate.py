@@ -57,7 +57,7 @@ def calibrate(
     if out is None or place is not None:
         return made, store_contract(model, made.contract, place)
     assert isinstance(opened.network, Backbone)
-    save_backbone(out, opened.network, {"contract": made.contract.to_json()})
+    save_backbone(out, opened.network, {"contract": made.contract.written()})
     return made, out
 
 

@@ -122,7 +122,7 @@ def _stored(trained: Trained) -> Trained:
 
 def store(trained: Trained, contract: Contract) -> None:
     """Writes the contract into the run's model."""
-    add_metadata(trained.folder / MODEL_FILE, {ENTRY: contract.to_json()})
+    add_metadata(trained.folder / MODEL_FILE, {ENTRY: contract.written()})
 
 
 def demo_recipes(out: Path, overrides: list[str] | None = None) -> tuple[list[Recipe], Faces]:

@@ -10,14 +10,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from steadface.backbones import Backbone, save_backbone
 from steadface.errors import InvalidInput, NotFound
-from steadface.files import write_atomically
+from steadface.files import read_file, write_atomically
+from steadface.records import Count, Interval, Record, Share, Word, parsed
 from steadface.training.recipe.sections import Selection
 from steadface.training.selection.rules import (
     Candidate,
+    Kind,
     NothingGained,
     choose,
     exhausted,
@@ -30,7 +34,55 @@ from steadface.training.selection.rules import (
 
 TABLE_FILE = "candidates.json"
 FOLDER = "candidates"
+LARGEST = 32 * 2**20
+"""Bytes; a candidate of a run that holds a thousand people out has some 50 KiB."""
+
 _KEYS = {field.name for field in fields(Candidate)}
+
+
+class _Figure(Record):
+    value: Share
+    without: Annotated[tuple[Share, ...], Field(min_length=2)]
+
+
+class _Difference(Record):
+    value: Annotated[float, Field(ge=-1, le=1)]
+    ci: tuple[float, float]
+
+
+class _Attack(Record):
+    """What a report shows of an attack; the rest is for readers."""
+
+    goal: Word
+    norm: Word
+    eps: Annotated[float, Field(ge=0)]
+    error_rate: Share
+    ci: Interval
+
+
+class _Row(Record):
+    """A candidate, or the reference. The name is that of a file as well."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w .,%-]*$", max_length=100)]
+    kind: Kind
+    step: Count
+    share: Share
+    clean: _Figure
+    attacked: _Figure
+    attacks: tuple[_Attack, ...]
+    lost: _Difference | None = None
+    gained: _Difference | None = None
+
+
+class _Made(Record):
+    name: Word
+    asked: Mapping[str, float | int | str | bool | None]
+
+
+class _Table(Record):
+    reference: _Row | None
+    candidates: tuple[_Row, ...]
+    model: _Made | None
 
 
 class Candidates:
@@ -170,16 +222,16 @@ class Candidates:
 def read_candidates(folder: Path) -> dict[str, Any] | None:
     """The table of the run in `folder`, None where it has none. Raises InvalidInput where it cannot be read."""
     path = folder / TABLE_FILE
-    if not path.exists():
-        return None
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        for row in (table["reference"], *table["candidates"]):
-            if row is not None:
-                _candidate(row)
-        return {key: table[key] for key in ("reference", "candidates", "model")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{path} cannot be read ({type(error).__name__}: {error}): put it back as it was") from error
+        text = read_file(path, most=LARGEST)
+        parsed(_Table, text)
+        table = json.loads(text)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, InvalidInput) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"{path} cannot be read ({what}): put it back as it was") from error
+    return {key: table[key] for key in ("reference", "candidates", "model")}
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
