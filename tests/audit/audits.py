@@ -30,7 +30,14 @@ TINY: Preset = replace(
 
 
 class Masked(LinearBackbone):
-    """Activations rounded to a few levels: no gradient reaches the pixels, and nothing resists any better."""
+    """Activations rounded to a few levels, and a gradient that leads astray: nothing resists any better."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        return super().embed((8 * pixels).round() / 8 + 1e-4 * pixels.roll(1, dims=-1))
+
+
+class Flat(LinearBackbone):
+    """The same without any gradient but zero."""
 
     def embed(self, pixels: Tensor) -> Tensor:
         return super().embed((8 * pixels).round() / 8)

@@ -180,7 +180,7 @@ def service(faces):
 
 class Guess(Reader):
     def forward(self, pixels):
-        return torch.sin(1e4 * super().forward(pixels))
+        return torch.sin(100 * super().forward(pixels))
 
 def guess():
     return Guess()

@@ -23,6 +23,7 @@ from torch import Tensor
 from steadface.attacks import Ball, GenerativeAttack, crafting, dodge_or_impersonate
 from steadface.audit.generator import SteadyNetwork
 from steadface.backbones.frozen import frozen
+from steadface.backbones.soundness import gradient_fault, noise_for
 from steadface.data.faces import FaceSource
 from steadface.data.loading import Batch, FaceLoader
 from steadface.data.sampling import BalancedSampler
@@ -91,16 +92,23 @@ class Trained:
 
 
 def embedding_size(embedder: MirrorEmbedder) -> int:
-    """The size of its embeddings. Raises `SteadfaceError` where no gradient comes back through the network."""
-    images = torch.full((2, 3, *embedder.size), 0.5, device=embedder.device, requires_grad=True)
-    with crafting(embedder), torch.enable_grad():
-        embeddings = embedder(images)
-    if not embeddings.requires_grad:
-        raise Unsupported(
-            "no gradient comes back through this recogniser, and it takes one to train a generative attack: train it "
-            "against a PyTorch model, and audit this one with the result"
-        )
+    """The size of its embeddings. Raises `SteadfaceError` where no gradient that can be followed comes back through the
+    network.
+    """
+    noise = noise_for(embedder.backbone)
+    with crafting(embedder), torch.no_grad():
+        fault, embeddings = gradient_fault(embedder, noise), embedder(noise)
+    if fault is not None:
+        raise without_gradient(fault)
     return int(embeddings.shape[1])
+
+
+def without_gradient(fault: str) -> Unsupported:
+    """What to raise for a recogniser whose gradients cannot be followed, and why."""
+    return Unsupported(
+        f"no gradient comes back through this recogniser that could be followed ({fault}), and it takes one to train a "
+        "generative attack: train it against a PyTorch model, and audit this one with the result"
+    )
 
 
 def fast_copy(embedder: MirrorEmbedder) -> MirrorEmbedder:

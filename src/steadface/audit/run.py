@@ -7,7 +7,7 @@ stopped goes on; randomness depends on the seed and the name of the chunk alone,
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -25,10 +25,13 @@ from steadface.audit.request import Request
 from steadface.audit.results import Results
 from steadface.audit.session import STATE, Chunks, Meter, Networks, Progress, Session, Side
 from steadface.audit_record import GOALS, Audit, Check, Surface
+from steadface.errors import Unsupported
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier, open_gallery
 from steadface.evaluation.robustness import readable_pairs
 from steadface.evaluation.series import Aim, Goal
+from steadface.evaluation.witness import Witness
+from steadface.recognizers.adapters import without_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +52,14 @@ class _Prepared:
     levels: Thresholds
     identifier: Identifier | None
     impostor_mean: float
+    witness: Witness
 
 
 def perform_audit(request: Request, folder: Path, *, progress: Progress | None = None) -> Findings:
     """Runs, or goes on with, the audit of `request` in `folder`.
 
     Raises `SteadfaceError` before any attack for pairs that do not support the FMR, a folder in use, and a network that
-    gives no finite embeddings.
+    does not behave like a recogniser (`Witness`); and after them for one that has changed meanwhile.
     """
     began = time.monotonic()
     prepared = _prepare(request, folder, progress or _silent)
@@ -66,6 +70,7 @@ def perform_audit(request: Request, folder: Path, *, progress: Progress | None =
     drawn = _surfaces(prepared)
     corrupted = [entry for side in sides.values() for entry in corruption_rates(session, side)]
     patches = [entry for side in sides.values() for entry in patch_rates(session, side)]
+    prepared.witness.confirm(session.networks.embedder, session.victim.crafts)
     session.meter.advance("writing pictures")
     pairs, examples = pair_pictures(session, folder, sides, found)
     record = results.record(
@@ -101,7 +106,7 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         seed=request.seed,
         calibration=request.calibration,
     )
-    networks = Networks.of(request)
+    request, networks, witness = _examined(request, plan)
     chunks = Chunks(folder, request.identity())
     embedded = embed_plan(
         networks.victim.crafts,
@@ -146,7 +151,28 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         levels=levels,
         identifier=identifier,
         impostor_mean=float(embedded.impostors.similarity.mean(dtype=np.float64)),
+        witness=witness,
     )
+
+
+def _examined(request: Request, plan: Plan) -> tuple[Request, Networks, Witness]:
+    """The networks, and what they make of a few faces; where gradients cannot be followed the recogniser is declared to
+    have none, which a note says.
+
+    Raises `SteadfaceError` for what does not behave like a recogniser, and for surrogates without gradients.
+    """
+    networks, model = Networks.of(request), request.model
+    witness = Witness.of(networks.embedder, plan.pairs.faces, plan.images(), name=model.name)
+    for surrogate, own in zip(request.surrogates, networks.surrogates, strict=True):
+        if (fault := witness.gradient_fault(own)) is not None:
+            raise Unsupported(f"nothing can be crafted on the surrogate {surrogate.name}: {fault}; name another")
+    fault = witness.gradient_fault(networks.embedder)
+    if fault is None:
+        return request, networks, witness
+    note = f"{model.name}: {fault}, so that only attacks without gradients are run, and stronger ones may exist"
+    declared = replace(model, network=without_gradients(model.network), notes=(*model.notes, note))
+    request = replace(request, model=declared)
+    return request, Networks.of(request), witness
 
 
 def _side(goal: Goal, plan: Plan, embedded: Embedded, levels: Thresholds) -> Side:

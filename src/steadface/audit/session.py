@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from torch import nn
 
 from steadface.attacks import crafting
 from steadface.audit.execution import Arrays, Batch, Victim
@@ -127,7 +126,7 @@ class Networks:
 
     embedder: MirrorEmbedder
     victim: Victim
-    surrogates: tuple[nn.Module, ...]
+    surrogates: tuple[MirrorEmbedder, ...]
 
     @classmethod
     def of(cls, request: Request) -> "Networks":

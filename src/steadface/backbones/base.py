@@ -89,9 +89,6 @@ Depth = Annotated[int, Field(le=256)]
 Blocks = tuple[Depth, Depth, Depth, Depth]
 Width = Annotated[float, Field(gt=0, le=64)]
 
-ONE_EMBEDDING = 1e-6
-"""Of an embedding's length: less than this, single precision's rounding, tells no two faces apart."""
-
 
 class Description(BaseModel):
     """What networks of every family say of themselves; each family adds its own options (`FamilyOptions`).
@@ -202,22 +199,3 @@ def reset_norms_and_activations(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.PReLU):
             part.reset_parameters()
-
-
-def noise_for(network: nn.Module, count: int = 2) -> Tensor:
-    """Images (count, 3, H, W) of noise, the same each time, of the network's size and on its device."""
-    height, width = cast("tuple[int, int]", network.image_size)
-    parameter = next(network.parameters(), None)
-    noise = torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
-    return noise if parameter is None else noise.to(parameter.device)
-
-
-def is_constant(network: nn.Module) -> bool:
-    """Whether noise, black and white have one and the same embedding, or none but zeros."""
-    noise = noise_for(network)
-    with torch.no_grad():
-        embeddings: Tensor = network(
-            torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
-        ).double()  # in float32 the squares of large numbers are infinite
-    length = embeddings.norm(dim=1).max()
-    return bool((embeddings - embeddings[0]).norm(dim=1).max() <= ONE_EMBEDDING * length)

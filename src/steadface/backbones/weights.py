@@ -19,10 +19,11 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from steadface.backbones.architecture import Architecture
-from steadface.backbones.base import Backbone, is_constant
+from steadface.backbones.base import Backbone
 from steadface.backbones.filekinds import SAFETENSORS, file_kind, first_few, shown
 from steadface.backbones.parts import Part, nothing_fits, parts_of, some, unwrapped
 from steadface.backbones.reading import METADATA_KEY, PREFIX, read_file, read_safetensors
+from steadface.backbones.soundness import is_constant
 from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.files import write_atomically
 

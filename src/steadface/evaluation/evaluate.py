@@ -19,12 +19,13 @@ from steadface.backbones.frozen import frozen
 from steadface.data.listing import abbreviated
 from steadface.data.pairs import FOLDS, PairSet, contiguous_folds, doubled_pictures
 from steadface.devices import resolve_device
-from steadface.errors import InvalidInput
+from steadface.errors import InvalidInput, Unsupported
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
 from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces
 from steadface.evaluation.findings import AttackExample, Robustness, collapse
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
 from steadface.evaluation.verification import OperatingPoint, Verification, lowest_fmr, operating_points, verify
+from steadface.evaluation.witness import Witness
 from steadface.files import write_atomically
 
 StageProgress = Callable[[str, int, int], None]
@@ -132,7 +133,9 @@ def evaluate(
     Of a backbone of ours a fast frozen copy is judged; `device` moves what is judged there. Images that cannot be read
     are left out with their pairs, counted and warned of. `embedded` are embeddings that this network has given of
     `pairs.faces` before: where they are those that are needed they are not made again.
-    Raises `SteadfaceError`, before any embedding, where there is nothing to judge or the pairs do not support `fmr`.
+    Raises `SteadfaceError`, before any embedding, where there is nothing to judge or the pairs do not support `fmr`;
+    after a few for what does not behave like a recogniser (`Witness`), or is to be attacked and has no gradients that
+    can be followed; and at the end for one that has changed meanwhile.
     """
     bins = {name: _folded(other) for name, other in (bins or {}).items()}
     fmr = rate("FMR", fmr)
@@ -149,6 +152,12 @@ def evaluate(
     if isinstance(backbone, Backbone):
         backbone = frozen(backbone)
     embedder = MirrorEmbedder(backbone if device is None else backbone.to(device), mirror)
+    witness = Witness.of(embedder, main.faces, np.union1d(main.first, main.second))
+    fault = None if attack is None else witness.gradient_fault(embedder)
+    if fault is not None:
+        raise Unsupported(
+            f"an attack by gradients would find nothing, since {fault}; `steadface audit` does without them"
+        )
 
     def judge(name: str, pair_set: PairSet) -> tuple[PairResult, NDArray[np.float32]]:
         reported = None if progress is None else partial(progress, f"embedding {name}")
@@ -174,6 +183,7 @@ def evaluate(
             batch_size=batch_size,
             progress=None if progress is None else partial(progress, "attacking"),
         )
+    witness.confirm(embedder)
     named = {name: judged.get(name, result) for name in bins}
     return Evaluation(
         main=result,

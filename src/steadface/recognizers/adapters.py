@@ -214,6 +214,15 @@ def under(network: nn.Module, convention: Convention) -> nn.Module:
     return _backbone_under(network, convention)
 
 
+def without_gradients(network: nn.Module) -> nn.Module:
+    """`network`, declared to have no gradients; the weights are shared, not copied, and it stays as it is."""
+    if isinstance(network, ReversedChannels):
+        return ReversedChannels(cast(Backbone, without_gradients(network.network)))
+    other: Any = copy.copy(network)
+    other.differentiable = False
+    return cast(nn.Module, other)
+
+
 def _backbone_under(backbone: Backbone, convention: Convention) -> nn.Module:
     (mean, *means), (std, *stds) = convention.normalisation
     if convention.size != backbone.image_size or {mean, std} != {mean, std, *means, *stds}:

@@ -14,6 +14,7 @@ from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, e
 from steadface.evaluation.intervals import central
 from steadface.evaluation.thresholds import CrossPairs, images_to_measure, measure_thresholds, most_alike_strangers
 from steadface.evaluation.verification import RULE_OF_THREE
+from steadface.evaluation.witness import Witness
 from steadface.recognizers import CAUSE, POORLY, OpenedRecognizer
 from steadface.recognizers.contract import Contract, contract_of
 from steadface.recognizers.embedder import NetworkEmbedder, quickened
@@ -86,12 +87,15 @@ def calibrated(
 ) -> Calibrated:
     """The contract of `opened` with thresholds from `faces`: aligned, of people whom it was not trained on.
 
-    Unreadable images are left out. Raises SteadfaceError where the people are too few; see `measure_thresholds`.
+    Unreadable images are left out. Raises SteadfaceError where the people are too few, see `measure_thresholds`, and
+    for what does not behave like a recogniser or changes meanwhile, see `Witness`.
     """
     labels = np.asarray(faces.labels, dtype=np.int64)
     chosen = images_to_measure(labels, seed=seed)
     embedder = MirrorEmbedder(quickened(opened.network), mirror).to(device)
+    witness = Witness.of(embedder, faces, chosen, name=opened.name)
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
+    witness.confirm(embedder)
     pairs = CrossPairs.of(embeddings, labels[chosen])
     thresholds = measure_thresholds(pairs, seed=seed)
     poor = tuple(note for note in opened.notes if POORLY in note)

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from steadface.backbones.soundness import digest
 from steadface.data.loading import as_tensor, read_images
 from steadface.data.pairs import PairSet
 from steadface.recognizers.adapters import under
 from steadface.recognizers.convention import Aspect, ChannelOrder, Convention, Origin
-from steadface.recognizers.network import OpenedRecognizer, digest, fingerprint
+from steadface.recognizers.network import OpenedRecognizer, fingerprint
 from steadface.recognizers.probing import (
     ORDERS,
     PROBED,

@@ -76,6 +76,10 @@ class NetworkEmbedder:
         found = np.concatenate(parts)
         if not np.isfinite(found).all():
             raise InvalidInput("the model gives NaN or infinity for a face; its weights are damaged, use another file")
+        if not found.any(1).all():  # unit vectors otherwise
+            raise InvalidInput(
+                "the model gives nothing but zeros for a face; leave that face out, or use another model"
+            )
         return found
 
     def _part(self, faces: Faces) -> NDArray[np.float32]:

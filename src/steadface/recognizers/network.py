@@ -1,7 +1,5 @@
 """An opened recogniser: a network, what is known of it and noise tells of it, and images of another size."""
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.backbones.base import noise_for
+from steadface.backbones.soundness import digest, noise_for, why_not_finite
 from steadface.data.faces import OLDER_CROP_MARGIN
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 from steadface.recognizers.convention import Convention
@@ -55,31 +53,10 @@ class OpenedRecognizer:
         }
 
 
-def digest(parts: Iterable[bytes]) -> str:
-    """SHA-256 of several byte strings, hex; where one ends counts."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "little"))
-        whole.update(part)
-    return whole.hexdigest()
-
-
 def fingerprint(content: str, convention: Convention) -> str:
     """That of a recogniser: its content's digest and what its pixels are taken for, however that is known."""
     mean, std = convention.normalisation
     return digest([content.encode(), repr((convention.size, mean, std, convention.channel_order)).encode()])
-
-
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and values of all parameters and buffers of a state dict."""
-    parts = []
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor):
-            plain = value.detach().cpu().contiguous().reshape(-1)
-            parts += [repr((name, value.dtype, tuple(value.shape))).encode(), plain.view(torch.uint8).numpy().tobytes()]
-        else:
-            parts.append(repr((name, value)).encode())
-    return digest(parts)
 
 
 def embedding_size_of(network: nn.Module, name: str) -> int:
@@ -99,30 +76,13 @@ def embedding_size_of(network: nn.Module, name: str) -> int:
             "the image_size that it takes if this is not it, or try it on such images by itself"
         ) from error
     if not torch.isfinite(embeddings).all():
-        raise InvalidInput(
-            f"{name} gives NaN or infinity for images of noise; its weights are damaged, or its pixel range is not the "
-            "one that it was opened with"
-        )
+        raise InvalidInput(why_not_finite(network, noise, name))
     if embeddings.shape[1] < 2:
         raise InvalidInput(
             f"{name} gives one number for an image, which is not an embedding; where it has other outputs, say which "
             "is one with --output NAME (output= in Python)"
         )
     return int(embeddings.shape[1])
-
-
-def gradients_reach(network: nn.Module) -> bool:
-    """Whether the embeddings depend on the images as far as autograd can see."""
-    images = noise_for(network).requires_grad_(True)
-    with torch.enable_grad():
-        embeddings: Tensor = network(images)
-    if not embeddings.requires_grad:
-        return False
-    try:
-        (gradient,) = torch.autograd.grad(embeddings.sum(), images, allow_unused=True)
-    except RuntimeError:
-        return False
-    return gradient is not None
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,18 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from steadface.backbones import load_backbone, read_metadata
-from steadface.backbones.base import is_constant
+from steadface.backbones.soundness import (
+    DETACHED,
+    check_steady,
+    digest,
+    gradient_fault,
+    is_constant,
+    noise_for,
+    weights_digest,
+)
 from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
 from steadface.recognizers.callables import Named, load_named
 from steadface.recognizers.convention import ChannelOrder, Convention, Known, Origin, Stated, range_named
 from steadface.recognizers.network import (
     OpenedRecognizer,
-    digest,
     embedding_size_of,
     fingerprint,
-    gradients_reach,
-    weights_digest,
 )
 from steadface.recognizers.probing import PROBED, SIZES
 
@@ -56,9 +61,9 @@ def open_recognizer(
     if path.suffix == ".py" and path.is_file():
         raise InvalidInput(f"{path} is a file of code; name a function in it, as in {path}:function")
     if path.is_file() and path.suffix == ".onnx":
-        return _no_constant(_open_onnx(path, stated, output, gradients))
+        return _sound(_open_onnx(path, stated, output, gradients))
     if path.exists():
-        return _no_constant(_open_weights(path, stated, output))
+        return _sound(_open_weights(path, stated, output))
     if ":" in str(spec):
         return _open_named(load_named(str(spec)), stated, output)
     raise _missing(spec)
@@ -102,9 +107,9 @@ def _open_weights(path: Path, stated: Stated, output: str | None) -> OpenedRecog
 
 def _open_named(named: Named, stated: Stated, output: str | None) -> OpenedRecognizer:
     if isinstance(named.found, nn.Module):
-        return _no_constant(_open_module(named, named.found, stated, output))
+        return _sound(_open_module(named, named.found, stated, output))
     _no_output(named.spec, output)
-    return _open_service(named, named.found, stated)
+    return _sound(_open_service(named, named.found, stated))
 
 
 def _open_module(named: Named, module: nn.Module, stated: Stated, output: str | None) -> OpenedRecognizer:
@@ -114,7 +119,7 @@ def _open_module(named: Named, module: nn.Module, stated: Stated, output: str | 
     sizes = SIZES if stated.image_size is None else ()
     network, size, taken = _at_a_size_that_runs(module, convention, spec, sizes, output)
     notes = [f"{spec}: the fingerprint covers its weights and {named.seen}; code imported from elsewhere is unknown"]
-    if not gradients_reach(network):
+    if (gradient_fault(network, noise_for(network)) or "").startswith(DETACHED):
         network.differentiable = False
         notes.append(f"{spec}: no gradient reaches the images, so that only attacks without gradients are run")
     which = [] if taken in (None, "0") else [taken.encode()]
@@ -234,17 +239,29 @@ def _no_output(name: str, output: str | None) -> None:
         raise NotFound(f"{name} has one output, and no {output!r}; leave --output away")
 
 
-def _no_constant(opened: OpenedRecognizer) -> OpenedRecognizer:
-    """Raises SteadfaceError for a network that embeds every image alike, whichever range its pixels are taken for."""
-    network, convention = opened.network, opened.convention
-    if not is_constant(network):
+def _sound(opened: OpenedRecognizer) -> OpenedRecognizer:
+    """Raises SteadfaceError for a network that does not behave like a recogniser (`backbones/soundness.py`), whichever
+    range its pixels are taken for.
+    """
+    fault, convention = _fault(opened.network, str(opened.path)), opened.convention
+    if fault is None:
         return opened
     for name in PROBED if convention.known.pixel_range == "default" else ():
         # In a range that it is not made for a good network may be blind.
         with suppress(SteadfaceError):  # a backbone has no range of its own for each colour
-            if not is_constant(under(network, convention.changed(pixel_range=name))):
+            if _fault(under(opened.network, convention.changed(pixel_range=name)), str(opened.path)) is None:
                 return opened
-    raise InvalidInput(
-        f"{opened.path} gives one and the same embedding for every image: its weights are all zero or damaged, or it "
-        "is not a recogniser; use another file"
+    raise fault
+
+
+def _fault(network: nn.Module, name: str) -> SteadfaceError | None:
+    try:
+        check_steady(network, noise_for(network), name)
+    except SteadfaceError as error:
+        return error
+    if isinstance(network, BlackBox) or not is_constant(network):
+        return None  # a service may say of all that is no face that there is none
+    return InvalidInput(
+        f"{name} gives one and the same embedding for every image: its weights are all zero or damaged, or it is not a "
+        "recogniser; use another file"
     )

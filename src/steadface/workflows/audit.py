@@ -13,12 +13,13 @@ from steadface.arguments import AnyPath, as_path
 from steadface.attacks.balls import Norm
 from steadface.audit.comparison import compare_audits
 from steadface.audit.generator import Description, load_generative, save_generative
-from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, embedding_size, train_generator
+from steadface.audit.generator_training import BLOCKS, Moved, Options, Trained, train_generator, without_gradient
 from steadface.audit.request import Name, Request, preset
 from steadface.audit.run import finish_audit, perform_audit
 from steadface.audit.session import Progress as AuditProgress
 from steadface.audit_record import Audit
 from steadface.audit_record import read_audit as read_record
+from steadface.backbones.soundness import DETACHED
 from steadface.data.faces import FaceSource
 from steadface.data.pairs import read_pairs
 from steadface.devices import resolve_device
@@ -168,7 +169,8 @@ def open_victim(
     """
     chosen = resolve_device(device)
     opened, _ = opened_for_probing(model, output=output)
-    embedding_size(MirrorEmbedder(opened.network, mirror=False))  # refused before faces are looked for
+    if not opened.differentiable:  # refused before faces are looked for
+        raise without_gradient(DETACHED)
     faces = listed_faces(images)
     images_each = np.bincount(faces.labels)
     if len(images_each) >= 4 and images_each.max() >= 2:

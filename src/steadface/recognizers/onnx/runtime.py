@@ -19,7 +19,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from steadface.backbones.base import noise_for
+from steadface.backbones.soundness import noise_for
 from steadface.devices import open_session
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 from steadface.recognizers.adapters import Adapted, External, embedding_output
