@@ -1,13 +1,24 @@
+import importlib
 import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from steadface.report.fonts import load_matplotlib
+
 # GNU readline, which pytest loads, leaves a terminal's size to the processes of pytest-xdist, and the command's console
 # would keep it whatever a test sets later.
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are set up but not drawn, which is most of the work for a report; for tests of something else."""
+    load_matplotlib()
+    canvas = importlib.import_module("matplotlib.backends.backend_svg").FigureCanvasSVG
+    monkeypatch.setattr(canvas, "print_svg", lambda _, file, **__: file.write("<svg/>"))
 
 
 @pytest.fixture(autouse=True)

@@ -20,13 +20,17 @@ TINY: Preset = replace(
     apgd_steps=8,
     fmn_start_steps=4,
     fmn_steps=10,
-    square_queries=200,
+    square_queries=20,
     transfer_steps=4,
-    decision_queries=100,
+    decision_queries=60,
     patch_steps=3,
     checked_pairs=4,
     gallery=20,
 )
+"""For what an audit does with what its attacks find, however little that is."""
+
+ABLE: Preset = replace(TINY, square_queries=200)
+"""For what the attacks have to find."""
 
 
 class Masked(LinearBackbone):
@@ -68,7 +72,7 @@ def request(network: torch.nn.Module | None = None, **changes: object) -> Reques
         "eps": (2 / 255, 8 / 255),
         "fmr": 0.05,
         "max_pairs": 12,
-        "batch_size": 5,
+        "batch_size": 6,
     }
     return Request(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from steadface.audit.checks import Again, Tried, holding, masking_checks
 from steadface.audit.execution import Found
 from steadface.evaluation.series import Aim, Outcome
 
-from .audits import Collapsed, Masked, audited, request
+from .audits import ABLE, Collapsed, Masked, audited, request
 
 NAMES = {
     "single": "iterative beats single step",
@@ -90,7 +90,7 @@ def test_pairs_that_hold_are_taken_from_the_largest_radius_that_leaves_enough() 
 def audits(tmp_path_factory):
     networks = {"honest": None, "masked": Masked(), "collapsed": Collapsed()}
     return {
-        name: audited(request(network, preset=request().preset), tmp_path_factory.mktemp(name))
+        name: audited(request(network, preset=ABLE, batch_size=12), tmp_path_factory.mktemp(name))
         for name, network in networks.items()
     }
 

@@ -17,8 +17,8 @@ from steadface.evaluation.labelled import pairs_from_labels
 from steadface.workflows import audit as workflow
 
 from ..evaluation.faces import LinearBackbone, noise_faces
+from .audits import TINY, opened, people_pairs, request
 from .audits import audited as data_of
-from .audits import opened, people_pairs, request
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,17 @@ def audited(tmp_path_factory):
     after = asked.model.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     return result
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an audit that ran through, its record, and the progress that it told; for reading."""
+    folder, told = tmp_path_factory.mktemp("whole"), []
+    return folder, timeless(data_of(request(), folder, progress=lambda *report: told.append(report))), told
+
+
+def timeless(data):
+    return {name: value for name, value in data.items() if name != "seconds"}
 
 
 def entries(data, key, **wanted):
@@ -102,15 +113,13 @@ def test_one_to_n_gets_worse_under_attack(tmp_path) -> None:
     assert taken[-1]["targeted_fpir"] >= 0.5
 
 
-def test_the_same_request_gives_the_same_figures(tmp_path) -> None:
-    first, second = (data_of(request(), tmp_path / name) for name in ("one", "two"))
-    for data in (first, second):
-        del data["seconds"]
-    assert first == second
+def test_the_same_request_gives_the_same_figures(whole, tmp_path) -> None:
+    _, first, _ = whole
+    assert timeless(data_of(request(), tmp_path)) == first
 
 
-def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch) -> None:
-    whole = data_of(request(), tmp_path / "whole")
+def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(whole, tmp_path, monkeypatch) -> None:
+    folder, uninterrupted, _ = whole
     real, made = Found.to_arrays, []
 
     def counted(found):
@@ -121,66 +130,64 @@ def test_a_stopped_audit_goes_on_and_ends_where_it_would_have(tmp_path, monkeypa
 
     monkeypatch.setattr(Found, "to_arrays", counted)
     with pytest.raises(KeyboardInterrupt):
-        data_of(request(), tmp_path / "stopped")
-    resumed = data_of(request(), tmp_path / "stopped")
-    chunks = len(list((tmp_path / "whole" / "state").glob("[A-Z]*.safetensors")))
+        data_of(request(), tmp_path)
+    resumed = data_of(request(), tmp_path)
+    chunks = len(list((folder / "state").glob("[A-Z]*.safetensors")))
     assert len(made) == chunks + 1  # only what was cut off was made twice
-    for data in (whole, resumed):
-        del data["seconds"]
-    assert resumed == whole
+    assert timeless(resumed) == uninterrupted
 
 
-def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch) -> None:
-    data_of(request(), tmp_path)
+def test_what_was_finished_is_not_done_again(whole, monkeypatch) -> None:
+    folder, first, _ = whole
     monkeypatch.setattr(Found, "to_arrays", lambda _: pytest.fail("an attack was run again"))
-    data_of(request(), tmp_path)
+    assert timeless(data_of(request(), folder)) == first
 
 
-def test_progress_rises_to_the_whole(tmp_path) -> None:
-    seen: list[tuple[str, float, float]] = []
-    data_of(request(), tmp_path, progress=lambda *report: seen.append(report))
-    attacking = [report for report in seen if report[0] != "embedding"]
+def test_progress_rises_to_the_whole(whole) -> None:
+    _, _, told = whole
+    attacking = [report for report in told if report[0] != "embedding"]
     done = [report[1] for report in attacking]
     assert done == sorted(done)
     assert done[-1] == pytest.approx(attacking[-1][2], rel=1e-6)
 
 
-def test_another_request_in_the_same_folder_is_refused(tmp_path) -> None:
-    data_of(request(), tmp_path)
+def test_another_request_in_the_same_folder_is_refused(whole) -> None:
+    folder, _, _ = whole
     with pytest.raises(SteadfaceError, match="seed was 0 and is 1"):
-        data_of(request(seed=1), tmp_path)
+        data_of(request(seed=1), folder)
 
 
 def test_without_gradients_only_scores_and_decisions_are_used(tmp_path) -> None:
     network = LinearBackbone()
     network.differentiable = False
     network.requires_grad_(False)
-    data = data_of(request(network), tmp_path)
+    data = data_of(request(network, preset=replace(TINY, decision_queries=100)), tmp_path)
     assert {entry["attack"] for entry in data["attacks"]} == {"HopSkipJump", "Square"}
     assert data["median_distance"]["linf"]["dodging"] is not None
 
 
-def test_notes_on_the_model_are_warnings_unless_they_say_what_was_probed(tmp_path) -> None:
+def test_notes_on_the_model_are_warnings_unless_they_say_what_was_probed(whole) -> None:
+    folder, _, _ = whole
     asked = request()
     notes = ("linear: probed on 96 faces: rgb", "linear: people are told apart poorly")
     noted = replace(asked, model=replace(asked.model, notes=notes))
-    data = data_of(noted, tmp_path)
+    data = data_of(noted, folder)
     assert data["model"]["notes"] == list(notes)
     assert notes[1] in data["warnings"]
     assert notes[0] not in data["warnings"]
 
 
 def test_a_given_threshold_is_used(tmp_path) -> None:
-    data = data_of(request(threshold=0.5), tmp_path)
+    data = data_of(request(threshold=0.5, max_pairs=4), tmp_path)
     assert data["threshold"] == 0.5
     assert data["other_thresholds"] == []
     assert {entry["threshold"] for entry in data["worst_case"]} == {0.5}
 
 
-def test_calibration_pairs_of_other_people_are_used_and_the_attacked_are_left_out(tmp_path) -> None:
+def test_calibration_pairs_of_other_people_are_used_and_the_attacked_are_left_out(whole, tmp_path) -> None:
     others = people_pairs(people=60, seed=3)
-    theirs = data_of(request(calibration=others), tmp_path / "a")
-    own = data_of(request(), tmp_path / "b")
+    theirs = data_of(request(calibration=others, max_pairs=4), tmp_path / "a")
+    _, own, _ = whole
     assert theirs["threshold"] != own["threshold"]
     assert theirs["calibration"]["pairs"] == "given"
     assert theirs["calibration"]["people"] < 60  # some are called like people who are attacked

@@ -64,6 +64,7 @@ def test_it_leaves_the_contract(call: Call, faces: Path, models: tuple[Path, Pat
     assert saved == {pair["png"] for pair in found["pairs"] if pair["png"]}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_models_are_compared_on_the_same_pairs(
     call: Call, faces: Path, models: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def figures(out: Path) -> dict:
     return {name: value for name, value in found.items() if name not in ("seconds", "command")}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_killed_and_called_again_it_ends_where_it_would_have(
     tmp_path: Path, faces: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

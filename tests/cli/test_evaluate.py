@@ -96,6 +96,7 @@ def test_mirror_is_an_option(call: Call, model: Path, faces: Path, pairs: Path, 
     assert means[0] != means[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_takes_a_run_a_checkpoint_and_its_own_report(
     call: Call, recipe: Path, faces: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_the_run_is_a_model_of_the_same_kind(
     assert call("evaluate", run, "--images", faces).code == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_nothing_is_gained_there_is_no_model_and_the_command_ends_with_its_own_code(
     weights: Path, faces: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ def test_where_nothing_is_gained_there_is_no_model_and_the_command_ends_with_its
     assert "none of 7 candidates" in again.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_candidate_of_a_finished_run_takes_no_training(
     weights: Path, faces: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_nothing_can_be_chosen_before_there_is_a_run(weights: Path, faces: Path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_command_goes_on_and_another_is_refused(
     weights: Path, faces: Path, tmp_path: Path, call: Call
 ) -> None:
@@ -163,6 +166,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert "another recipe" in other.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_student_of_another_architecture_learns_the_embeddings(
     weights: Path, faces: Path, tmp_path: Path, call: Call
 ) -> None:
@@ -210,6 +214,7 @@ def equal_embeddings(embeddings: np.ndarray, **_: object) -> np.ndarray:
     return np.unique(equal.argmax(1), return_inverse=True)[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_labels_the_recogniser_says_who_is_who(
     weights: Path, plain: Path, faces: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

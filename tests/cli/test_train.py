@@ -60,6 +60,7 @@ def test_a_shipped_recipe_goes_by_its_name(call: Call, tmp_path: Path, monkeypat
     assert "/nowhere is not a folder of faces" in said.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ctrl_c_says_how_to_go_on_and_resume_does(
     call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(
     assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_train_onto_a_run_is_refused_and_resuming_a_finished_one_reports_again(call: Call, recipe: Path) -> None:
     assert call("train", recipe).code == 0
     said = call("train", recipe)
@@ -106,6 +108,7 @@ def test_without_held_out_people_there_is_no_judgement(call: Call, recipe: Path)
     assert not (recipe.parent / "run" / "report.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_skipped_is_said_once(call: Call, recipe: Path, faces: Path, tmp_path: Path) -> None:
     own = shutil.copytree(faces, tmp_path / "faces")
     (own / "person_000000" / "empty [x].png").touch()
@@ -134,6 +137,7 @@ def demo(out: Path, *more: str) -> list[str]:
     return ["demo", "--out", str(out), *(word for override in (*DEMO, *more) for word in ("--set", override))]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_demonstration_leaves_its_report_and_goes_on_where_it_was(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,17 +84,17 @@ def _example(goal: str = "dodging") -> Example:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_history() -> Callable[..., History]:
     return _history
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_example() -> Callable[..., Example]:
     return _example
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_arm() -> Callable[..., Arm]:
     """An arm with everything in it; `evaluation` given is merged over the made-up one, `strength` is per pixel."""
 

@@ -40,13 +40,17 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page():
-    return Page(render_audit(record(audit())))
+def text(make_example):
+    """A page with everything in it."""
+    return render_audit(record(audit()), [make_example("dodging"), make_example("impersonation")])
 
 
-def test_the_page_loads_nothing_and_every_picture_has_words(make_example):
-    text = render_audit(record(audit()), [make_example("dodging"), make_example("impersonation")])
-    page = Page(text)
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_the_page_loads_nothing_and_every_picture_has_words(text, page):
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "http://" not in text
     assert "https://" not in text
@@ -86,6 +90,7 @@ def test_each_threshold_has_its_own_figures():
     assert all(f"{100 * entry['error_rate']:.1f}" in rows[0] for entry in audit()["worst_case"])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_failed_check_is_marked():
     data = audit()
     data["checks"][1]["passed"] = False
@@ -199,6 +204,7 @@ def test_the_comparison_shows_tests_and_both_models():
     assert len(page.images) == 2
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_patches_stand_in_a_table_of_their_own() -> None:
     data = audit() | {
         "patches": [

@@ -1,5 +1,6 @@
 import json
 import math
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -36,18 +37,27 @@ class Page(HTMLParser):
         self.text += "" if "style" in self.open else data
 
 
+def written(folder, arms, **changes):
+    html, numbers = folder / "out" / "report.html", folder / "out" / "report.json"
+    write_report(html, numbers, arms=arms, **(ABOUT | changes))
+    return html.read_text(encoding="utf-8"), json.loads(numbers.read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def write(tmp_path):
-    def run(arms, **changes):
-        html, numbers = tmp_path / "out" / "report.html", tmp_path / "out" / "report.json"
-        write_report(html, numbers, arms=arms, **(ABOUT | changes))
-        return html.read_text(encoding="utf-8"), json.loads(numbers.read_text(encoding="utf-8"))
-
-    return run
+    return partial(written, tmp_path)
 
 
-def test_the_page_is_whole_and_loads_nothing(write, make_arm):
-    text, _ = write([make_arm("clean", strength=0.3), make_arm("gated")])
+@pytest.fixture(scope="module")
+def two_arms(tmp_path_factory, make_arm):
+    """The page of two arms, one of which was never attacked while it trained."""
+    crossed = {"cross_operating_points": [{"fmr": 1e-5, "threshold": 0.6, "tar": 0.4, "tar_ci": [0.3, 0.5]}]}
+    arms = [make_arm("clean", strength=0.3, duty_cycle=0.0), make_arm("gated", evaluation=crossed)]
+    return written(tmp_path_factory.mktemp("page"), arms)[0]
+
+
+def test_the_page_is_whole_and_loads_nothing(two_arms):
+    text = two_arms
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>")
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -61,10 +71,8 @@ def test_the_page_is_whole_and_loads_nothing(write, make_arm):
     assert len(text) < 3_000_000
 
 
-def test_the_page_says_what_a_reader_needs(write, make_arm):
-    crossed = {"cross_operating_points": [{"fmr": 1e-5, "threshold": 0.6, "tar": 0.4, "tar_ci": [0.3, 0.5]}]}
-    text, _ = write([make_arm("clean", strength=0.3, duty_cycle=0.0), make_arm("gated", evaluation=crossed)])
-    words = " ".join(Page(text).text.split())
+def test_the_page_says_what_a_reader_needs(two_arms):
+    words = " ".join(Page(two_arms).text.split())
     for said in (
         "compares two trained recognisers",
         "the gate never opened",
@@ -82,6 +90,7 @@ def test_the_page_says_what_a_reader_needs(write, make_arm):
         assert said in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_numbers_keep_their_contract(write, make_arm):
     arms = [
         make_arm("clean", duty_cycle=0.0, seconds=np.float64(31.5)),
@@ -129,6 +138,7 @@ def test_missing_parts_leave_the_rest(write, make_arm):
     assert "It was not attacked." in Page(text).text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_what_differs_in_the_recipes_is_compared(write, make_arm):
     arms = [make_arm(str(m), recipe={"head": {"m": m, "s": 32}, "name": str(m)}) for m in (0.3, 0.5)]
     text, _ = write(arms)
@@ -145,6 +155,7 @@ def test_no_arm_or_a_shared_name_is_refused(write, make_arm):
         write([make_arm("a"), make_arm("a")])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_write_leaves_both_files_as_they_were(tmp_path, make_arm):
     html, blocked = tmp_path / "report.html", tmp_path / "file" / "report.json"
     html.write_text("before")

@@ -34,11 +34,12 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
         raise ValueError(f"{successes} successes in {trials} trials: give 0 <= successes <= trials")
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1, got {confidence}")
-    from scipy.stats import beta  # here and below: it takes a second to load, which recognising is spared
+    # Here and below it is loaded where it is needed, which spares recognising, and `scipy.stats` takes much longer.
+    from scipy.special import betaincinv
 
     tail = (1 - confidence) / 2
-    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    low = betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
+    high = betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
     return float(low), float(high)
 
 
@@ -77,11 +78,11 @@ def median_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tu
 
     `(x_(l), x_(u))` with `P(l <= Bin(n, 1/2) < u) >= confidence`; (0, inf) where there are too few distances.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     ordered = np.sort(values)
     n = len(ordered)
-    low = int(binom.ppf((1 - confidence) / 2, n, 0.5)) - 1
+    low = int(np.searchsorted(bdtr(np.arange(n + 1), n, 0.5), (1 - confidence) / 2)) - 1
     high = n - 1 - low
     if low < 0:
         return 0.0, float("inf")
@@ -98,10 +99,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 def paired_interval(more: int, fewer: int, pairs: int, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of `(more - fewer) / pairs`, after one half is added to each of the four cells."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     up, down, n = (more + 1) / (pairs + 2), (fewer + 1) / (pairs + 2), pairs + 2
-    half = float(norm.ppf((1 + confidence) / 2)) * sqrt((up + down - (up - down) ** 2) / n)
+    half = float(ndtri((1 + confidence) / 2)) * sqrt((up + down - (up - down) ** 2) / n)
     return max(-1.0, up - down - half), min(1.0, up - down + half)
 
 
@@ -135,7 +136,7 @@ def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95
     >>> round(found.value, 3), round(found.error, 3)
     (0.3, 0.0)
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     groups = len(first.without)
     if groups != len(second.without) or groups < 2:
@@ -143,5 +144,5 @@ def paired_difference(first: Figure, second: Figure, *, confidence: float = 0.95
     without = np.subtract(first.without, second.without)
     value = first.value - second.value
     error = float(np.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum()))
-    margin = float(student.ppf((1 + confidence) / 2, groups - 1)) * error
+    margin = float(stdtrit(groups - 1, (1 + confidence) / 2)) * error
     return Difference(value=value, error=error, low=value - margin, high=value + margin)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -84,7 +85,8 @@ def thinned(length: int) -> slice:
 
 
 def svg(figure: Figure) -> str:
+    """The figure as text. Its canvas is asked directly: `savefig` draws all of it twice, once for its layout alone."""
     buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", dpi=200, metadata=nothing)
+    figure.set_dpi(200)
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return buffer.getvalue()
