@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # noqa: F401 - optimisers import it when first used, which every fork would pay for again
+# What every fork would pay for again: an optimiser imports one when first used, a look at held-out people the other.
+import scipy.special  # noqa: F401
+import torch._dynamo  # noqa: F401
 
 from steadface.training import checkpoint, log
 from steadface.training.loop import TrainingRun
