@@ -150,6 +150,8 @@ LARGE = 3 << 30
         b"\x80\x02T" + struct.pack("<i", 0x7FFFFFFF) + b"abc.",
         b"\x80\x02\x8b" + struct.pack("<i", 0x7FFFFFFF) + b"abc.",
         b"\x80\x04(" + b"\x8f" * 100_000 + b"l.",
+        b"\x80\x02(" + b"]" * 100_000 + b"l.",
+        b"\x80\x02N" + b"\x85" * 100_000 + b".",
     ],
 )
 def test_a_few_bytes_do_not_ask_for_memory(tmp_path, steps):
