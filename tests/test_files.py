@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from steadface.errors import InvalidInput, SteadfaceError
-from steadface.files import check_below, open_file, read_file, write_atomically
+from steadface.files import check_below, check_given, is_name, open_file, read_file, write_atomically
 
 
 def test_it_writes_replaces_and_makes_the_folders(tmp_path: Path) -> None:
@@ -123,3 +123,23 @@ def test_a_name_in_a_file_may_not_lead_out_of_its_root(tmp_path: Path) -> None:
     check_below(root / "out" / "a", root, tmp_path / "secret", named_in=tmp_path)
     with pytest.raises(InvalidInput, match="called"):
         check_below(root / "a\0b", root, named_in=tmp_path)
+
+
+def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        before = path.stat()
+        with pytest.raises(InvalidInput, match=r"a pipe|a device"):
+            write_atomically(path, b"data")
+        assert os.path.samestat(path.stat(), before)
+
+
+def test_what_is_given_is_a_file_or_folder_or_nothing_yet(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "new", Path(__file__), tmp_path / ("a" * 255)):
+        check_given(path)
+    for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path / ("a" * 256), Path("a/" * 3000), Path("a\0b")):
+        with pytest.raises(InvalidInput):
+            check_given(path)
+    assert is_name("ä" * 127)
+    assert not is_name("ä" * 128), "bytes are counted"

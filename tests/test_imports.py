@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "machine": {"errors"},
-    "arguments": {"errors"},
+    "arguments": {"errors", "files"},
     "devices": {"errors"},
     "records": {"errors"},  # what a JSON file says, as types
     "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training

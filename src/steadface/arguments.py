@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from steadface.errors import InvalidInput, quoted, short
+from steadface.files import is_name
 
 AnyPath = str | os.PathLike[str]
 
@@ -19,7 +20,7 @@ def as_path(value: Any, name: str) -> Path:
     """A `str` or path as a `Path`."""
     if not isinstance(value, str | os.PathLike) or isinstance(path := os.fspath(value), bytes):
         raise InvalidInput(f"{name} is {_kind(value)}; give a path, as a str or a Path")
-    if not path or "\0" in path:
+    if not path or not is_name(path):
         raise InvalidInput(f"{name} {quoted(path)} is not a path; name a file or folder")
     return Path(path)
 

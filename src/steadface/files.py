@@ -74,17 +74,49 @@ def too_long(size: int, most: int) -> OSError:
     )
 
 
+LONGEST_PATH, LONGEST_NAME = 4095, 255
+"""Bytes, on every file system in use (PATH_MAX and NAME_MAX of Linux)."""
+
+
+def is_name(path: str) -> bool:
+    """Whether anything can be called that."""
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in name and len(name) <= LONGEST_PATH and max(map(len, name.split(b"/"))) <= LONGEST_NAME
+
+
+def check_given(path: Path) -> None:
+    """Raises InvalidInput for what no file can be called, and for what is neither a file nor a folder.
+
+    A pipe, such as a shell makes of `<(...)`, can be read once only and may never end.
+    """
+    if not is_name(str(path)):
+        raise InvalidInput(f"{quoted(str(path))} is not a path; name a file or folder")
+    with suppress(OSError):  # whoever opens it says why that fails
+        status = path.stat()
+        if (kind := _kind(status)) is not None and not stat.S_ISDIR(status.st_mode):
+            raise InvalidInput(f"{path} is {kind}")
+
+
 def _check_kind(status: os.stat_result) -> None:
-    if stat.S_ISREG(status.st_mode):
-        return
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, f"{os.strerror(errno.EISDIR)}, a folder; name a file")
+    if (kind := _kind(status)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}")
+
+
+def _kind(status: os.stat_result) -> str | None:
+    """What stands there in place of a regular file, and the remedy; None for a regular one."""
+    if stat.S_ISREG(status.st_mode):
+        return None
     kind = next((name for test, name in KINDS if test(status.st_mode)), "no regular file")
-    raise OSError(errno.EINVAL, f"it is {kind}, no file; save what it gives in a file, and name that")
+    return f"{kind}; name a regular file"
 
 
 KINDS = (
-    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISFIFO, "a pipe, which is read once and may never end (save what it gives first)"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
@@ -119,6 +151,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     # killed writers do not pile up.
     partial = path.with_name(f".{path.name}.partial")
     try:
+        with suppress(FileNotFoundError):
+            _check_kind(path.stat())  # a device would be replaced, for everybody
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(data)

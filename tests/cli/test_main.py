@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,31 @@ def test_it_is_a_module_too() -> None:
     )
     assert (done.returncode, done.stdout) == (NotFound.exit_code, "")
     assert done.stderr.startswith("error: recipe nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "{}"],
+        ["train", "--set", "run.steps=1", "{}"],
+        ["verify", "{}", "{}", "--model", "m"],
+        ["identify", "{}", "--gallery", "g", "--model", "m"],
+        ["enroll", "ada", "a.jpg", "{}", "--gallery", "g", "--model", "m"],
+        ["detect", "{}"],
+        ["evaluate", "m", "--bin", "{}"],
+        ["evaluate", "m", "--images", ".", "--pairs", "{}"],
+        ["gallery", "list", "--gallery", "{}"],
+        ["gallery", "list", "--gallery", "g", "--key", "{}"],
+        ["faces", "{}"],
+    ],
+)
+def test_pipes_devices_and_names_that_nothing_has_are_refused_at_once(
+    call: Call, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for path, said in (("pipe", "a pipe"), ("/dev/zero", "a device"), ("a" * 300, "not a path")):
+        ended = call(*(word.format(path) for word in words))
+        assert (ended.code, ended.out) == (2, ""), ended.err
+        assert said in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

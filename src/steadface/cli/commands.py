@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from steadface.files import check_given
 
 
 class LateCommands(TyperGroup):
@@ -50,8 +54,29 @@ class LateCommands(TyperGroup):
         here = getattr(import_module(f"steadface.cli.{module}"), attribute)
         if not isinstance(here, typer.Typer):
             alone = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
-            alone.command(name)(here)
+            alone.command(name)(_with_checked_paths(here))
             here = alone
+        for one in here.registered_commands:
+            one.callback = _with_checked_paths(one.callback)
         command = typer.main.get_command(here)
         command.name = name
         return command
+
+
+def _with_checked_paths(run: Any) -> Any:
+    """`run`, once the paths that it is given are known to be some, and no pipes or devices: see `check_given`.
+
+    Before it does anything else, and whatever it does with them.
+    """
+    if hasattr(run, "__wrapped__"):  # asked for before
+        return run
+
+    @wraps(run)
+    def checked(**given: Any) -> Any:
+        for value in given.values():
+            for path in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(path, Path):
+                    check_given(path)
+        return run(**given)
+
+    return checked

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from steadface.cli.console import console
 from steadface.cli.options import ContractOption, JsonOption, OutputOption, given_pictures, print_json
-from steadface.data.faces import decode_image
+from steadface.data.faces import read_image
 from steadface.recognizers.embedder import Faces, stacked
 from steadface.recognizers.export import PARITY, Exported, export_with_contract
 from steadface.recognizers.under_contract import opened_under_contract
@@ -46,7 +46,7 @@ def export_model(
 def _faces(images: Path, size: tuple[int, int]) -> Faces:
     files = given_pictures([images])
     chosen = np.linspace(0, len(files) - 1, min(len(files), MOST_FACES)).round().astype(int)
-    return stacked([decode_image(files[one].read_bytes(), str(files[one])) for one in chosen], size)
+    return stacked([read_image(files[one]) for one in chosen], size)
 
 
 def _print(exported: Exported) -> None:

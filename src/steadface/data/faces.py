@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import cv2
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from steadface.data.pictureheader import claimed_size
 from steadface.errors import InvalidInput, too_few
-from steadface.files import stand_in
+from steadface.files import read_file, stand_in
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB, 8 bits."""
@@ -183,6 +184,19 @@ def checked_labels(labels: ArrayLike, images: int, people: int) -> NDArray[np.in
     if len(outside):
         raise InvalidInput(f"label {outside[0]} is outside 0..{people - 1} for {people} people")
     return whole
+
+
+def read_image(path: Path) -> Image:
+    """The face in a file, see `decode_image`. Raises `UnreadableImage`."""
+    return decode_image(read_encoded(path), str(path))
+
+
+def read_encoded(path: Path) -> bytes:
+    """The bytes of a face's file. Raises `UnreadableImage`, also for more than `MOST_ENCODED`."""
+    try:
+        return read_file(path, most=MOST_ENCODED)
+    except OSError as error:
+        raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from None
 
 
 def decode_image(encoded: bytes, name: str) -> Image:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steadface.data.faces import MOST_ENCODED, FaceSource, Image, UnreadableImage, checked_labels, decode_image
+from steadface.arguments import as_path
+from steadface.data.faces import FaceSource, Image, checked_labels, decode_image, read_encoded
 from steadface.data.listing import (
     IMAGE_SUFFIXES,
     PictureTree,
@@ -24,7 +25,6 @@ from steadface.data.listing import (
 )
 from steadface.data.recordio import RecordFile
 from steadface.errors import InvalidInput, NotFound
-from steadface.files import read_file
 
 PARTS = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|im(age)?s?|imgs?|photos?|pictures?|faces?|aligned|crops?"
@@ -59,11 +59,7 @@ class FaceFiles:
         return decode_image(self.read_encoded(index), self.name(index))
 
     def read_encoded(self, index: int) -> bytes:
-        path = self.root / self.names[index]
-        try:
-            return read_file(path, most=MOST_ENCODED)
-        except OSError as error:
-            raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from None
+        return read_encoded(self.root / self.names[index])
 
     def name(self, index: int) -> str:
         return str(self.root / self.names[index])
@@ -181,7 +177,7 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
 
     Raises `SteadfaceError` for a path that is none of these, and names the folder inside it that is.
     """
-    path = Path(path)
+    path = as_path(path, "the folder of faces")
     if path.suffix == ".bin":
         raise InvalidInput(f"{path} is a verification set (pairs); training takes identity folders or a .rec")
     if path.suffix in (".rec", ".idx"):

@@ -3,7 +3,6 @@
 All sections are immutable, and refuse keys that they do not know.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from steadface.attacks.balls import radius_from
 from steadface.backbones import Architecture
+from steadface.files import is_name
 
 
 def _fraction(value: object) -> object:
@@ -25,8 +25,7 @@ def _fraction(value: object) -> object:
 
 def _file(path: Path) -> Path:
     """A path that there can be, `~` replaced."""
-    name = os.fsencode(path) if "\0" not in str(path) else b"\0"
-    if b"\0" in name or len(name) >= LONGEST_PATH or max(map(len, name.split(b"/"))) > LONGEST_NAME:
+    if not is_name(str(path)):
         raise ValueError("no file can have that name: name one that is there")
     try:
         return path.expanduser()
@@ -34,8 +33,6 @@ def _file(path: Path) -> Path:
         raise ValueError(f"{error}: write the whole path") from None
 
 
-LONGEST_PATH, LONGEST_NAME = 4096, 255
-"""Bytes, on every file system in use (PATH_MAX and NAME_MAX of Linux)."""
 MOST = 10**9
 """Of whatever is counted; a larger number is a slip, or would take all memory."""
 
