@@ -59,7 +59,7 @@ def open_session(model: Path | bytes) -> "onnxruntime.InferenceSession":
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # what goes wrong is raised, and names in a log would reach the terminal as they are
     spins = os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "active"
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,12 @@
-"""The errors that users see, by what the caller can do about them; values in their words are short."""
+"""The errors that users see, by what the caller can do about them; values in their words are short.
+
+`visible` is for whatever shows words to people. A text that somebody else wrote (a name in a file, a note, what a
+library says of them) can hold codes that a terminal obeys, characters that turn the order of a line around or that
+nobody sees, and line ends with lines of its own behind them.
+"""
 
 import re
+import unicodedata
 from typing import Any, ClassVar
 
 WORD = 400
@@ -8,6 +14,18 @@ WORD = 400
 KEPT = 60
 """Of such a word."""
 MESSAGE = 4000
+
+_SUSPECT = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+"""Control characters (C0, C1, DEL), line and paragraph separators, halves of surrogate pairs, and what is not seen:
+bidirectional controls and the other default-ignorable characters (UAX 44) but variation selectors."""
+_JOINERS = "\u200c\u200d"
+_VIRAMA = 9
+_EMOJI = "\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+"""What may stand between an emoji and a joiner: the choice of its coloured form, and skin tones."""
 
 
 class SteadfaceError(Exception):
@@ -81,3 +99,29 @@ def short(value: Any, most: int = 80) -> str:
 def quoted(value: Any) -> str:
     """`short`, a text in quotation marks."""
     return repr(short(value)) if isinstance(value, str) else short(value)
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """`text` as one line of which everything is seen: escapes, as Python writes them, for what is not.
+
+    With `lines`, line ends and tabs stay. A joiner stays where scripts need it (behind an Arabic letter, a virama or an
+    emoji, after RFC 5892, A.1 and A.2). What has been made visible stays as it is.
+    """
+    return _SUSPECT.sub(lambda found: _seen(found, lines), text)
+
+
+def _seen(found: re.Match[str], lines: bool) -> str:
+    one, start = found[0], found.start()
+    before = found.string[max(0, start - 1) : start]
+    if (lines and one in "\n\t") or (one in _JOINERS and before and _joins(before)):
+        return one
+    return one.encode("unicode_escape").decode("ascii")
+
+
+def _joins(before: str) -> bool:
+    return (
+        unicodedata.bidirectional(before) == "AL"
+        or unicodedata.combining(before) == _VIRAMA
+        or unicodedata.category(before) == "So"
+        or before in _EMOJI
+    )

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import torch
 import typer
+from rich.text import Text
 
 from steadface.cli import main as command
 from steadface.cli.console import console
@@ -64,7 +65,7 @@ def misbehave(kind: str) -> None:
         for _ in range(100_000):
             typer.echo("a line")
     if kind == "table":
-        console.print("a line\n" * 2_000)  # more than a buffer holds
+        console.print(Text("a line\n" * 2_000))  # more than a buffer holds
 
 
 def opened(kind: str, folder: Path, name: str) -> int | None:

@@ -73,7 +73,7 @@ def test_every_ending_has_its_code_and_one_line(endings: dict[str, dict[str, Any
     if "environment" not in case:
         assert "Traceback" not in found["stdout"] + found["stderr"]
         assert len(found["stderr"]) < 2000
-        assert name == "wrong usage" or found["stderr"].count("\n") == bool(found["stderr"])
+        assert found["stderr"].count("\n") == bool(found["stderr"])
 
 
 def test_a_traceback_is_shown_only_where_it_is_asked_for(endings: dict[str, dict[str, Any]]) -> None:

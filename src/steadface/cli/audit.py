@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from steadface.audit.request import Name
-from steadface.cli.console import console, errors, say_warning, say_where, stage_bar
+from steadface.cli.console import console, errors, line, say_warning, say_where, stage_bar
 from steadface.cli.options import (
     OrderOption,
     OutputOption,
@@ -134,9 +133,7 @@ def audit_model(
         else:
             _compare(compare, out, audited)
     except KeyboardInterrupt:
-        console.print(
-            f"stopped; what is done is kept. Go on with: [bold]{escape(command_line())}[/bold]", soft_wrap=True
-        )
+        console.print(line("stopped; what is done is kept. Go on with: ", (command_line(), "bold")), soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -192,9 +189,7 @@ def audit_bar(name: str) -> Iterator[Callable[[str, float, float], None]]:
             bar.update(task, completed=done, total=total, description=f"{name}: {what}")
             if not errors.is_terminal and what != spoken:
                 spoken = what
-                errors.print(
-                    f"{name}: {what} ({done / max(total, 1):.0%})", markup=False, highlight=False, soft_wrap=True
-                )
+                errors.print(f"{name}: {what} ({done / max(total, 1):.0%})", highlight=False, soft_wrap=True)
 
         yield report
 
@@ -224,8 +219,8 @@ def _print(audited: Audited) -> None:
         for goal, found in goals.items():
             console.print(f"median smallest distance, {goal}: {_distance(found['median'], norm)}")
     for check in data["checks"]:
-        mark = {True: "[green]holds[/green]", False: "[red]fails[/red]", None: "not judged"}[check["passed"]]
-        console.print(f"{mark}: {escape(check['name'])} ({escape(check['finding'])})", soft_wrap=True)
+        mark = {True: ("holds", "green"), False: ("fails", "red"), None: ("not judged", "")}[check["passed"]]
+        console.print(line(mark, f": {check['name']} ({check['finding']})"), soft_wrap=True)
     for warning in data["warnings"]:
         say_warning(warning)
     say_where("report", audited.page)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from steadface.cli.console import console, say_where, stage_bar
@@ -95,7 +94,7 @@ def calibrate_model(
         console.print(why, soft_wrap=True)
     for pair in made.alike[:3]:
         console.print(
-            f"most alike strangers: {escape(pair.first)} and {escape(pair.second)} ({pair.similarity:.3f}); one person "
+            f"most alike strangers: {pair.first} and {pair.second} ({pair.similarity:.3f}); one person "
             "under two names would raise the thresholds",
             soft_wrap=True,
         )

@@ -1,16 +1,22 @@
-"""What a person sees while something runs: progress bars, warnings and tables."""
+"""What a person sees while something runs: progress bars, warnings and tables.
+
+Everything that is printed passes through `Terminal`, tables, log and errors too; what is for machines goes through
+`steadface.cli.options.print_json`.
+"""
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
+from steadface.errors import visible
 from steadface.machine import Sharing
 
 if TYPE_CHECKING:  # the gallery's commands print without what training and reports take to load
@@ -22,9 +28,25 @@ if TYPE_CHECKING:  # the gallery's commands print without what training and repo
 
 
 class Terminal(Console):
-    """A console whose reader may leave: that is for `steadface.cli.ending` to say, not for rich to end with 1."""
+    """A console that obeys nothing which stands in the texts it is given.
+
+    A `str`, in a table too, is one line as it is: brackets and colons in it are no markup and no emoji, and what is
+    not seen of it (`steadface.errors.visible`) is shown as escapes. Styles and more lines take a `Text`, as `line`
+    makes it; of that, too, only rich's own codes reach the terminal.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(visible(text), **given)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(visible(part.text, lines=True), part.style)
 
     def on_broken_pipe(self) -> None:
+        """The reader may leave: that is for `steadface.cli.ending` to say, not for rich to end with 1."""
         raise
 
 
@@ -39,7 +61,7 @@ class TerminalLog(logging.Handler):
         if record.levelno >= logging.WARNING:
             say_warning(self.format(record))
         else:
-            errors.print(self.format(record), markup=False, soft_wrap=True, highlight=False)
+            errors.print(self.format(record), soft_wrap=True, highlight=False)
 
 
 def show_warnings() -> None:
@@ -49,14 +71,19 @@ def show_warnings() -> None:
     logger.setLevel(logging.INFO)
 
 
+def line(*parts: str | tuple[str, str]) -> Text:
+    """One line of words, each as it is or with its style."""
+    return Text.assemble(*(visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts))
+
+
 def say_error(message: str) -> None:
-    """What went wrong, as it is: brackets in file names are no markup."""
-    errors.print(f"[bold red]error:[/bold red] {escape(message)}", soft_wrap=True, highlight=False)
+    """What went wrong, in one line."""
+    errors.print(line(("error:", "bold red"), " ", message), soft_wrap=True, highlight=False)
 
 
 def say_warning(message: str) -> None:
     """Something that the user should know of what follows or went before."""
-    errors.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True, highlight=False)
+    errors.print(line(("warning:", "yellow"), " ", message), soft_wrap=True, highlight=False)
 
 
 @contextmanager
@@ -82,24 +109,25 @@ def training_bar(name: str) -> Iterator[Callable[["Training"], None]]:
 
         def observe(at: "Training") -> None:
             nonlocal spoken
-            line = status_line(at, sharing.note(torch.get_num_threads()))
-            bar.update(task, completed=at.done, status=line)
+            status = status_line(at, sharing.note(torch.get_num_threads()))
+            bar.update(task, completed=at.done, status=status.markup)
             tenth = int(10 * at.done)
             if not console.is_terminal and tenth > spoken:
                 spoken = tenth
-                console.print(f"{escape(name)}: {at.done:4.0%}  {line}")
+                console.print(line(f"{name}: {at.done:4.0%}  ").append_text(status))
 
         yield observe
 
 
-def status_line(at: "Training", note: str = "") -> str:
+def status_line(at: "Training", note: str = "") -> Text:
     """Step, loss, gate, duty cycle, speed and time left in one line, and a note on them."""
     left = at.seconds * max(0.0, 1 - at.done) / at.done if at.done > 0 else 0.0
-    gate = "[green]open[/green]" if at.record.gate_open else "closed"
-    return (
-        f"step {at.step}  loss {at.record.loss:.3f}  gate {gate}  duty {at.duty_cycle:.0%}  "
-        f"{at.images_per_second:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left"
-        + (f"  [yellow]{note}[/yellow]" if note else "")
+    gate = ("open", "green") if at.record.gate_open else "closed"
+    return line(
+        f"step {at.step}  loss {at.record.loss:.3f}  gate ",
+        gate,
+        f"  duty {at.duty_cycle:.0%}  {at.images_per_second:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left",
+        (f"  {note}" if note else "", "yellow"),
     )
 
 
@@ -108,8 +136,8 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each stage, from the first on that is reported: what is refused before leaves no empty line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=errors)
+    name = TextColumn("{task.description}", markup=False)
+    bar = Progress(name, BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), console=errors)
     tasks: dict[str, TaskID] = {}
 
     def report(stage: str, done: int, total: int) -> None:
@@ -133,7 +161,7 @@ def say_outcome(outcome: "Outcome", *, command: str | None = None) -> None:
     )
     if not outcome.finished:
         command = command or shlex.join(["steadface", "resume", str(outcome.folder)])
-        console.print(f"go on with: [bold]{escape(command)}[/bold]", soft_wrap=True)
+        console.print(line("go on with: ", (command, "bold")), soft_wrap=True)
 
 
 def candidates_table(candidates: Mapping[str, Any], max_clean_drop: float) -> Table:
@@ -151,7 +179,7 @@ def candidates_table(candidates: Mapping[str, Any], max_clean_drop: float) -> Ta
     table.add_column("")
     for row in candidate_rows(candidates, max_clean_drop):
         lost, gained = (f"{100 * rate.rate:.2f} ({interval(rate, 2)})" for rate in (row.lost, row.gained))
-        table.add_row(escape(row.name), percent(row.clean, 2), lost, percent(row.attacked), gained, row.verdict)
+        table.add_row(row.name, percent(row.clean, 2), lost, percent(row.attacked), gained, row.verdict)
     return table
 
 
@@ -164,7 +192,7 @@ def arms_table(arms: Sequence["Arm"]) -> Table:
     table = Table(title="Clean and attacked error rates, in % (95 % interval)")
     table.add_column("")
     for arm in arms:
-        table.add_column(escape(arm.name), justify="right")
+        table.add_column(arm.name, justify="right")
     table.add_row("steps", *(str(arm.steps) for arm in arms))
     table.add_row("minutes", *(minutes(arm.seconds) for arm in arms))
     table.add_row("gate open", *(percent(arm.duty_cycle or 0.0, 0) for arm in arms))
@@ -185,4 +213,4 @@ def arms_table(arms: Sequence["Arm"]) -> Table:
 
 def say_where(what: str, path: Path) -> None:
     """Where a thing was written."""
-    console.print(f"{what}: [bold]{escape(str(path))}[/bold]", soft_wrap=True)
+    console.print(line(f"{what}: ", (str(path), "bold")), soft_wrap=True)

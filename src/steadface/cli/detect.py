@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from steadface.cli.console import console, say_error, say_warning, stage_bar
+from steadface.cli.console import console, line, say_error, say_warning, stage_bar
 from steadface.cli.options import DetectorOption, JsonOption, given_pictures, print_json
 from steadface.data.faces import Image
 from steadface.data.listing import abbreviated
@@ -127,16 +127,16 @@ def _print(found: Sequence[Surveyed]) -> None:
     table.add_column("remarks")
     for one in found:
         if not one.faces:
-            table.add_row(escape(str(one.file)), "0", "", "", "", "no face was found")
+            table.add_row(str(one.file), "0", "", "", "", "no face was found")
         for number, (face, quality) in enumerate(one.faces):
             left, top, right, bottom = (round(side) for side in face.box)
             table.add_row(
-                "" if number else escape(str(one.file)),
+                "" if number else str(one.file),
                 "" if number else str(len(one.faces)),
                 f"{left},{top} - {right},{bottom}",
                 f"{quality.size:.0f} px",
                 f"{face.score:.2f}",
-                "\n".join(quality.reasons),
+                Text("\n".join(quality.reasons)),
             )
     if found:
         console.print(table)
@@ -151,8 +151,11 @@ def _say_made(made: TrainingFolder) -> None:
     _say_noted("it is not certain which way up the face is in", [done.name for done in made.photographs if done.unsure])
     kept = len(made.named("kept"))
     console.print(
-        f"{made.faces} faces in [bold]{escape(str(made.root))}[/bold]"
-        + (f", {kept} of them from an earlier run" if kept else ""),
+        line(
+            f"{made.faces} faces in ",
+            (str(made.root), "bold"),
+            f", {kept} of them from an earlier run" if kept else "",
+        ),
         soft_wrap=True,
         highlight=False,
     )

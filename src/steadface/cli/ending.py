@@ -15,11 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import typer
+from rich.text import Text
 
-from steadface.cli.console import say_error
+from steadface.cli.console import errors, say_error
 from steadface.errors import SteadfaceError, short
 from steadface.files import NO_ROOM
 
@@ -64,11 +65,8 @@ def _code_of(error: BaseException) -> int:
     if isinstance(error, SteadfaceError):
         return _said(str(error), error.exit_code)
     if isinstance(error, UsageError):
-        from typer import rich_utils  # loads what only this and a help page need
-
-        with suppress(Exception, SystemExit):
-            rich_utils.rich_format_error(cast("Any", error))
-        return WRONG
+        # Where a group is called without a command its help has been printed, and is all there is to say.
+        return WRONG if type(error).__name__ == "NoArgsIsHelpError" else _said(_usage(error), WRONG)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _said("interrupted", INTERRUPTED)
     # SystemExit(1) is how rich ends where nobody reads the help any more.
@@ -82,9 +80,16 @@ def _code_of(error: BaseException) -> int:
     return _unforeseen(error)
 
 
+def _usage(error: Any) -> str:
+    """What typer says of the words of a call, choices included, and where help is."""
+    said = " ".join(part.strip() for part in error.format_message().splitlines())
+    context = getattr(error, "ctx", None)
+    return said if context is None else f"{said} ({context.command_path} --help says what it takes)"
+
+
 def _unforeseen(error: BaseException) -> int:
     if os.environ.get(DEBUG):
-        traceback.print_exception(error)
+        errors.print(Text("".join(traceback.format_exception(error))), soft_wrap=True, highlight=False)
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
     return _said(
         f"unforeseen {type(error).__name__}{': ' if reason else ''}{short(reason, 300)} (a fault of the program or the "

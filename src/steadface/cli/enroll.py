@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from steadface.cli.console import console, say_warning
+from steadface.cli.console import console, line, say_warning
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
@@ -78,12 +77,13 @@ def enroll_person(
     if as_json:
         print_json(answer.to_json())
     else:
-        name, pictures_used = escape(answer.person), f"from {len(answer.faces)} picture(s)"
-        done = (
-            f"added to {name}, now {answer.templates} templates," if answer.added else f"enrolled [bold]{name}[/bold]"
-        )
         console.print(
-            f"{done} {pictures_used}; the least alike has cosine {answer.agreement:.3f} to the template (template "
-            f"{answer.template})",
+            line(
+                "added to " if answer.added else "enrolled ",
+                (answer.person, "bold"),
+                f", now {answer.templates} templates," if answer.added else "",
+                f" from {len(answer.faces)} picture(s); the least alike has cosine {answer.agreement:.3f} to the "
+                f"template (template {answer.template})",
+            ),
             soft_wrap=True,
         )

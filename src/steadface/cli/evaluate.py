@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from steadface.cli.console import console, say_warning, say_where, stage_bar
+from steadface.cli.console import console, line, say_warning, say_where, stage_bar
 from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOption, given_rate, parsed_radius, stated
 from steadface.errors import InvalidInput
 from steadface.evaluation.evaluate import Evaluation, write_json
@@ -91,7 +90,7 @@ def evaluate_model(
 
 def _print(model: str, convention: Convention, result: Evaluation) -> None:
     figures = result.to_json()
-    console.print(f"[bold]{escape(model)}[/bold] ({convention})", soft_wrap=True, highlight=False)
+    console.print(line((model, "bold"), f" ({convention})"), soft_wrap=True, highlight=False)
     console.print(
         f"accuracy {percent(figures['accuracy'], 2)} % +- {percent(figures['accuracy_std'], 2)}   "
         f"EER {percent(figures['eer'], 2)} %   cosine: genuine {figures['genuine_mean']:.3f}, "

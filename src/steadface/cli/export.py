@@ -5,7 +5,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.markup import escape
 
 from steadface.cli.console import console
 from steadface.cli.options import ContractOption, JsonOption, OutputOption, given_pictures, print_json
@@ -51,7 +50,7 @@ def _faces(images: Path, size: tuple[int, int]) -> Faces:
 
 def _print(exported: Exported) -> None:
     console.print(
-        f"{escape(str(exported.path))}: {exported.size / 1e6:.1f} MB, {exported.dimension}-d; embeds like the model up "
+        f"{exported.path}: {exported.size / 1e6:.1f} MB, {exported.dimension}-d; embeds like the model up "
         f"to {exported.parity:.1e}{' before halving' if exported.half else ''} (below {PARITY:g})",
         soft_wrap=True,
         highlight=False,

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from steadface.cli.commands import LateCommands
-from steadface.cli.console import console, say_error, say_warning
+from steadface.cli.console import console, line, say_error, say_warning
 from steadface.cli.options import (
     ContractOption,
     GalleryOption,
@@ -70,7 +69,7 @@ def create_gallery(
         if as_json:
             print_json({"gallery": str(gallery), "id": made.info().id, "key": made.key.source})
             return
-        console.print(f"made the gallery {escape(str(gallery))} for {escape(described(identity))}", soft_wrap=True)
+        console.print(f"made the gallery {gallery} for {described(identity)}", soft_wrap=True)
         say_warning(
             f"its key is in {made.key.source}: keep a copy of that elsewhere, since without it the gallery is lost"
         )
@@ -95,7 +94,7 @@ def show_info(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOption
         ("key", f"{info.key}, {source}"),
         ("head of the log", info.head),
     ):
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     console.print(table)
 
 
@@ -110,11 +109,11 @@ def list_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOpti
     table = Table("person", "templates", "enrolled", "consent until", "consent")
     for person in people:
         table.add_row(
-            escape(person.name),
+            person.name,
             str(person.templates),
             f"{person.created:%Y-%m-%d}",
             _until(person),
-            escape(person.consent or ""),
+            person.consent or "",
         )
     console.print(table)
 
@@ -134,7 +133,7 @@ def show_person(
         return
     table = Table(show_header=False)
     for name, value in _told(found).items():
-        table.add_row(name, escape("" if value is None else str(value)))
+        table.add_row(name, "" if value is None else str(value))
     console.print(table)
     listed = Table("template", "added", "cosine to another")
     for one in templates:
@@ -166,7 +165,7 @@ def remove_person(
         print_json({"person": left.name, "removed_template": template, "templates": left.templates})
         return
     console.print(
-        f"removed template {template} of [bold]{escape(left.name)}[/bold], now {left.templates} template(s)",
+        line(f"removed template {template} of ", (left.name, "bold"), f", now {left.templates} template(s)"),
         soft_wrap=True,
     )
 
@@ -187,7 +186,7 @@ def rename_person(
     if as_json:
         print_json({**_told(renamed), "confusable": confusable})
     else:
-        console.print(f"renamed {escape(person)} to [bold]{escape(renamed.name)}[/bold]", soft_wrap=True)
+        console.print(line(f"renamed {person} to ", (renamed.name, "bold")), soft_wrap=True)
 
 
 @gallery_app.command("merge")
@@ -216,8 +215,11 @@ def merge_people(
         print_json({**_told(merged.person), "merged": merged.name, "similarity": merged.similarity})
         return
     console.print(
-        f"merged {escape(merged.name)} into [bold]{escape(merged.person.name)}[/bold], now {merged.person.templates} "
-        f"templates (highest cosine between both {merged.similarity:.3f})",
+        line(
+            f"merged {merged.name} into ",
+            (merged.person.name, "bold"),
+            f", now {merged.person.templates} templates (highest cosine between both {merged.similarity:.3f})",
+        ),
         soft_wrap=True,
     )
 
@@ -246,7 +248,7 @@ def rotate_key(
     if as_json:
         print_json({"key": new.id, "source": new.source})
         return
-    console.print(f"the gallery {escape(str(gallery))} is sealed with the key in {escape(new.source)}", soft_wrap=True)
+    console.print(f"the gallery {gallery} is sealed with the key in {new.source}", soft_wrap=True)
     say_warning(f"keep a copy of it elsewhere; the old key, in {old}, still opens older backups: destroy it with them")
 
 
@@ -293,7 +295,7 @@ def export_people(
     if as_json:
         print_json({"file": str(target), "rows": rows})
     else:
-        console.print(f"{rows} rows in {escape(str(target))}", soft_wrap=True)
+        console.print(f"{rows} rows in {target}", soft_wrap=True)
 
 
 @gallery_app.command("import")
@@ -315,7 +317,7 @@ def import_people(
         names = [one.name for one in brought.enrollees]
         print_json({"imported": names, "expired": list(brought.expired)})
         return
-    console.print(f"{len(brought.enrollees)} people enrolled from {escape(str(source))}", soft_wrap=True)
+    console.print(f"{len(brought.enrollees)} people enrolled from {source}", soft_wrap=True)
     if brought.expired:
         say_warning(f"left out, since their consent has expired: {', '.join(brought.expired)}")
 
@@ -334,7 +336,7 @@ def backup_gallery(
     if as_json:
         print_json({"file": str(target), "key": source})
     else:
-        console.print(f"copied to {escape(str(target))}; its key is in {escape(source)}", soft_wrap=True)
+        console.print(f"copied to {target}; its key is in {source}", soft_wrap=True)
 
 
 def _alike(model: str) -> float | None:
@@ -382,6 +384,6 @@ def _say_removed(people: list[Person], as_json: bool) -> None:
         print_json({"removed": [{"person": person.name, "templates": person.templates} for person in people]})
         return
     for person in people:
-        console.print(f"removed [bold]{escape(person.name)}[/bold] and {person.templates} template(s)", soft_wrap=True)
+        console.print(line("removed ", (person.name, "bold"), f" and {person.templates} template(s)"), soft_wrap=True)
     if not people:
         console.print("nobody's consent has expired")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import cv2
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from steadface.cli.console import console, say_warning
@@ -107,9 +106,9 @@ def _say_identified(answer: Identified) -> None:
         table.add_row(
             str(number) + (" (looks adversarial)" if face.suspicion is not None and face.suspicion.suspicious else ""),
             "" if box is None else " ".join(f"{side:.0f}" for side in box),
-            escape(face.person) if face.person is not None else "nobody enrolled",
+            face.person if face.person is not None else "nobody enrolled",
             f"{face.candidates[0].similarity:.4f}" if face.candidates else "-",
-            ", ".join(f"{escape(one.person)} {one.similarity:.4f}" for one in face.candidates[face.match :]),
+            ", ".join(f"{one.person} {one.similarity:.4f}" for one in face.candidates[face.match :]),
         )
     console.print(table)
     at = "given" if answer.fmr is None else f"FMR {answer.fmr:g}, FPIR {answer.fpir:.2g} among {answer.enrolled}"

@@ -13,6 +13,7 @@ import typer
 
 from steadface.cli.console import say_warning
 from steadface.errors import InvalidInput
+from steadface.files import plain
 
 if TYPE_CHECKING:
     from steadface.workflows.opening import Stated
@@ -118,4 +119,6 @@ def parsed_radius(text: str, norm: str) -> float:
 
 
 def print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=1))
+    """Strict JSON in ASCII: texts keep every character, as an escape; numbers that are none are null."""
+    # JSON leaves DEL as it is. It can stand in texts alone.
+    typer.echo(json.dumps(plain(data), indent=1, allow_nan=False).replace("\x7f", r"\u007f"))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from steadface.cli.console import console, say_warning
+from steadface.cli.console import console, line, say_warning
 from steadface.cli.options import (
     AlignedOption,
     BackendOption,
@@ -55,9 +55,9 @@ def verify_pair(
 
 
 def _say_verified(answer: Verified) -> None:
-    verdict = "[green]match[/green]" if answer.match else "[red]no match[/red]"
+    verdict = ("match", "green") if answer.match else ("no match", "red")
     at = "given" if answer.fmr is None else f"FMR {answer.fmr:g}"
-    console.print(f"{verdict}: similarity {answer.similarity:.4f}, threshold {answer.threshold:.4f} ({at})")
+    console.print(line(verdict, f": similarity {answer.similarity:.4f}, threshold {answer.threshold:.4f} ({at})"))
     if answer.suspicion is not None and answer.suspicion.suspicious:
         say_warning("the probe looks adversarial: its similarity changes when the picture is resized or compressed")
     for note in answer.notes:
