@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 
-from steadface.devices import resolve_device
+from steadface.devices import open_session, resolve_device
 from steadface.errors import SteadfaceError
 
 
@@ -21,3 +23,18 @@ def test_one_that_is_not_there_is_named_with_the_remedy(name: object) -> None:
 def test_cuda_without_a_gpu_is_refused() -> None:
     with pytest.raises(SteadfaceError, match="device 'cuda' cannot be used"):
         resolve_device("cuda")
+
+
+def test_names_in_a_model_reach_no_terminal_through_the_log_of_onnxruntime(capfd: pytest.CaptureFixture[str]) -> None:
+    pixels, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 3]) for name in ("x", "y"))
+    shape = helper.make_tensor("s", TensorProto.INT64, [2], [7, 11])
+    node = helper.make_node("Reshape", ["x", "s"], ["y"], name="\x1b[31mred")
+    model = helper.make_model(
+        helper.make_graph([node], "g", [pixels], [out], [shape]),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    session = open_session(model.SerializeToString())
+    with pytest.raises(Exception, match="red"):
+        session.run(None, {"x": np.zeros((1, 3), np.float32)})
+    assert capfd.readouterr().err == ""

@@ -1,6 +1,7 @@
 import errno
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,33 @@ def test_the_leftover_of_a_killed_writer_is_written_over(tmp_path: Path) -> None
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_private_file_is_never_anybody_elses_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, modes, fsync = tmp_path / "file.bin", [], os.fsync
+    write_atomically(path, b"shown")
+
+    def look(descriptor: int) -> None:
+        fsync(descriptor)
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+
+    monkeypatch.setattr(os, "fsync", look)
+    before = os.umask(0)
+    try:
+        write_atomically(path, b"private", private=True)
+        write_atomically(tmp_path / "shown.bin", b"shown")
+    finally:
+        os.umask(before)
+    assert modes[0] == 0o600
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (path, tmp_path / "shown.bin")] == [0o600, 0o666]
+
+
+def test_a_link_in_place_of_a_leftover_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / ".file.bin.partial").symlink_to(tmp_path / "precious")
+    write_atomically(tmp_path / "file.bin", b"new")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert not (tmp_path / "file.bin").is_symlink()
 
 
 def test_where_no_folder_can_be_the_error_says_so(tmp_path: Path) -> None:

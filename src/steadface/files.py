@@ -20,6 +20,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 AS_BYTES = getattr(os, "O_BINARY", 0)
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | AS_BYTES
 
 PIECE = 1 << 16
 
@@ -141,11 +142,11 @@ def is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """Writes `data` beside `path`, flushes it to the disk, then renames: readers see the old file or the new.
 
-    Raises Unavailable where the disk is full, InvalidInput where the folder cannot be written; what was there before
-    stays.
+    A `private` file is for its owner alone, from its first byte on. Raises Unavailable where the disk is full,
+    InvalidInput where the folder cannot be written; what was there before stays.
     """
     # In the same folder, since a rename is atomic only within a file system; one name, so that the leftovers of
     # killed writers do not pile up.
@@ -154,7 +155,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         with suppress(FileNotFoundError):
             _check_kind(path.stat())  # a device would be replaced, for everybody
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        # A link that somebody has put there would lead elsewhere.
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, NEW_FILE, 0o600 if private else 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -152,7 +152,11 @@ def test_verify_log_says_what_is_wrong_with_exit_code_one(call: Call, gallery: P
     assert (said.code, "the log is intact: 3 entries, head " in said.out) == (0, True)
     head = said.out.split()[-1]
     assert call("gallery", "verify-log", "--gallery", gallery, "--head", head).code == 0
-    assert call("gallery", "verify-log", "--gallery", gallery, "--head", "00").code == 1
+    for same in (head.upper(), f" {head} "):
+        assert call("gallery", "verify-log", "--gallery", gallery, "--head", same).code == 0
+    assert call("gallery", "verify-log", "--gallery", gallery, "--head", "00" * 32).code == 1
+    for wrong in ("00", head[:-1], head[:-1] + "g", ""):
+        assert "no head of a log" in call("gallery", "verify-log", "--gallery", gallery, "--head", wrong).err
     with closing(sqlite3.connect(gallery, isolation_level=None)) as connection:
         connection.execute("UPDATE journal SET time = 'later' WHERE sequence = 2")
     said = call("gallery", "verify-log", "--gallery", gallery)

@@ -1,6 +1,7 @@
 """The commands that put a trained model to work, as a user or a script calls them."""
 
 import json
+import stat
 from pathlib import Path
 
 import cv2
@@ -156,6 +157,7 @@ def test_embed_writes_what_could_be_read_and_lists_the_rest(
     answer = json.loads(said.out)
     assert said.code == 1
     assert answer["embedded"] == 4
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600, "embeddings can be turned back into faces"
     assert list(answer["failed"]) == [str(folder / "broken.png")]
     with np.load(out) as saved:
         assert saved["embeddings"].shape == (4, 16)

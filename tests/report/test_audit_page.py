@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from steadface.errors import SteadfaceError
+from steadface.errors import SteadfaceError, visible
 from steadface.report.audit import checks, corruptions, curves, distances
 from steadface.report.audit import comparison as comparing
 from steadface.report.audit.comparison import render_comparison, write_comparison
@@ -13,7 +13,7 @@ from steadface.report.audit.thresholds import thresholds_table
 from .audits import audit, compared, comparison, record
 
 VOID = {"meta", "img", "br"}
-EVIL = "<script>alert(1)</script>\"'&$x^2$"
+EVIL = "<script>alert(1)</script>\"'&$x^2$\u202e\u200b\x1b[31m"
 
 
 class Page(HTMLParser):
@@ -165,7 +165,8 @@ def test_hostile_names_stay_text(make_example):
     for text in (render_audit(record(data), [make_example(EVIL)]), render_comparison(compared(both))):
         page = Page(text)
         assert "<script" not in text
-        assert page.text.count(EVIL) > 6
+        assert page.text.count(visible(EVIL)) > 6
+        assert not set(text) & set("\u202e\u200b\x1b")
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from steadface.errors import SteadfaceError
+from steadface.errors import SteadfaceError, visible
 from steadface.files import plain
 from steadface.report.page import write_report
 
@@ -112,7 +112,7 @@ def test_the_numbers_keep_their_contract(write, make_arm):
 
 
 def test_hostile_names_stay_text(write, make_arm, make_example):
-    evil = "<script>alert(1)</script>\"'&$x^2$"
+    evil = "<script>alert(1)</script>\"'&$x^2$\u202e\u200b\x1b[31m"
     evaluation = {"warnings": [evil], "attacks": [{"attack": evil, "norm": evil, "goal": evil, "eps": 1, "fmr": 0.1}]}
     arms = [
         make_arm(evil, recipe={evil: {evil: evil}}, evaluation=evaluation, examples=[make_example(evil)]),
@@ -122,7 +122,8 @@ def test_hostile_names_stay_text(write, make_arm, make_example):
     page = Page(text)
     assert "script" not in page.tags
     assert "<script" not in text
-    assert page.text.count(evil) > 8
+    assert page.text.count(visible(evil)) > 8
+    assert not set(text) & set("\u202e\u200b\x1b")
     assert data["title"] == evil
 
 

@@ -22,7 +22,7 @@ from steadface.cli.options import (
     stated,
 )
 from steadface.devices import resolve_device
-from steadface.errors import InvalidInput
+from steadface.errors import InvalidInput, visible
 from steadface.evaluation.intervals import trials_for_width
 from steadface.report.text import percent, radius, with_interval
 from steadface.workflows.audit import Audited, audit_request, run_audit
@@ -181,12 +181,12 @@ def audit_bar(name: str) -> Iterator[Callable[[str, float, float], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=errors) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(visible(name), total=None)
         spoken = ""
 
         def report(what: str, done: float, total: float) -> None:
             nonlocal spoken
-            bar.update(task, completed=done, total=total, description=f"{name}: {what}")
+            bar.update(task, completed=done, total=total, description=visible(f"{name}: {what}"))
             if not errors.is_terminal and what != spoken:
                 spoken = what
                 errors.print(f"{name}: {what} ({done / max(total, 1):.0%})", highlight=False, soft_wrap=True)

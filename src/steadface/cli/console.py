@@ -6,6 +6,7 @@ Everything that is printed passes through `Terminal`, tables, log and errors too
 
 import logging
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,10 +66,17 @@ class TerminalLog(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Sends the package's log to the terminal."""
+    """Sends the package's log to the terminal, and what Python's libraries warn of, which name what they were given."""
+    warnings.showwarning = _say_warned
     logger = logging.getLogger("steadface")
     logger.handlers = [TerminalLog()]
     logger.setLevel(logging.INFO)
+
+
+def _say_warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    say_warning(f"{message} ({category.__name__} in {filename}, line {lineno})")
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
@@ -103,7 +111,7 @@ def training_bar(name: str) -> Iterator[Callable[["Training"], None]]:
         TextColumn("{task.fields[status]}"),
     )
     with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=1.0, status="starting")
+        task = bar.add_task(visible(name), total=1.0, status="starting")
         spoken = 0
         sharing = Sharing()
 
@@ -143,7 +151,7 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
     def report(stage: str, done: int, total: int) -> None:
         bar.start()
         if stage not in tasks:
-            tasks[stage] = bar.add_task(stage, total=total)
+            tasks[stage] = bar.add_task(visible(stage), total=total)
         bar.update(tasks[stage], completed=done, total=total)
 
     try:

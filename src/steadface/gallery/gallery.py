@@ -24,7 +24,7 @@ from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, checked_name, checked_vectors
 from steadface.gallery.sealing.keys import Key, given, keys_folder, new_key, write_key
-from steadface.gallery.sealing.log import Verification
+from steadface.gallery.sealing.log import Verification, checked_head
 from steadface.gallery.session import OpenGallery
 from steadface.gallery.storage import ModelIdentity
 
@@ -241,7 +241,7 @@ class Gallery(OpenGallery):
     def verify_log(self, *, head: str | None = None) -> Verification:
         """Checks the log, from its first entry on, by itself, against the rows, and against a `head` noted earlier."""
         with self._reading() as reader:
-            return reader.verify_log(head)
+            return reader.verify_log(None if head is None else checked_head(head))
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copies the gallery, while it is in use, into one file that the same key opens."""

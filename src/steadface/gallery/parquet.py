@@ -101,8 +101,7 @@ def write(path: Path, table: "pa.Table") -> None:
 
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_atomically(path, buffer.getvalue().to_pybytes())
-    path.chmod(0o600)
+    write_atomically(path, buffer.getvalue().to_pybytes(), private=True)
 
 
 def read(path: Path, model: ModelIdentity, *, key: Key | None, now: datetime) -> Imported:

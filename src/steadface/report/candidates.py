@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +12,7 @@ from matplotlib.lines import Line2D
 from steadface.report import html
 from steadface.report.arm import Arm, Rate, rate_of
 from steadface.report.history import number
+from steadface.report.html import escape
 from steadface.report.style import BLUE, GREEN, INK, ORANGE, SHADE, STYLE, VERMILION, WIDTH, legend, svg
 from steadface.report.tables import Cell, head_cells, name_cell, table
 from steadface.report.text import percent, points, points_interval, radius

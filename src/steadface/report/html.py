@@ -4,9 +4,16 @@ Every text is escaped here; `content` and `body` are markup already.
 """
 
 import base64
+import html
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
+
+from steadface.errors import visible
+
+
+def escape(text: str, *, lines: bool = False) -> str:
+    """`text` as HTML shows it, in which nothing is markup and everything is seen, see `visible`."""
+    return html.escape(visible(text, lines=lines))
 
 
 def document(title: str, body: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from steadface.errors import InvalidInput
 from steadface.files import plain, write_together
 from steadface.report import candidates, html, plots, tables, text, training_plots
 from steadface.report.arm import Arm, settings, supported_fmr
+from steadface.report.html import escape
 from steadface.report.sheet import sheet
 from steadface.report.text import power
 
@@ -140,7 +140,8 @@ def _attack(arms: Sequence[Arm]) -> str:
 
 def _repeat(arms: Sequence[Arm], versions: Mapping[str, str], seed: int, command: str) -> str:
     recipes = "".join(
-        f'<div class="recipe"><h4>{escape(arm.name)}</h4><pre>{escape(_yaml(arm.recipe))}</pre></div>' for arm in arms
+        f'<div class="recipe"><h4>{escape(arm.name)}</h4><pre>{escape(_yaml(arm.recipe), lines=True)}</pre></div>'
+        for arm in arms
     )
     parts = [
         f'<pre class="command">{escape(command)}</pre>',

@@ -3,7 +3,6 @@
 import base64
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import cv2
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from steadface.report.arm import Arm, AttackExample, entries
 from steadface.report.history import number
+from steadface.report.html import escape
 from steadface.report.text import decimal, radius
 
 MAGNIFICATION = 10

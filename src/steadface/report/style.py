@@ -14,7 +14,9 @@ from typing import Any
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
+from steadface.errors import visible
 from steadface.report.arm import Arm
 
 WIDTH = 9.6  # inches; at 96 css pixels an inch the page's column, so that 1 pt here is 1 pt there
@@ -86,6 +88,8 @@ def thinned(length: int) -> slice:
 
 def svg(figure: Figure) -> str:
     """The figure as text. Its canvas is asked directly: `savefig` draws all of it twice, once for its layout alone."""
+    for text in figure.findobj(Text):  # a code in a name has no glyph
+        text.set_text(visible(text.get_text(), lines=True))
     buffer = io.StringIO()
     figure.set_dpi(200)
     FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from steadface.files import plain
 from steadface.report.arm import Arm, Goal, Rate, Setting, attacked, clean_fnmr, entries, radii, rate_of, settings
 from steadface.report.history import number
+from steadface.report.html import escape
 from steadface.report.text import NONE, count, decimal, interval, minutes, percent, power, radius
 
 

@@ -83,7 +83,8 @@ class EmbeddedPictures:
 def embed_pictures(
     recognizer: Recognizer, files: Sequence[Path], out: Path, *, aligned: bool = False, progress: Progress | None = None
 ) -> EmbeddedPictures:
-    """Writes an .npz file with the unit `embeddings` (n, D) of the largest faces of pictures, and their `files` (n,).
+    """Writes an .npz file with the unit `embeddings` (n, D) of the largest faces of pictures, and their `files` (n,),
+    for its owner alone.
 
     Raises InvalidInput, with nothing written, where none of them could be embedded.
     """
@@ -107,7 +108,7 @@ def embed_pictures(
         raise InvalidInput(f"none of the {len(files)} pictures could be embedded; the first: {first}")
     buffer = io.BytesIO()
     np.savez(buffer, embeddings=np.concatenate(parts), files=np.array(kept))
-    write_atomically(out, buffer.getvalue())
+    write_atomically(out, buffer.getvalue(), private=True)
     return EmbeddedPictures(files=tuple(kept), failures=failures)
 
 

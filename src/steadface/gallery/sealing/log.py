@@ -11,11 +11,13 @@ rows, since `added` and `removed` name templates by number. Searching follows th
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from steadface.errors import InvalidInput, quoted
 from steadface.gallery.sealing.vault import stamp
 from steadface.gallery.storage import Entry
 
@@ -98,6 +100,15 @@ def verify(
     findings += _differences("people", known, people)
     findings += _differences("templates", set(left.items()), set(templates.items()))
     return Verification(entries=count, head=last[1].hex(), findings=tuple(findings))
+
+
+def checked_head(head: str) -> str:
+    """A noted hash as the log writes it. Raises `InvalidInput` for what is none: a typing error is no lost entry."""
+    if not re.fullmatch(r"[0-9a-f]{64}", found := head.strip().lower()):
+        raise InvalidInput(
+            f"{quoted(head)} is no head of a log: give the 64 hexadecimal digits that `gallery info` shows"
+        )
+    return found
 
 
 def _broken(entry: Entry, last: tuple[int, bytes], log_key: bytes) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """The page of two audits on the same pairs: which recogniser resists better, if tests tell them apart."""
 
 import math
-from html import escape
 from pathlib import Path
 
 from steadface.audit_record import GOALS, Comparison, DistanceTest, RateTest
@@ -14,6 +13,7 @@ from steadface.report.audit.page import STANDARDS, repeat, write_page
 from steadface.report.audit.rates import Named
 from steadface.report.audit.summary import QUICK, is_quick, of_ten
 from steadface.report.audit.thresholds import clean_table
+from steadface.report.html import escape
 from steadface.report.tables import Cell, name_cell, table
 from steadface.report.text import SPACE, count, decimal, listing, percent, points, points_interval, radius, share
 

@@ -5,7 +5,6 @@ A section is a file that makes it of the record, and a line in `render_audit`.
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from steadface.report.audit.distances import one_audit
 from steadface.report.audit.identification import identification
 from steadface.report.audit.patches import patches
 from steadface.report.audit.summary import summary
+from steadface.report.html import escape
 from steadface.report.sheet import sheet
 from steadface.report.tables import Cell, name_cell, table
 from steadface.report.text import radius

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from html import escape
 
 from steadface.audit_record import GOALS, Audit, Goal, WorstCase
 from steadface.report import html
@@ -10,6 +9,7 @@ from steadface.report.arm import Rate
 from steadface.report.audit.checks import failed_checks
 from steadface.report.audit.rates import Named, budget, clean_rate, rate_of, security
 from steadface.report.audit.thresholds import clean_table
+from steadface.report.html import escape
 from steadface.report.tables import Cell, head_cells, name_cell, rate_cell, table
 from steadface.report.text import NONE, count, decimal, listing, percent, radius, share
 
