@@ -142,6 +142,24 @@ def test_a_network_of_no_end_is_not_built(tmp_path: Path) -> None:
             load_backbone(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        (
+            {"name": "iresnet18", "image_size": 512, "embedding_size": 65536, "blocks": [1, 1, 1, 1]},
+            r"weights, and .*most",
+        ),
+        ({"image_size": 513}, "above 512"),
+        ({"blocks": [250, 250, 250, 250]}, r"1000 blocks, and has \d+ tensors"),
+    ],
+)
+def test_a_network_beyond_its_file_is_not_built(fields: dict[str, object], match: str, tmp_path: Path) -> None:
+    metadata = {"architecture": {"name": "iresnet18", "width": 1, **fields}}
+    write_safetensors(tmp_path / "w.safetensors", bare(trained(SMALL)), metadata)
+    with pytest.raises(SteadfaceError, match=match):
+        load_backbone(tmp_path / "w.safetensors")
+
+
 def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
     save_file(bare(trained(SMALL)), tmp_path / "w.safetensors")
     before = torch.random.get_rng_state()

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, field_validator, model_validator
 from steadface.backbones.base import Backbone, Description, FamilyOptions
 from steadface.backbones.iresnet import PUBLISHED, IResNet, IResNetOptions
 from steadface.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetOptions
+from steadface.errors import InvalidInput
 
 Options = TypeVar("Options", bound=FamilyOptions)
 
@@ -31,6 +32,10 @@ FAMILIES: tuple[Family[Any], ...] = (
     Family(names=("mobilefacenet",), options=MobileFaceNetOptions, network=MobileFaceNet),
     Family(names=tuple(PUBLISHED), options=IResNetOptions, network=IResNet),
 )
+
+
+MOST_NUMBERS = 1 << 28
+"""Weights of a network, 1 GiB in float32; IResNet-200 with 512-d embeddings has 118 million."""
 
 
 class Architecture(Description):
@@ -89,11 +94,20 @@ class Architecture(Description):
         return dict(self.model_extra or {})
 
     def skeleton(self) -> Backbone:
-        """The network without storage (on the device `meta`), in training mode; `to_empty` gives it some."""
+        """The network without storage (on the device `meta`), in training mode; `to_empty` gives it some.
+
+        Raises InvalidInput where it would have more than `MOST_NUMBERS` weights.
+        """
         family = _family(self.name)
         assert family is not None, "a validated name"
         with torch.device("meta"):
             backbone = family.network(self, family.options.of(self.name, self.options))
+        numbers = sum(value.numel() for value in backbone.state_dict().values())
+        if numbers > MOST_NUMBERS:
+            raise InvalidInput(
+                f"{self.name} of this width, depth, image and embedding size has {numbers:,} weights, and "
+                f"{MOST_NUMBERS:,} is the most that is built; make one of them smaller"
+            )
         backbone.round_corners(self.corner)
         return backbone
 

@@ -88,6 +88,8 @@ class _StridedDepthwise(torch.autograd.Function):
 Depth = Annotated[int, Field(le=256)]
 Blocks = tuple[Depth, Depth, Depth, Depth]
 Width = Annotated[float, Field(gt=0, le=64)]
+LARGEST_IMAGE = 512
+"""Pixels of a side. Time and memory grow with the area, whatever the weights are; published recognisers take 384."""
 
 
 class Description(BaseModel):
@@ -116,8 +118,8 @@ class Description(BaseModel):
     def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
         if min(value) < 16:
             raise ValueError(f"image_size {value} is below 16 pixels, which four halvings need")
-        if max(value) > 4096:
-            raise ValueError(f"image_size {value} is above 4096 pixels")
+        if max(value) > LARGEST_IMAGE:
+            raise ValueError(f"image_size {value} is above {LARGEST_IMAGE} pixels")
         return value
 
     @property

@@ -17,6 +17,9 @@ from steadface.files import stand_in
 HEAD = 4096
 """Bytes that are looked at."""
 
+MOST_LISTED = 16 << 20
+"""Bytes of an archive's list of names; a torch file of 60,000 tensors has 6 MB of them."""
+
 SHOWN = 60
 """Characters of a file's own text that a message repeats."""
 
@@ -142,6 +145,11 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _zip_kind(file: Path) -> FileKind:
     try:
+        if (listed := _listed(file)) > MOST_LISTED:
+            return FileKind(
+                what=f"a zip archive whose list of names has {listed:,} bytes ({MOST_LISTED:,} are read)",
+                remedy=_UNPACK,
+            )
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error):
@@ -162,6 +170,23 @@ def _zip_kind(file: Path) -> FileKind:
             remedy="save them as tensors, safetensors.numpy.save_file(dict(numpy.load(FILE)), NEW)",
         )
     return FileKind(what=f"a zip archive of {some}", remedy=_UNPACK)
+
+
+def _listed(file: Path) -> int:
+    """Bytes of the list of names that an archive ends with, as its last records say; 0 where there are none.
+
+    https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.14 to 4.3.16.
+    """
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - (1 << 16) - 98))
+        tail = opened.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) < end + 16:
+        return 0
+    size: int = struct.unpack_from("<I", tail, end + 12)[0]
+    if end >= 76 and tail[end - 20 : end - 16] == b"PK\x06\x07":  # the larger record lies before its locator
+        size = max(size if size != 2**32 - 1 else 0, struct.unpack_from("<Q", tail, end - 76 + 40)[0])
+    return size
 
 
 def _protobuf_kind(head: bytes) -> FileKind | None:

@@ -35,7 +35,10 @@ class Part:
         """Whether it is the very same network."""
         mine, theirs = self.state, other.state
         return mine.keys() == theirs.keys() and all(
-            mine[key].dtype == theirs[key].dtype and torch.equal(mine[key], theirs[key]) for key in mine
+            mine[key].dtype == theirs[key].dtype
+            and not (mine[key].is_meta or theirs[key].is_meta)
+            and torch.equal(mine[key], theirs[key])
+            for key in mine
         )
 
 
@@ -69,7 +72,7 @@ def some(tensors: Mapping[str, Tensor]) -> str:
 def _states(content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """(where, its tensors) of every dict with tensors, the outermost first."""
     # A pickle can hold a dict inside itself, so what was seen is not seen again.
-    waiting, seen = [("", content, 0)], {id(content)}
+    waiting, seen = [("", content, 0)] if isinstance(content, dict | list | tuple) else [], {id(content)}
     for place, one, depth in waiting:
         items = one.items() if isinstance(one, dict) else enumerate(one[:16])
         if isinstance(one, dict) and (state := _tensors(one)):

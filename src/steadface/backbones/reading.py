@@ -6,25 +6,27 @@ import json
 import pickle
 import pickletools
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, first_few, shown
-from steadface.errors import InvalidInput, Unsupported
+from steadface.backbones.torchfiles import MOST_PICKLED, read_torch
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 
 METADATA_KEY = "steadface"
 PREFIX = "backbone."
 
-_SCANNED = 1 << 24
-"""Bytes of a pickle that are looked through for the classes it names; those of published models have 0.3 MB at most."""
+LARGEST = 8 << 30
+"""Bytes of a file: a network of 118 million parameters, its optimiser's state and a head of a million people."""
+MOST_HEADER = 8 << 20
+"""Bytes of the header of a safetensors file; ours, with recipes and thresholds, have 1 MB at most."""
+MOST_TENSORS = 1 << 16
 
 # What a pickle of tensors alone names.
 _HARMLESS = re.compile(
@@ -42,6 +44,7 @@ def read_file(file: Path) -> tuple[Any, dict[str, Any]]:
     if kind == SAFETENSORS:
         return read_safetensors(file)
     if kind == TORCH:
+        _check_size(file)
         return _read_torch(file), {}
     if kind == ONNX and file.suffix == ".onnx":
         raise InvalidInput(f"{file} is an ONNX file, with no layers to train: give the state dict that it came from")
@@ -52,33 +55,56 @@ def read_safetensors(file: Path, keys: Iterable[str] | None = None) -> tuple[dic
     """(tensors, metadata of ours or {}); `keys` restricts what is read, and a checkpoint gives its backbone alone."""
     if (kind := file_kind(file)) != SAFETENSORS:
         raise kind.refusal(file)
+    _check_size(file)
+    _check_header(file)
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
             if not isinstance(metadata, dict):
                 raise InvalidInput(f"{file}: the metadata entry {METADATA_KEY!r} is not a JSON object")
             names = list(opened.keys() if keys is None else keys)
+            if len(names) > MOST_TENSORS:
+                raise InvalidInput(
+                    f"{file} holds {len(names):,} tensors, and {MOST_TENSORS:,} is the most that is read"
+                )
             # A checkpoint also holds the head, the optimiser and more, which need not be read.
             if "architecture" in metadata and any(name.startswith(PREFIX) for name in names):
                 names = [name for name in names if name.startswith(PREFIX)]
             state = {name: opened.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except SteadfaceError:
+        raise
+    except Exception as error:  # its own of types that torch lacks, and what torch and JSON raise
         raise InvalidInput(
             f"{file} is not a readable safetensors file ({shown(str(error))}); it may be truncated, fetch it again"
         ) from error
     return state, metadata
 
 
+def _check_size(file: Path) -> None:
+    if (size := file.stat().st_size) > LARGEST:
+        raise InvalidInput(
+            f"{file} has {size:,} bytes, and {LARGEST:,} is the most that is read; save the network's weights alone"
+        )
+
+
+def _check_header(file: Path) -> None:
+    with file.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    if header > MOST_HEADER:
+        raise InvalidInput(
+            f"{file} begins with a header of {header:,} bytes, and {MOST_HEADER:,} is the most that is read; save the "
+            "network's weights alone"
+        )
+
+
 def _read_torch(file: Path) -> Any:
     try:
-        # Opened here, since torch would go by the name and read a .safetensors as that.
-        with warnings.catch_warnings(), file.open("rb") as opened:
-            # Remarks on the file's pickle protocol or kind: whether it can be read is what counts.
-            warnings.simplefilter("ignore")
-            return torch.load(opened, map_location="cpu", weights_only=True)
+        return read_torch(file)
+    except SteadfaceError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refused(file) from error
-    except Exception as error:  # torch asserts where a file is damaged, and lets through what its parts raise
+    except Exception as error:  # where a file is damaged its parts raise what they will
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(
             f"{file} is not a readable torch file ({shown(reason)}); it may be truncated, fetch it again"
@@ -136,9 +162,9 @@ def _pickles(file: Path) -> Iterator[io.BytesIO]:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             name = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
-            yield io.BytesIO(archive.open(name).read(_SCANNED))
+            yield io.BytesIO(archive.open(name).read(MOST_PICKLED))
         return
     with file.open("rb") as opened:
-        whole = io.BytesIO(opened.read(_SCANNED))
+        whole = io.BytesIO(opened.read(MOST_PICKLED))
     # Magic number, protocol, system and the object itself.
     yield from itertools.repeat(whole, 4)

@@ -180,12 +180,16 @@ _COUNTER = "num_batches_tracked"
 def skeleton_for(fields: Any, state: Mapping[str, Tensor], given: Mapping[str, Any]) -> Backbone:
     """The network of that architecture without storage, which `state` fits."""
     try:
-        skeleton = Architecture.model_validate({**fields, **given}).skeleton()
+        architecture = Architecture.model_validate({**fields, **given})
     except (ValidationError, TypeError) as error:
         # pydantic repeats whole values, and adds addresses of its manual.
         problems = error.errors() if isinstance(error, ValidationError) else []
         because = [f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in problems] or ["it is not an object"]
         raise InvalidInput(f"the architecture is not one that can be built: {shown(because[0])}") from error
+    blocks = sum(architecture.options.get("blocks", ()))
+    if blocks > len(state):  # or building them would take as long as the description likes
+        raise InvalidInput(f"describes a network of {blocks} blocks, and has {len(state)} tensors; it is damaged")
+    skeleton = architecture.skeleton()
     _check_keys(state, skeleton)
     return skeleton
 
@@ -226,10 +230,11 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
     for key, value in state.items():
         if key.endswith(_COUNTER):
             continue
-        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+        if not value.is_floating_point() or value.is_meta:
+            kind = "sparse, quantised or without its numbers" if value.is_meta else "whole or complex numbers"
             raise InvalidInput(
-                f"{key} is {value.dtype} ({value.layout}, {value.device.type}); weights must be plain floating-point "
-                "tensors: save the network as it was before it was quantised or made sparse"
+                f"{shown(key)} is {value.dtype} ({kind}); weights must be plain floating-point tensors: save the "
+                "network as it was before it was quantised or made sparse"
             )
         if not value.float().isfinite().all():
             raise InvalidInput(f"{key} holds NaN or infinity; the weights are damaged, take an earlier checkpoint")
