@@ -14,6 +14,7 @@ from steadface.gallery.sealing.log import following
 from steadface.gallery.sealing.vault import trace
 from steadface.gallery.storage import Header
 from steadface.gallery.storage.sqlite import PAGE, TIMEOUT, SQLiteStorage
+from steadface.gallery.storage.sqlite.rows import VERSION
 
 from .conftest import MODEL
 
@@ -115,7 +116,7 @@ def test_what_is_no_gallery_is_told(path: Path, make: object, kind: type[Steadfa
 
 def test_a_newer_layout_asks_for_a_newer_version(empty: Path) -> None:
     with closing(sqlite3.connect(empty)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     with pytest.raises(SteadfaceError, match=r"newer Steadface"):
         opened(empty)
 

@@ -122,7 +122,7 @@ class Gallery(OpenGallery):
         with self._writing() as writer:
             person = writer.known(name)
             traces = writer.delete(person, "remove")
-        self._storage.scrub(traces)
+        self._scrub(traces)
         return person
 
     def templates(self, name: str) -> list[Template]:
@@ -137,7 +137,7 @@ class Gallery(OpenGallery):
         """
         with self._writing() as writer:
             person, traces = maintenance.remove_template(writer, writer.known(name), template)
-        self._storage.scrub(traces)
+        self._scrub(traces)
         return person
 
     def rename(self, name: str, new: str) -> Person:
@@ -147,7 +147,7 @@ class Gallery(OpenGallery):
         """
         with self._writing() as writer:
             person, traces = maintenance.rename(writer, writer.known(name), new)
-        self._storage.scrub(traces)
+        self._scrub(traces)
         return person
 
     def merge(self, name: str, into: str, *, alike: float | None = None) -> Merged:
@@ -159,7 +159,7 @@ class Gallery(OpenGallery):
         """
         with self._writing() as writer:
             merged, traces = maintenance.merge(writer, writer.known(name), writer.known(into), alike)
-        self._storage.scrub(traces)
+        self._scrub(traces)
         return merged
 
     def confusable(self, name: str) -> list[str]:
@@ -178,7 +178,7 @@ class Gallery(OpenGallery):
             expired = writer.expired()
             traces = [trace for person in expired for trace in writer.delete(person, "expire")]
         if expired:
-            self._storage.scrub(traces)
+            self._scrub(traces)
         return expired
 
     def search(self, vectors: ArrayLike, k: int = 1) -> list[list[Candidate]]:
@@ -217,10 +217,10 @@ class Gallery(OpenGallery):
             raise InvalidInput(f"{new.source} holds the gallery's present key; give another")
         vault = self._vault.rekeyed(new)
         with self._storage.exclusive():  # no thread uses the old key meanwhile
-            with self._writing() as writer:
+            with self._changing(None, vault) as writer:
                 maintenance.rotate(writer, vault)
             self._vault = vault
-        self._storage.scrub()
+        self._scrub()
         return new
 
     def re_embed(
@@ -232,15 +232,15 @@ class Gallery(OpenGallery):
         no vectors, unless they are to be dropped.
         """
         with self._storage.exclusive():
-            with self._writing() as writer:
+            with self._changing(None, self._vault) as writer:
                 done = maintenance.re_embed(writer, model, vectors, drop_missing=drop_missing)
             self.model, self._follower = model, Follower(self._index(model.dimension))
-        self._storage.scrub()
+        self._scrub()
         return done
 
     def verify_log(self, *, head: str | None = None) -> Verification:
         """Checks the log, from its first entry on, by itself, against the rows, and against a `head` noted earlier."""
-        with self._reading() as reader:
+        with self._reading(whole_log=False) as reader:
             return reader.verify_log(None if head is None else checked_head(head))
 
     def backup(self, target: str | os.PathLike[str]) -> None:

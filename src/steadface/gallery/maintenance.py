@@ -145,10 +145,9 @@ def _changed(writer: Writer, before: Person, after: Person, event: str) -> tuple
 
 
 def rotate(writer: Writer, new: Vault) -> None:
-    """Seals everything with the key of `new` in place of the present one."""
+    """Seals everything, but not yet the header, with the key of `new` in place of the present one."""
     writer.reseal(new)
-    header = replace(writer.rows.header(), key=new.key.id, secret=new.wrapped(), owed=True)
-    writer.rows.write_header(header)
+    writer.owe()
     writer.log("rotate", key=new.key.id, previous=writer.vault.key.id)
 
 

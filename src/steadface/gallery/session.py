@@ -3,27 +3,44 @@
 Every look at the gallery and every change to it begins by asking whether that is still so.
 """
 
+import json
+import logging
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
 from steadface.arguments import as_path
-from steadface.errors import Conflict, InvalidInput, quoted
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, quoted
 from steadface.gallery.index import VectorIndex
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, given_key, keys_folder, write_key
 from steadface.gallery.sealing.transaction import Reader, Writer
-from steadface.gallery.sealing.vault import Vault, stamp
-from steadface.gallery.storage import Header, ModelIdentity, Storage, check_model, described, same_model
+from steadface.gallery.sealing.vault import State, Vault, stamp
+from steadface.gallery.storage import (
+    Header,
+    ModelIdentity,
+    Snapshot,
+    Storage,
+    check_model,
+    described,
+    model_identity,
+    same_model,
+)
 from steadface.gallery.storage.sqlite import TIMEOUT, SQLiteStorage
+
+SEALED = "seal"
+"""The event of the log from which on the header is sealed, of a gallery that was made before headers were."""
+
+logger = logging.getLogger(__name__)
 
 Place = str | os.PathLike[str] | Storage
 """A path is that of an SQLite file."""
@@ -60,13 +77,14 @@ class OpenGallery:
         self._index = options.get("index", FlatIndex)
         self._log_searches = options.get("log_searches", False)
         self._now = options.get("clock", utc)
+        self._known: tuple[Header, State] | None = None
         self._storage.open()
         try:
             with _sealed_rows_of(self.name), self._storage.reading() as rows:
                 header = rows.header()
-                check_model(header.model, model, self.name)
                 self._vault = _unlocked(header, key, self.name)
-            self.model = header.model
+                self.model = self._state(rows).model
+                check_model(self.model, model, self.name)
             self._follower = Follower(self._index(self.model.dimension))
             self._names = Names()
         except BaseException:
@@ -93,14 +111,22 @@ class OpenGallery:
             raise InvalidInput(
                 f"model is {quoted(model)}; give the identity of a recogniser, recognizer.contract.identity"
             )
+        try:
+            model_identity(asdict(model))
+        except ValueError as error:
+            raise InvalidInput(f"there is no gallery for the model {quoted(model.name)}: {error}") from None
         storage.check_free()
         identity, now = secrets.token_hex(16), options.get("clock", utc)()
         key = given(key) or given_key()
         chosen = key or write_key(keys_folder() / f"{identity}.key")
         vault = Vault.new(identity, chosen)
-        header = Header(id=identity, created=stamp(now), model=model, key=chosen.id, secret=vault.wrapped(), owed=False)
+        first = log.following(None, vault.log_key, "create", now=now, **asdict(model))
+        state = State(created=stamp(now), model=model, owed=False, sequence=1, head=first.hash.hex(), template=0)
+        header = Header(
+            id=identity, created=state.created, model=model, key=chosen.id, secret=vault.sealed(state), owed=False
+        )
         try:
-            storage.create(header, log.following(None, vault.log_key, "create", now=now, **asdict(model)))
+            storage.create(header, first)
         except BaseException:
             if key is None:
                 Path(chosen.source).unlink()
@@ -153,38 +179,91 @@ class OpenGallery:
             pass
 
     @contextmanager
-    def _reading(self, model: ModelIdentity | None = None) -> Iterator[Reader]:
+    def _reading(self, model: ModelIdentity | None = None, *, whole_log: bool = True) -> Iterator[Reader]:
         """One state of the gallery; raises `Conflict` where the key or the model is not what it was, the model when
-        vectors of `model` were made for it, or when the gallery was opened.
+        vectors of `model` were made for it, or when the gallery was opened. `Unsealable` where the log does not end as
+        it did, unless it is not asked for the `whole_log`.
         """
         with _sealed_rows_of(self.name), self._storage.reading() as rows:
-            self._check_current(rows.header(), model)
-            yield Reader(rows=rows, vault=self._vault, now=self._now())
+            reader = Reader(rows=rows, vault=self._vault, state=self._current(rows, model), now=self._now())
+            if whole_log:
+                reader.check_end()
+            yield reader
 
     @contextmanager
     def _writing(self, model: ModelIdentity | None = None) -> Iterator[Writer]:
         """A change, which is there once this returns; with what an interrupted deletion still owed. Raises as
         `_reading` does.
         """
-        with _sealed_rows_of(self.name), self._storage.writing() as rows:
-            header = rows.header()
-            self._check_current(header, model)
-            yield Writer(rows=rows, vault=self._vault, now=self._now())
-        if header.owed:
-            self._storage.scrub()
+        with self._changing(model, self._vault) as writer:
+            yield writer
+        if writer.state.owed:
+            self._scrub()
 
-    def _check_current(self, header: Header, model: ModelIdentity | None) -> None:
+    @contextmanager
+    def _changing(self, model: ModelIdentity | None, vault: Vault, *, settled: bool = False) -> Iterator[Writer]:
+        """A change, sealed with `vault`, which may take the place of the present one; `settled` where nothing that was
+        owed before is owed any more.
+        """
+        with _sealed_rows_of(self.name), self._storage.writing() as rows:
+            state = self._current(rows, model)
+            sealed = bool(state.sequence)
+            if not sealed:  # of layout 1
+                state = replace(state, template=log.highest(rows.entries(), self._vault.log_key))
+            writer = Writer(rows=rows, vault=self._vault, state=state, now=self._now())
+            writer.check_end()
+            if not sealed:
+                writer.log(SEALED)
+            yield writer
+            writer.seal(vault, settled=settled)
+
+    def _scrub(self, traces: Sequence[bytes] | None = None) -> None:
+        """Clears the storage of what was deleted (None: whatever it was), and notes that this is done."""
+        self._storage.scrub(traces)
+        try:
+            with self._changing(None, self._vault, settled=True):
+                pass
+        except SteadfaceError as error:
+            logger.warning("what was deleted will be looked for once more with the next change: %s", error)
+
+    def _current(self, rows: Snapshot, model: ModelIdentity | None) -> State:
         """Raises `Conflict` where somebody changed the key or the model since the gallery was opened."""
+        header = rows.header()
         if header.key != self._vault.key.id:
             raise Conflict(
-                f"the key of the gallery {self.name} was changed to {header.key} since it was opened; open it again "
-                "with that"
+                f"the key of the gallery {self.name} was changed to {quoted(header.key)} since it was opened; open it "
+                "again with that"
             )
-        if not same_model(header.model, model or self.model):
+        state = self._state(rows)
+        if not same_model(state.model, model or self.model):
             raise Conflict(
-                f"the gallery {self.name} was given templates of {described(header.model)} since it was opened; open "
+                f"the gallery {self.name} was given templates of {described(state.model)} since it was opened; open "
                 "it again with that"
             )
+        return state
+
+    def _state(self, rows: Snapshot) -> State:
+        """As it is sealed, or as the log tells it of a gallery of layout 1. Raises `Unsealable`."""
+        header = rows.header()
+        if self._known is None or self._known[0] != header:
+            self._known = header, self._vault.state(header) or _of_layout_1(rows, header, self._vault, self.name)
+        state = self._known[1]
+        return replace(state, owed=state.owed or header.owed)
+
+
+def _of_layout_1(rows: Snapshot, header: Header, vault: Vault, name: str) -> State:
+    """Whose header was not sealed: the log tells of what model it is, and since when.
+
+    Raises `Unsealable` where the log tells something else, or that the header was sealed before.
+    """
+    told = list(log.authentic(rows.entries(events=("create", "model", SEALED)), vault.log_key))
+    models = [json.loads(entry.details) for entry in told if entry.event in ("create", "model")]
+    if not told or told[0].event != "create" or told[0].time != header.created or models[-1] != asdict(header.model):
+        raise Unsealable("the header")
+    if any(entry.event == SEALED for entry in told):
+        raise Unsealable("the header, of an earlier time,")
+    logger.warning("%s was made by an earlier version: its header is sealed when it is next written into", name)
+    return State(created=header.created, model=header.model, owed=header.owed, sequence=0, head="", template=0)
 
 
 def _storage_at(place: Place, options: Options) -> Storage:
@@ -196,13 +275,15 @@ def _storage_at(place: Place, options: Options) -> Storage:
 
 def _unlocked(header: Header, key: Key | None, gallery: str) -> Vault:
     """Raises `InvalidInput` where the key is not that of the gallery, and `NotFound` where there is none."""
+    if not re.fullmatch("[0-9a-f]{32}", header.id) or not re.fullmatch("[0-9a-f]{16}", header.key):
+        raise Unsealable("the header")  # before files are looked for by these
     chosen = key or find_key(header.id, header.key)
     if chosen.id != header.key:
         raise InvalidInput(
             f"the gallery {gallery} is sealed with the key {header.key}, and {chosen.source} holds the key "
             f"{chosen.id}; give the gallery's own with --key FILE or in the environment"
         )
-    return Vault.unlock(header.id, chosen, header.secret)
+    return Vault.unlock(header, chosen)
 
 
 @contextmanager

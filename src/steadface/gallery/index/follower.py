@@ -6,7 +6,7 @@ grow, tell what was added, and the log tells what was removed: work in proportio
 has expired leave the index on the first search after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
 
 import numpy as np
@@ -23,6 +23,9 @@ REMOVING = ("remove", "expire", "re-embed")
 NAMING = ("enroll", "rename")
 """Events after which somebody may have another name."""
 
+FIRST = 1024
+"""Templates there is room for at the start."""
+
 Ranked = list[tuple[int, float, int]]
 """Of one probe: number of the person, similarity, number of the template; most similar first."""
 
@@ -32,7 +35,7 @@ class Follower:
 
     def __init__(self, index: VectorIndex) -> None:
         self.index = index
-        self._owners: NDArray[np.int64] = np.zeros(1024, dtype=np.int64)  # of template numbers; 0: not in the index
+        self._owners = Owners()
         self._lock = Lock()  # a storage may be read by several threads at once
         self._sequence: int | None = None
         self._template = 0
@@ -40,7 +43,7 @@ class Follower:
 
     def catch_up(self, reader: Reader) -> None:
         """Brings the index to the state that is read, less who has expired by then."""
-        sequence = _last_sequence(reader)
+        sequence = reader.last_sequence()
         with self._lock:
             if sequence != self._sequence:
                 self._drop(self._removed(reader))
@@ -67,9 +70,7 @@ class Follower:
 
     def _distinct(self, keys: NDArray[np.int64], similarities: Vectors) -> Ranked:
         best: dict[int, tuple[int, float, int]] = {}
-        known = (keys >= 0) & (keys < len(self._owners))  # a server's index may hold what is no longer here, or not yet
-        keys, similarities = keys[known], similarities[known]
-        owners = self._owners[keys]
+        owners = self._owners.of(keys)  # a server's index may hold what is no longer here, or not yet
         for key, owner, similarity in zip(keys.tolist(), owners.tolist(), similarities.tolist(), strict=True):
             if owner:
                 best.setdefault(owner, (owner, similarity, key))
@@ -79,30 +80,74 @@ class Follower:
         """Numbers of the templates that the log says were removed since, of those that came before."""
         if not self._template:
             return np.empty(0, dtype=np.int64)
-        entries = reader.rows.entries(after=self._sequence or 0, events=REMOVING)
+        entries = reader.entries(after=self._sequence or 0, events=REMOVING)
         numbers = np.array([number for entry in entries for number in log.named(entry, "removed")], dtype=np.int64)
         return numbers[numbers <= self._template]
 
     def _add(self, reader: Reader) -> None:
         for block in reader.templates(after=self._template):
-            last = int(block.numbers[-1])
-            while last >= len(self._owners):
-                self._owners = np.concatenate([self._owners, np.zeros_like(self._owners)])
-            self._owners[block.numbers] = block.owners  # first: a search may find them at once
+            self._owners.add(block.numbers, block.owners)  # first: a search may find them at once
             self.index.add(block.numbers, block.vectors)
-            self._template = last
+            self._template = int(block.numbers[-1])
 
     def _drop_expired(self, reader: Reader) -> None:
         now = stamp(reader.now)
-        if expired := [row.number for row in reader.rows.people(expired_by=now)]:
-            self._drop(np.flatnonzero(np.isin(self._owners, expired)))
+        expired = self._owners.owning(row.number for row in reader.rows.people(expired_by=now))
+        for person in reader.people(numbers=expired):  # as it was sealed: nobody is left out for an edited day
+            self._drop(self._owners.templates_of(person.number))
         self._next_expiry = reader.rows.next_expiry(now)
 
     def _drop(self, numbers: NDArray[np.int64]) -> None:
-        there = numbers[self._owners[numbers] != 0]
+        there = numbers[self._owners.of(numbers) != 0]
         if len(there):
             self.index.remove(there)
-            self._owners[there] = 0
+            self._owners.drop(there)
+
+
+class Owners:
+    """Whose each template in an index is, by the number of both; room is for as many as there are, whatever their
+    numbers. One thread at a time changes it, and any may ask.
+    """
+
+    def __init__(self) -> None:
+        empty = np.zeros(FIRST, dtype=np.int64)
+        self._kept = empty, empty.copy(), 0
+        """Numbers of templates, ascending, and of their owners (0: not in the index), as far as the third says."""
+
+    def of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The owner of each (n,), 0 where it has none."""
+        templates, owners, count = self._kept
+        if not count:
+            return np.zeros(len(numbers), dtype=np.int64)
+        places = np.minimum(np.searchsorted(templates[:count], numbers), count - 1)
+        return np.where(templates[places] == numbers, owners[places], 0)
+
+    def owning(self, people: Iterable[int]) -> list[int]:
+        """Those of the people who own any."""
+        _, owners, count = self._kept
+        asked = np.fromiter(people, dtype=np.int64)
+        return asked[np.isin(asked, owners[:count])].tolist() if len(asked) else []
+
+    def templates_of(self, person: int) -> NDArray[np.int64]:
+        templates, owners, count = self._kept
+        own: NDArray[np.int64] = templates[:count][owners[:count] == person]
+        return own
+
+    def add(self, numbers: NDArray[np.int64], people: NDArray[np.int64]) -> None:
+        """Ascending numbers; those that are there already get the owner anew, the others are above all of them."""
+        templates, owners, count = self._kept
+        known = int(np.searchsorted(numbers, templates[count - 1], side="right")) if count else 0
+        owners[np.searchsorted(templates[:count], numbers[:known])] = people[:known]
+        end = count + len(numbers) - known
+        while end > len(templates):
+            templates, owners = (np.concatenate([kept, np.zeros_like(kept)]) for kept in (templates, owners))
+        templates[count:end], owners[count:end] = numbers[known:], people[known:]
+        self._kept = templates, owners, end
+
+    def drop(self, numbers: NDArray[np.int64]) -> None:
+        """Of numbers that are there."""
+        templates, owners, count = self._kept
+        owners[np.searchsorted(templates[:count], numbers)] = 0
 
 
 class Names:
@@ -123,7 +168,7 @@ class Names:
         return [one.name for one in reader.people(ids=ids) if one.name != name and own & skeletons(one.name)]
 
     def _catch_up(self, reader: Reader) -> None:
-        sequence = _last_sequence(reader)
+        sequence = reader.last_sequence()
         if sequence == self._sequence:
             return
         for person in self._new(reader):
@@ -134,10 +179,5 @@ class Names:
     def _new(self, reader: Reader) -> Iterator[Person]:
         if self._sequence is None:
             return reader.people()
-        entries = reader.rows.entries(after=self._sequence, events=NAMING)
+        entries = reader.entries(after=self._sequence, events=NAMING)
         return reader.people(ids={entry.person for entry in entries if entry.person is not None})
-
-
-def _last_sequence(reader: Reader) -> int:
-    last = reader.rows.last_entry()
-    return 0 if last is None else last.sequence

@@ -61,12 +61,12 @@ class Key:
         nonce = os.urandom(NONCE)
         return nonce + self._cipher.encrypt(nonce, plain, bound.encode())
 
-    def open(self, sealed: bytes, bound: str) -> bytes:
-        """What was sealed. Raises `Unsealable`."""
+    def open(self, sealed: bytes, bound: str, what: str = "") -> bytes:
+        """What was sealed. Raises `Unsealable`, which calls it `what` (by default what it is bound to)."""
         try:
             return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], bound.encode())
         except (InvalidTag, ValueError, TypeError) as error:
-            raise Unsealable(bound) from error
+            raise Unsealable(what or bound) from error
 
 
 def new_key(source: str = "a new key") -> Key:

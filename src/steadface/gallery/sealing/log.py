@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from steadface.errors import InvalidInput, quoted
+from steadface.errors import InvalidInput, quoted, short
+from steadface.gallery.sealing.keys import Unsealable
 from steadface.gallery.sealing.vault import stamp
 from steadface.gallery.storage import Entry
 
@@ -71,6 +72,20 @@ def expected_hash(entry: Entry, log_key: bytes) -> bytes:
     return _keyed_hash(log_key, content)
 
 
+def authentic(entries: Iterable[Entry], log_key: bytes) -> Iterator[Entry]:
+    """The same. Raises `Unsealable` at one that was edited, moved or forged, before anything is made of it."""
+    for entry in entries:
+        if not hmac.compare_digest(entry.hash, expected_hash(entry, log_key)):
+            raise Unsealable(f"entry {entry.sequence} of the log")
+        yield entry
+
+
+def highest(entries: Iterable[Entry], log_key: bytes) -> int:
+    """Of the numbers of all templates that were ever added. Raises `Unsealable` as `authentic` does."""
+    added = (json.loads(entry.details).get("added", []) for entry in authentic(entries, log_key))
+    return max((last for runs in added for _, last in runs), default=0)
+
+
 def _keyed_hash(log_key: bytes, content: list[Any]) -> bytes:
     return hmac.new(log_key, json.dumps(content).encode(), hashlib.sha256).digest()
 
@@ -87,8 +102,10 @@ def verify(
     last, seen, count = (0, ORIGIN), head is None, 0
     for entry in log:
         count += 1
-        findings += _broken(entry, last, log_key)
-        _follow(entry, left, known)
+        genuine = hmac.compare_digest(entry.hash, expected_hash(entry, log_key))
+        findings += _broken(entry, last, genuine)
+        if genuine:  # else it may hold anything, such as numbers without end
+            _follow(entry, left, known)
         last = (entry.sequence, entry.hash)
         seen = seen or entry.hash.hex() == head
     if not count:
@@ -111,7 +128,7 @@ def checked_head(head: str) -> str:
     return found
 
 
-def _broken(entry: Entry, last: tuple[int, bytes], log_key: bytes) -> Iterator[Finding]:
+def _broken(entry: Entry, last: tuple[int, bytes], genuine: bool) -> Iterator[Finding]:
     """What is wrong with an entry that follows the one of that sequence number and hash."""
     sequence, digest = last
     if entry.sequence > sequence + 1:
@@ -122,9 +139,10 @@ def _broken(entry: Entry, last: tuple[int, bytes], log_key: bytes) -> Iterator[F
             sequence=entry.sequence,
             what=f"entry {entry.sequence} does not follow the one before it: one of them was replaced or moved",
         )
-    if not hmac.compare_digest(entry.hash, expected_hash(entry, log_key)):
+    if not genuine:
+        event = entry.event if entry.event.isalpha() else quoted(entry.event)  # such as a terminal would obey
         yield Finding(
-            sequence=entry.sequence, what=f"entry {entry.sequence} ({entry.event}) was edited, moved or forged"
+            sequence=entry.sequence, what=f"entry {entry.sequence} ({short(event)}) was edited, moved or forged"
         )
 
 
@@ -133,16 +151,13 @@ def _those(first: int, last: int) -> str:
 
 
 def _follow(entry: Entry, templates: dict[int, str], people: set[str]) -> None:
-    """What an entry does to the rows; one that was tampered with may hold anything."""
-    try:
-        details = json.loads(entry.details)
-        for number in numbers(details.get("removed", [])):
-            templates.pop(number, None)
-        if entry.person is not None:
-            templates.update(dict.fromkeys(numbers(details.get("added", [])), entry.person))
-            (people.discard if details.get("gone") else people.add)(entry.person)
-    except (ValueError, TypeError, AttributeError):
-        return
+    """What an entry does to the rows."""
+    details = json.loads(entry.details)
+    for number in numbers(details.get("removed", [])):
+        templates.pop(number, None)
+    if entry.person is not None:
+        templates.update(dict.fromkeys(numbers(details.get("added", [])), entry.person))
+        (people.discard if details.get("gone") else people.add)(entry.person)
 
 
 def _differences(what: str, logged: set[Any], there: set[Any]) -> Iterator[Finding]:
@@ -161,7 +176,7 @@ def _differences(what: str, logged: set[Any], there: set[Any]) -> Iterator[Findi
 
 
 def _named(some: set[Any]) -> str:
-    named = [str(one[0] if isinstance(one, tuple) else one) for one in sorted(some)[:SHOWN]]
+    named = [short(ascii(one[0] if isinstance(one, tuple) else one).strip("'")) for one in sorted(some)[:SHOWN]]
     return ", ".join([*named, "..."] if len(some) > SHOWN else named)
 
 

@@ -3,7 +3,7 @@ the log; callers hold the transaction.
 """
 
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -18,8 +18,8 @@ from steadface.gallery.person import Person, checked_name
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Unsealable
 from steadface.gallery.sealing.log import Finding, Verification
-from steadface.gallery.sealing.vault import Vault, moment, stamp, trace
-from steadface.gallery.storage import Snapshot, TemplateRow, Transaction
+from steadface.gallery.sealing.vault import State, Vault, moment, stamp, trace
+from steadface.gallery.storage import Entry, Snapshot, TemplateRow, Transaction
 
 BLOCK = 8192
 """Templates opened at a time, 17 MB of 512 numbers each."""
@@ -40,16 +40,26 @@ class Templates:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One state of a gallery, its `rows` opened with `vault`; `now` is the time. All of it raises `Unsealable` for rows
-    that were changed by other means.
+    """One state of a gallery, its `rows` opened with `vault`; `state` is what its header holds sealed, and `now` the
+    time. All of it raises `Unsealable` for rows and entries that were changed by other means.
     """
 
     rows: Snapshot
     vault: Vault
+    state: State
     now: datetime
 
+    def check_end(self) -> None:
+        """Raises `Unsealable` where the log does not end as it did when the gallery was last written."""
+        last = self.rows.last_entry()
+        if self.state.sequence and (last is None or last.hash.hex() != self.state.head):
+            raise Unsealable(f"the end of the log behind entry {self.state.sequence}")
+
     def find(self, name: str) -> Person | None:
-        return next(map(self.vault.open_person, self.rows.people(tag=self.vault.tag(name))), None)
+        person = next(map(self.vault.open_person, self.rows.people(tag=self.vault.tag(name))), None)
+        if person is not None and person.name != name:
+            raise Unsealable(f"person {person.number}")
+        return person
 
     def known(self, name: str) -> Person:
         """Raises `NotEnrolled`."""
@@ -71,19 +81,30 @@ class Reader:
 
     def templates_of(self, person: Person) -> Templates:
         """Those of one person, who has one or more, ascending."""
-        return self._opened(list(self.rows.templates(person=person.number)))
+        return self._opened(self.rows.templates(person=person.number))
 
     def templates(self, after: int = 0) -> Iterator[Templates]:
         """Those with higher numbers, ascending, in blocks."""
         rows = self.rows.templates(after=after)
-        while block := list(islice(rows, BLOCK)):
-            yield self._opened(block)
+        while len((block := self._opened(islice(rows, BLOCK))).numbers):
+            yield block
+
+    def entries(
+        self, *, after: int = 0, events: Collection[str] | None = None, person: str | None = None
+    ) -> Iterator[Entry]:
+        """Those of the log (`Snapshot.entries`), each of them known to be genuine."""
+        return log.authentic(self.rows.entries(after=after, events=events, person=person), self.vault.log_key)
+
+    def last_sequence(self) -> int:
+        """Of the last entry of the log."""
+        last = self.rows.last_entry()
+        return 0 if last is None else last.sequence
 
     def times_added(self, person: Person) -> dict[int, datetime]:
         """When the templates of a person were added, by number, as the log says."""
         return {
             number: moment(entry.time)
-            for entry in self.rows.entries(person=person.id)
+            for entry in self.entries(person=person.id)
             for number in log.named(entry, "added")
         }
 
@@ -100,7 +121,14 @@ class Reader:
             people={row.id for row in self.rows.people()},
             head=head,
         )
-        return replace(verified, findings=(*verified.findings, *edited))
+        return replace(verified, findings=(*verified.findings, *edited, *self._header_findings()))
+
+    def _header_findings(self) -> Iterator[Finding]:
+        try:
+            self.check_end()
+        except Unsealable as error:
+            what = f"{error} was cut off, or others were added there: it ends otherwise than when it was last written"
+            yield Finding(sequence=None, what=what)
 
     def _look_through(self) -> tuple[dict[int, str], list[Finding]]:
         """Whose each template is, and the first person and the first template that are not as they were sealed."""
@@ -121,12 +149,18 @@ class Reader:
         said = [f"a row was edited or moved: {what} does not unseal" for what in broken.values()]
         return owners, [Finding(sequence=None, what=what) for what in said]
 
-    def _opened(self, block: Sequence[TemplateRow]) -> Templates:
-        plain = b"".join(map(self.vault.open_template, block))
+    def _opened(self, block: Iterable[TemplateRow]) -> Templates:
+        """Each is opened as it comes, so that nothing but templates is ever held."""
+        numbers, owners, plain = list[int](), list[int](), list[bytes]()
+        for row in block:
+            numbers.append(row.number)
+            owners.append(row.person)
+            plain.append(self.vault.open_template(row))
+        vectors = np.frombuffer(b"".join(plain), dtype="<f4").reshape(len(plain), -1 if plain else 0)
         return Templates(
-            numbers=np.array([row.number for row in block], dtype=np.int64),
-            owners=np.array([row.person for row in block], dtype=np.int64),
-            vectors=np.frombuffer(plain, dtype="<f4").reshape(len(block), -1).astype(np.float32, copy=False),
+            numbers=np.array(numbers, dtype=np.int64),
+            owners=np.array(owners, dtype=np.int64),
+            vectors=vectors.astype(np.float32, copy=False),
         )
 
 
@@ -145,6 +179,21 @@ class Writer(Reader):
         """Notes that the storage has yet to be cleared of what is deleted here."""
         self.rows.write_header(replace(self.rows.header(), owed=True))
 
+    def seal(self, vault: Vault, *, settled: bool = False) -> None:
+        """Seals the gallery as it is now, with the last entry of its log and, unless it is `settled`, what was owed."""
+        header, last = self.rows.header(), self.rows.last_entry()
+        assert last is not None  # a log begins when the gallery does
+        state = State(
+            created=header.created,
+            model=header.model,
+            owed=header.owed or (self.state.owed and not settled),
+            sequence=last.sequence,
+            head=last.hash.hex(),
+            template=max(self.rows.next_template() - 1, self.state.template),
+        )
+        if state != self.state or vault.key != self.vault.key:
+            self.rows.write_header(replace(header, key=vault.key.id, secret=vault.sealed(state)))
+
     def put(self, person: Person) -> Person:
         """The person as enrolled anew (number 0), under a random id, or as changed."""
         if not person.number:
@@ -152,8 +201,8 @@ class Writer(Reader):
         return replace(person, number=self.rows.put_person(self.vault.seal_person(person)))
 
     def put_templates(self, person: Person, vectors: Vectors) -> range:
-        """Their numbers, which follow all that there ever were."""
-        first = self.rows.next_template()
+        """Their numbers, which follow all that there ever were: as sealed, should what keeps count be set back."""
+        first = max(self.rows.next_template(), self.state.template + 1)
         self.rows.add_templates(
             self.vault.seal_template(number, person, vector) for number, vector in enumerate(vectors, start=first)
         )

@@ -3,20 +3,40 @@
 The gallery's key seals everything; a second secret, itself sealed with that key and kept in the gallery, keys the log
 and the look-up of names, and so outlives a change of the key. Of a person only the random id and the times are legible
 in the file; the name, consent and notes are sealed, and a name is looked up by its keyed digest.
+
+Sealed together with that secret is the `State` of the gallery, anew with every change. What stands legible in the
+header is compared with it, and the end of the log, so that those who lack the key can change neither, nor exchange it
+for another. They can still put back all of an older copy: what shows that is a head of the log noted elsewhere.
 """
 
 import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
 from steadface.gallery.index import Vectors
 from steadface.gallery.person import Person
 from steadface.gallery.sealing.keys import BYTES, NONCE, Key, Unsealable, derive
-from steadface.gallery.storage import PersonRow, TemplateRow
+from steadface.gallery.storage import Header, ModelIdentity, PersonRow, TemplateRow
+
+HEADER = "the header"
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a gallery was when it was last written: `created`, `model` and `owed` of its header; the `sequence` and
+    `head` (hex) of the last entry of its log; and the highest number that a `template` had until then.
+    """
+
+    created: str
+    model: ModelIdentity
+    owed: bool
+    sequence: int
+    head: str
+    template: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +48,9 @@ class Vault:
     secret: bytes
 
     @classmethod
-    def unlock(cls, gallery: str, key: Key, wrapped: bytes) -> "Vault":
-        """Raises `Unsealable` where the wrapped secret was changed."""
-        return cls(gallery=gallery, key=key, secret=key.open(wrapped, _secret_bound(gallery, key)))
+    def unlock(cls, header: Header, key: Key) -> "Vault":
+        """Raises `Unsealable` where the header was changed."""
+        return cls(gallery=header.id, key=key, secret=_opened(header, key)[:BYTES])
 
     @classmethod
     def new(cls, gallery: str, key: Key) -> "Vault":
@@ -39,8 +59,23 @@ class Vault:
     def rekeyed(self, key: Key) -> "Vault":
         return Vault(gallery=self.gallery, key=key, secret=self.secret)
 
-    def wrapped(self) -> bytes:
-        return self.key.seal(self.secret, _secret_bound(self.gallery, self.key))
+    def sealed(self, state: State) -> bytes:
+        """The secret and a state, for the header."""
+        plain = self.secret + json.dumps(asdict(state)).encode()
+        return self.key.seal(plain, _header_bound(self.gallery, self.key))
+
+    def state(self, header: Header) -> State | None:
+        """None in a header of layout 1, which is not sealed. Raises `Unsealable` for one that was changed."""
+        plain = _opened(header, self.key)
+        if header.id != self.gallery or not hmac.compare_digest(plain[:BYTES], self.secret):
+            raise Unsealable(HEADER)
+        if len(plain) == BYTES:
+            return None
+        told = json.loads(plain[BYTES:])
+        state = State(**told | {"model": ModelIdentity(**told["model"])})
+        if (header.created, header.model) != (state.created, state.model):
+            raise Unsealable(HEADER)
+        return state
 
     @cached_property
     def log_key(self) -> bytes:
@@ -71,9 +106,9 @@ class Vault:
     def open_person(self, row: PersonRow) -> Person:
         """Raises `Unsealable` for a row that was changed in any column."""
         bound = self._person_bound(row.id, row.created, row.expires)
-        name, consent, notes = json.loads(self.key.open(row.sealed, bound))
+        name, consent, notes = json.loads(self.key.open(row.sealed, bound, f"person {row.number}"))
         if not hmac.compare_digest(row.tag, self.tag(name)):
-            raise Unsealable(bound)
+            raise Unsealable(f"person {row.number}")
         return Person(
             id=row.id,
             name=name,
@@ -92,7 +127,8 @@ class Vault:
 
     def open_template(self, row: TemplateRow) -> bytes:
         """Raises `Unsealable` for a row that was changed or is somebody else's."""
-        return self.key.open(row.sealed, self._template_bound(row.number, row.owner))
+        bound = self._template_bound(row.number, row.owner)
+        return self.key.open(row.sealed, bound, f"template {row.number}")
 
     def resealed(self, row: TemplateRow, new: "Vault") -> TemplateRow:
         """With the key of `new` in place of this one's."""
@@ -113,8 +149,19 @@ def trace(sealed: bytes) -> bytes:
     return sealed[:NONCE]
 
 
-def _secret_bound(gallery: str, key: Key) -> str:
-    return f"secret of gallery {gallery} under key {key.id}"
+def _opened(header: Header, key: Key) -> bytes:
+    """The secret, and behind it the state. Raises `Unsealable`."""
+    try:
+        return key.open(header.secret, _header_bound(header.id, key))
+    except Unsealable:  # as layout 1 has it, alone
+        plain = key.open(header.secret, f"secret of gallery {header.id} under key {key.id}")
+    if len(plain) != BYTES:
+        raise Unsealable(HEADER)
+    return plain
+
+
+def _header_bound(gallery: str, key: Key) -> str:
+    return f"header of gallery {gallery} under key {key.id}"
 
 
 def stamp(when: datetime) -> str:

@@ -18,6 +18,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from steadface.errors import Conflict
 
+DIMENSIONS = 2**16
+"""Numbers of a template, at most: a hundred times what models make, of which an empty index takes little memory yet."""
+FINGERPRINT = 200
+"""Characters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
@@ -29,6 +34,20 @@ class ModelIdentity:
     dimension: int
     mirror: bool
     name: str = ""
+
+
+def model_identity(told: object) -> ModelIdentity:
+    """What was written down of one. Raises ValueError for anything else."""
+    if not isinstance(told, dict) or told.keys() != {"fingerprint", "dimension", "mirror", "name"}:
+        raise ValueError("its parts are others")
+    fingerprint, dimension, mirror, name = (told[part] for part in ("fingerprint", "dimension", "mirror", "name"))
+    if not isinstance(fingerprint, str) or not isinstance(name, str) or not isinstance(mirror, bool):
+        raise ValueError("a part of it is of another type")
+    if not 0 < len(fingerprint) <= FINGERPRINT or not fingerprint.isprintable():
+        raise ValueError("its fingerprint is none")
+    if type(dimension) is not int or not 0 < dimension <= DIMENSIONS:
+        raise ValueError(f"its templates are not of 1 to {DIMENSIONS} numbers")
+    return ModelIdentity(fingerprint=fingerprint, dimension=dimension, mirror=mirror, name=name)
 
 
 def same_model(one: ModelIdentity, other: ModelIdentity) -> bool:

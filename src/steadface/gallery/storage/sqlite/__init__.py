@@ -9,23 +9,26 @@ that deletes, and made good by the next writer should this one die before it.
 
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
+from steadface.files import NO_ROOM
 from steadface.gallery.storage import Entry, Header
 from steadface.gallery.storage.sqlite.connection import (
     APPLICATION,
-    COMPANIONS,
-    VERSION,
     Connection,
-    OpenedFiles,
     connected,
     explained,
+    primary_code,
+    printable,
 )
-from steadface.gallery.storage.sqlite.rows import SCHEMA, Rows
+from steadface.gallery.storage.sqlite.files import COMPANIONS, JOURNAL, OpenedFiles
+from steadface.gallery.storage.sqlite.rows import SCHEMA, VERSION, Rows
+from steadface.gallery.storage.sqlite.schema import check_schema
 
 PAGE = 8192
 """Bytes; a sealed template of 512 numbers fills a quarter."""
@@ -33,6 +36,9 @@ TIMEOUT = 10.0
 """Seconds to wait for another process that writes."""
 LOOKED_FOR = 8
 """Deleted rows that are looked for in the file; for more it is rewritten at once, which takes no longer."""
+
+WRITING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+"""What may go wrong with a file that is written."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +73,7 @@ class SQLiteStorage:
             with explained(self.path), closing(connected(self.path, self._timeout)) as connection:
                 _fill(connection, self.name, header, first)
         except BaseException:
-            for suffix in ("", *COMPANIONS):
+            for suffix in ("", *COMPANIONS, JOURNAL):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             raise
 
@@ -111,31 +117,33 @@ class SQLiteStorage:
 
     def scrub(self, traces: Sequence[bytes] | None = None) -> None:
         try:
-            self._writer.rewrite(None if traces is None or len(traces) > LOOKED_FOR else traces)
+            self._writer.rewrite(traces or (), anyway=traces is None or len(traces) > LOOKED_FOR)
             with self.writing() as rows:
                 rows.connection.execute("UPDATE gallery SET owed = 0")
         except (SteadfaceError, OSError) as error:
             log.warning("deleted, but traces may remain in the file until the next change: %s", error)
 
     def backup(self, target: Path) -> None:
-        """Through SQLite's online backup, whole or not at all. Raises `InvalidInput` where it cannot be written."""
-        with self._reader.outside_transactions():
-            pass
+        """Through SQLite's online backup, whole or not at all. Raises `InvalidInput` where it cannot be written, and
+        `Unavailable` where there is no room for it.
+        """
+        with self.reading() as rows:
+            size = rows.size()
         if target.exists():
             raise Conflict(f"there is a file at {target} already; name another")
         partial = target.with_name(f".{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            _check_room(target, size)
             partial.unlink(missing_ok=True)
             _make_file(partial)
-            with self._reader.outside_transactions() as connection, closing(sqlite3.connect(partial)) as copy:
-                connection.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE")  # a single file, to be carried anywhere
-                Rows(copy, self.name).check()
+            with self._reader.outside_transactions() as connection:
+                _copy(connection, partial, target, self.name)
                 self._reader.files.check()
             partial.replace(target)
         except OSError as error:
-            raise InvalidInput(f"cannot write {target}: {error.strerror}; name another folder") from None
+            kind = Unavailable if error.errno in NO_ROOM else InvalidInput
+            raise kind(f"cannot write {target}: {error.strerror}; name another folder") from None
         finally:
             partial.unlink(missing_ok=True)
 
@@ -156,6 +164,32 @@ def _fill(connection: sqlite3.Connection, name: str, header: Header, first: Entr
     rows.append(first)
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+
+
+def _check_room(target: Path, size: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if free < size:
+        raise Unavailable(
+            f"cannot write {target}: the copy takes {size / 2**20:.0f} MiB, and on its disk {free / 2**20:.0f} are "
+            "free; name a folder on another disk, or free some space"
+        )
+
+
+def _copy(connection: sqlite3.Connection, partial: Path, target: Path, name: str) -> None:
+    """A copy that was looked through. What befalls it is told of `target`, not of the gallery of that `name`."""
+    try:
+        with closing(sqlite3.connect(partial)) as copy:
+            connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # a single file, to be carried anywhere
+            check_schema(copy, name)
+            Rows(copy, name).check()
+    except sqlite3.DatabaseError as error:
+        if primary_code(error) not in WRITING:
+            raise
+        raise Unavailable(
+            f"cannot write {target}: its disk is full, or cannot be written ({printable(str(error))}); free some space "
+            "there or name a folder on another disk (the gallery is as it was)"
+        ) from error
 
 
 def _make_file(path: Path) -> None:

@@ -1,30 +1,34 @@
-"""One connection to the file of a gallery, and whether that is still the one that was opened.
+"""One connection to the file of a gallery, which is trusted with nothing before it was looked at.
 
-Who has a file open keeps it when it is moved, deleted or replaced, and would go on answering from it and writing into
-it, where nobody will look again. So the paths' devices and inodes are compared with those of the opened files around
-every transaction. SQLite keeps a part of a gallery beside it while it is open (`-wal`, `-shm`): these count as well.
-SQLite's own check (SQLITE_READONLY_DBMOVED) covers rollback journals alone.
+In every transaction the tables are compared with those of a gallery (`steadface.gallery.storage.sqlite.schema`), and
+what SQLite had learned of them before is forgotten whenever somebody else has written. Triggers do not run, functions
+that reach out of the database are not called from it, and no value is longer than `LONGEST`.
+
+A gallery that can only be read, file or folder, is read without locks if nothing beside it holds changes, since SQLite
+could note nowhere who reads; every transaction then asks whether the file is as it was.
 """
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported
-from steadface.gallery.storage.sqlite.rows import RESTORE, Rows
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported, short
+from steadface.gallery.storage.sqlite.files import OpenedFiles
+from steadface.gallery.storage.sqlite.rows import RESTORE, VERSION, Rows
+from steadface.gallery.storage.sqlite.schema import check_schema
 
 APPLICATION = 0x53464741
 """Marks the file as a gallery of ours ("SFGA")."""
-VERSION = 1
+LONGEST = 2**25
+"""Bytes of one value: far more than a template, a note or an entry of the log takes."""
 LOOKED_THROUGH = 2**28
 """Bytes of a file that is looked through, in memory; a larger one is rewritten at once, which takes three times as
 long."""
-COMPANIONS = ("-wal", "-shm")
-
-Inode = tuple[int, int]
-"""Device and inode; the inode is 0 on file systems that have none, whose files Windows keeps in place while open."""
+LOOKED_AGAIN = 2**32
+"""Bytes to be compared, at most, in looking for what a new file may still hold: a second or two."""
 
 _MEANINGS: dict[int, tuple[type[SteadfaceError], str]] = {
     sqlite3.SQLITE_BUSY: (
@@ -52,8 +56,12 @@ _MEANINGS: dict[int, tuple[type[SteadfaceError], str]] = {
     ),
     sqlite3.SQLITE_PERM: (Unavailable, "cannot be opened: look at the permissions of the file and its folder"),
     sqlite3.SQLITE_NOTADB: (InvalidInput, "is not a gallery (it is not an SQLite database): check the path"),
-    sqlite3.SQLITE_CORRUPT: (InvalidInput, f"is damaged: {RESTORE}"),
+    sqlite3.SQLITE_TOOBIG: (
+        InvalidInput,
+        f"has, or was given, a value longer than {LONGEST} bytes, which none needs; nothing was written",
+    ),
 }
+_DAMAGED = (InvalidInput, f"is damaged or was changed by other means: {RESTORE}")
 
 
 @contextmanager
@@ -61,49 +69,21 @@ def explained(path: Path) -> Iterator[None]:
     """What SQLite cannot do becomes a `SteadfaceError` that says which file, what it means and what to do."""
     try:
         yield
-    except sqlite3.IntegrityError:
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.DatabaseError as error:
-        primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if primary not in _MEANINGS:
-            raise
-        kind, meaning = _MEANINGS[primary]
-        raise kind(f"the gallery {path} {meaning} [{error}]") from error
+        kind, meaning = _MEANINGS.get(primary_code(error), _DAMAGED)
+        # SQLite's words may repeat what stands in the file.
+        raise kind(f"the gallery {path} {meaning} [{printable(str(error))}]") from error
 
 
-class OpenedFiles:
-    """The file at `path`, as it is when this is made, and its companions, as they are when first looked at."""
+def primary_code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._absolute = path.absolute()  # a later change of the working directory changes nothing
-        self._file = _inode(self._absolute)
-        real = self._absolute.resolve()  # SQLite keeps the companions beside what a link leads to
-        self._companions: dict[Path, Inode | None] = {real.with_name(real.name + suffix): None for suffix in COMPANIONS}
 
-    def check(self) -> None:
-        """Raises `Unavailable` where a file is no longer there, and `Conflict` where another is in its place."""
-        now = _inode(self._absolute)
-        if now is None:
-            raise Unavailable(
-                f"the gallery {self.path} was moved away or deleted since it was opened; nothing was done that counts: "
-                "put the file back together with those beside it (-wal, -shm), or open the gallery where it is now"
-            )
-        if now != self._file:
-            raise Conflict(
-                f"another file has taken the place of the gallery {self.path} since it was opened; nothing was done "
-                "that counts: open it again to use the file that is there now, or put the first one back"
-            )
-        for path, opened in self._companions.items():
-            there = _inode(path)
-            if opened is not None and there != opened:
-                raise Unavailable(
-                    f"{path}, a part of the gallery {self.path} while it is open, was moved, deleted or replaced; "
-                    "nothing was done that counts: close the gallery, open it again, and see whether the last changes "
-                    "are there (leave the files beside a gallery alone while it is open, and do not read them in the "
-                    "program that has it open)"
-                )
-            self._companions[path] = there
+def printable(said: str) -> str:
+    """In one line, without what a terminal would take for a command."""
+    return short("".join(c if c.isprintable() else "?" for c in said), 200)
 
 
 class Connection:
@@ -119,14 +99,26 @@ class Connection:
         self.path, self.files = path, files or OpenedFiles(path)
         self.lock = threading.RLock()
         self.closed = False
+        self._looked_at: int | None = None
         with explained(path):
-            self._sqlite = connected(path, timeout)
+            self._sqlite = self._connected(timeout)
             try:
-                self._check_kind()
                 self.files.check()
+                with self.transaction("DEFERRED"):
+                    pass
             except BaseException:
                 self._sqlite.close()
                 raise
+
+    def _connected(self, timeout: float) -> sqlite3.Connection:
+        """To read and to write, or only to read where nothing else can be done."""
+        try:
+            return self._checked(connected(self.path, timeout))
+        except sqlite3.OperationalError as error:
+            if primary_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+            self.files.keep()
+            return self._checked(connected(self.path, timeout, access="mode=ro&immutable=1"))
 
     @contextmanager
     def transaction(self, kind: str) -> Iterator[Rows]:
@@ -134,8 +126,9 @@ class Connection:
         with self._held() as sqlite:
             sqlite.execute(f"BEGIN {kind}")
             try:
-                sqlite.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()  # now files are open
+                sqlite.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()  # now files are open
                 self.files.check()
+                self._look_at(sqlite)
                 yield Rows(sqlite, str(self.path))
                 sqlite.execute("COMMIT")
             except BaseException:
@@ -148,16 +141,29 @@ class Connection:
     def outside_transactions(self) -> Iterator[sqlite3.Connection]:
         """SQLite's connection, for what needs none."""
         with self._held() as sqlite:
-            self.files.check()
-            yield sqlite
+            with self.transaction("DEFERRED"):
+                pass
+            try:
+                yield sqlite
+            finally:
+                self._looked_at = None  # it may have read the list of tables anew, unseen
 
-    def rewrite(self, traces: Sequence[bytes] | None) -> None:
-        """Cuts the write-ahead log off and, where the file holds one of the traces (None: anyway), makes it anew."""
+    def rewrite(self, traces: Sequence[bytes], *, anyway: bool) -> None:
+        """Cuts the write-ahead log off and, where the file holds one of the traces, or `anyway`, makes it anew.
+
+        Raises `InvalidInput` where it still holds one of them then.
+        """
         with self.outside_transactions() as sqlite:
             self._cut_log()
-            if traces is None or self._holds(traces):
-                sqlite.execute("VACUUM")
-                self._cut_log()
+            if not anyway and not self._may_hold(traces):
+                return
+            sqlite.execute("VACUUM")
+            self._cut_log()
+            if self._still_holds(traces):
+                raise InvalidInput(
+                    f"copies of what was deleted remain in {self.path}, in rows that are in use, where somebody put "
+                    "them by other means: `steadface gallery verify-log` may say which"
+                )
 
     def close(self) -> None:
         """Does nothing where it is closed already."""
@@ -175,11 +181,31 @@ class Connection:
             self.check_open()
             yield self._sqlite
 
-    def _check_kind(self) -> None:
+    def _look_at(self, sqlite: sqlite3.Connection) -> None:
+        """Raises `InvalidInput` where the state that this transaction sees is not that of a gallery."""
+        known, self._looked_at = self._looked_at, None
+        (now,) = sqlite.execute("PRAGMA data_version").fetchone()
+        if now != known:
+            # Else SQLite might go by a list of tables that was there for a moment, and put back since.
+            sqlite.execute("PRAGMA writable_schema = RESET")
+            self.files.check_size(Rows(sqlite, str(self.path)).size())
+        check_schema(sqlite, str(self.path))
+        self._looked_at = now
+
+    def _checked(self, sqlite: sqlite3.Connection) -> sqlite3.Connection:
+        """Closed again where this is not a gallery."""
+        try:
+            self._check_kind(sqlite)
+        except BaseException:
+            sqlite.close()
+            raise
+        return sqlite
+
+    def _check_kind(self, sqlite: sqlite3.Connection) -> None:
         application, version = (
-            self._sqlite.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")
+            sqlite.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")
         )
-        if application != APPLICATION or not version:
+        if application != APPLICATION or version < 1:
             raise InvalidInput(
                 f"{self.path} is not a gallery of Steadface (a database of another kind, or one whose making was "
                 "interrupted); check the path"
@@ -191,31 +217,40 @@ class Connection:
             )
         # A backup comes as a single file; from here on it is a gallery like any other.
         with suppress(sqlite3.OperationalError):  # where it can only be read, or another process does the same
-            self._sqlite.execute("PRAGMA journal_mode = WAL")
+            sqlite.execute("PRAGMA journal_mode = WAL")
 
     def _cut_log(self) -> None:
         busy, *_ = self._sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise Unavailable(f"{self.path} is being read by another process, and its log cannot be cut off yet")
 
-    def _holds(self, traces: Sequence[bytes]) -> bool:
-        """Whether the file may hold any of them.
+    def _may_hold(self, traces: Sequence[bytes]) -> bool:
+        """Whether the file may hold any of them."""
+        return self._size() > LOOKED_THROUGH or self._holds(traces)
 
-        SQLite reads the file: had this process opened it besides, closing it would drop SQLite's locks (POSIX), and
+    def _still_holds(self, traces: Sequence[bytes]) -> bool:
+        """As far as it can be told in a moment: not in a large file, and not for more traces than that allows."""
+        size = self._size()
+        return size <= LOOKED_THROUGH and self._holds(traces[: LOOKED_AGAIN // max(size, 1)])
+
+    def _holds(self, traces: Sequence[bytes]) -> bool:
+        """SQLite reads the file: had this process opened it besides, closing it would drop SQLite's locks (POSIX), and
         the next process to leave the gallery would take the write-ahead log away from under this one.
         """
-        if Rows(self._sqlite, str(self.path)).size() > LOOKED_THROUGH:
-            return True
-        content = self._sqlite.serialize()
+        content = self._sqlite.serialize() if traces else b""
         return any(trace in content for trace in traces)
 
+    def _size(self) -> int:
+        return Rows(self._sqlite, str(self.path)).size()
 
-def connected(path: Path, timeout: float) -> sqlite3.Connection:
+
+def connected(path: Path, timeout: float, access: str = "mode=rw") -> sqlite3.Connection:
     """To a file that is there; what was committed is flushed, and deleted cells are overwritten."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?{access}", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
     )
     try:
+        _distrust(connection)
         for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
@@ -224,10 +259,13 @@ def connected(path: Path, timeout: float) -> sqlite3.Connection:
     return connection
 
 
-def _inode(path: Path) -> Inode | None:
-    """None where there is no file, or none that may be looked at."""
-    try:
-        there = path.stat()
-    except OSError:
-        return None
-    return there.st_dev, there.st_ino
+def _distrust(connection: sqlite3.Connection) -> None:
+    """What SQLite recommends for a file that somebody else may have made (sqlite.org/security.html)."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 0)
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+        connection.execute(f"PRAGMA {pragma}")
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)

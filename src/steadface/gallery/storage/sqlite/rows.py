@@ -1,14 +1,21 @@
 """The tables of a gallery in SQLite, and its rows within a transaction."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
-from steadface.errors import InvalidInput
-from steadface.gallery.storage import Entry, Header, ModelIdentity, PersonRow, TemplateRow
+from steadface.errors import InvalidInput, short
+from steadface.gallery.storage import Entry, Header, ModelIdentity, PersonRow, TemplateRow, model_identity
 
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+VERSION = 2
+"""Of the layout. The second has the header of a gallery sealed; the first is opened, and made the second when it is
+written into.
+"""
 RESTORE = "restore a backup (`steadface gallery backup` makes them)"
 
 SCHEMA = """
@@ -56,6 +63,11 @@ FROM templates LEFT JOIN people ON people.number = templates.person
 """
 ENTRIES = "SELECT sequence, time, event, person, details, previous, hash FROM journal"
 
+MODEL = 2**14
+"""Characters of what a header tells of its model."""
+NUMBERS = 2**53
+"""What numbers of rows stay below."""
+
 Condition = tuple[str, Any]
 """SQL with one question mark, and what stands for it; None: nothing is asked."""
 
@@ -67,18 +79,25 @@ class Rows:
         self.connection, self._name = connection, name
 
     def header(self) -> Header:
-        row = self.connection.execute("SELECT id, created, model, key, secret, owed FROM gallery").fetchone()
-        if row is None:
-            raise InvalidInput(f"the gallery {self._name} is damaged, its header is missing: {RESTORE}")
-        identity, created, model, key, secret, owed = row
-        return Header(
-            id=identity,
-            created=created,
-            model=ModelIdentity(**json.loads(model)),
-            key=key,
-            secret=secret,
-            owed=bool(owed),
-        )
+        rows = self.connection.execute(
+            "SELECT id, created, substr(model, 1, ?), key, secret, owed FROM gallery LIMIT 2", (MODEL + 1,)
+        ).fetchall()
+        if len(rows) != 1:
+            lacks = "its header is missing" if not rows else "it has more than one header"
+            raise InvalidInput(f"the gallery {self._name} is damaged or was changed by other means, {lacks}: {RESTORE}")
+        identity, created, model, key, secret, owed = rows[0]
+        return Header(id=identity, created=created, model=self._model(model), key=key, secret=secret, owed=bool(owed))
+
+    def _model(self, text: str) -> ModelIdentity:
+        try:
+            if len(text) > MODEL:
+                raise ValueError("it is too long")
+            return model_identity(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"the gallery {self._name} is damaged or was changed by other means, its header tells of no model "
+                f"({short(str(error))}): {RESTORE}"
+            ) from None
 
     def people(
         self,
@@ -98,7 +117,7 @@ class Rows:
             ("number IN (SELECT value FROM json_each(?))", _listed(numbers)),
             ("expires <= ?", expired_by),
         )
-        return map(PersonRow._make, rows)
+        return self._ascending(map(PersonRow._make, rows))
 
     def count_people(self, *, expired_by: str | None = None) -> int:
         condition = "" if expired_by is None else "WHERE expires <= ?"  # by their index: not a look at everybody
@@ -113,7 +132,7 @@ class Rows:
         rows = self._selected(
             TEMPLATES, "templates.number", ("templates.number > ?", after or None), ("templates.person = ?", person)
         )
-        return map(TemplateRow._make, rows)
+        return self._ascending(map(TemplateRow._make, rows))
 
     def count_templates(self) -> int:
         return int(self._one("SELECT count(*) FROM templates"))
@@ -128,7 +147,7 @@ class Rows:
             ("event IN (SELECT value FROM json_each(?))", _listed(events)),
             ("person = ?", person),
         )
-        return map(_entry, rows)
+        return (_entry(row) for row in self._ascending(rows))
 
     def last_entry(self) -> Entry | None:
         row = self.connection.execute(f"{ENTRIES} ORDER BY sequence DESC LIMIT 1").fetchone()
@@ -138,9 +157,11 @@ class Rows:
         return int(self._one("PRAGMA page_count")) * int(self._one("PRAGMA page_size"))
 
     def check(self) -> None:
-        said = self._one("PRAGMA quick_check(1)")
+        said = self._one("PRAGMA integrity_check(1)")
         if said != "ok":
-            raise InvalidInput(f"the gallery {self._name} is damaged ({said.splitlines()[-1]}): {RESTORE}")
+            raise self._damaged(said.splitlines()[-1])
+        for table in ("people", "templates"):
+            self._next(table)
 
     def write_header(self, header: Header) -> None:
         self.connection.execute("DELETE FROM gallery")
@@ -148,43 +169,76 @@ class Rows:
             "INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?)",
             (header.id, header.created, json.dumps(asdict(header.model)), header.key, header.secret, header.owed),
         )
+        if self._one("PRAGMA user_version") < VERSION:
+            self.connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def put_person(self, row: PersonRow) -> int:
         number, *columns, _ = row
         if number:
-            self.connection.execute(
+            self._change(
                 "UPDATE people SET id = ?, tag = ?, created = ?, expires = ?, sealed = ? WHERE number = ?",
-                (*columns, number),
+                [(*columns, number)],
             )
             return number
-        added = self.connection.execute(
-            "INSERT INTO people (id, tag, created, expires, sealed) VALUES (?, ?, ?, ?, ?)", columns
-        )
-        assert added.lastrowid is not None
-        return added.lastrowid
+        number = self._next("people")
+        self._change("INSERT INTO people VALUES (?, ?, ?, ?, ?, ?)", [(number, *columns)])
+        return number
 
     def delete_person(self, number: int) -> None:
-        self.connection.execute("DELETE FROM people WHERE number = ?", (number,))
+        self._change("DELETE FROM people WHERE number = ?", [(number,)])
 
     def next_template(self) -> int:
-        last = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'templates'").fetchone()
-        return 1 + (last[0] if last else 0)
+        return self._next("templates")
 
     def add_templates(self, rows: Iterable[TemplateRow]) -> None:
-        self.connection.executemany(
-            "INSERT INTO templates VALUES (?, ?, ?)", ((row.number, row.person, row.sealed) for row in rows)
-        )
+        self._change("INSERT INTO templates VALUES (?, ?, ?)", ((row.number, row.person, row.sealed) for row in rows))
 
     def reseal_templates(self, rows: Iterable[TemplateRow]) -> None:
-        self.connection.executemany(
-            "UPDATE templates SET sealed = ? WHERE number = ?", ((row.sealed, row.number) for row in rows)
-        )
+        self._change("UPDATE templates SET sealed = ? WHERE number = ?", ((row.sealed, row.number) for row in rows))
 
     def delete_templates(self, numbers: Collection[int]) -> None:
-        self.connection.executemany("DELETE FROM templates WHERE number = ?", ((number,) for number in numbers))
+        self._change("DELETE FROM templates WHERE number = ?", ((number,) for number in numbers))
 
     def append(self, entry: Entry) -> None:
-        self.connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(vars(entry).values()))
+        self._change("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", [tuple(vars(entry).values())])
+
+    def _change(self, statement: str, words: Iterable[tuple[object, ...]]) -> None:
+        """One row for each of `words`. Raises `InvalidInput` where it is another number of rows that changes, or none
+        may: what is there is not what it has to be.
+        """
+        count = itertools.count()
+        try:
+            changed = self.connection.executemany(
+                statement, (one for one, _ in zip(words, count, strict=False))
+            ).rowcount
+        except sqlite3.IntegrityError as error:
+            raise self._damaged(str(error)) from error
+        expected = next(count)
+        if expected and changed != expected:
+            raise self._damaged(f"{changed} rows were changed in place of {expected}")
+
+    def _next(self, table: str) -> int:
+        """Behind all numbers of rows that there ever were. Raises `InvalidInput` where what keeps count is damaged."""
+        last = self._one(f"SELECT coalesce(max(number), 0) FROM {table}")
+        noted = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ? LIMIT 2", (table,)).fetchall()
+        counts = [count for (count,) in noted]
+        if len(counts) > 1 or not all(isinstance(count, int) and last <= count < NUMBERS for count in counts):
+            raise self._damaged(f"the numbering of {table} was changed")
+        return 1 + int(max([last, *counts]))
+
+    def _ascending(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Rows by their first column. Raises `InvalidInput` where a number comes twice: pages of a file may be made to
+        lead to each other, and would never end.
+        """
+        last = 0
+        for row in rows:
+            if row[0] <= last:
+                raise self._damaged(f"row {last} is followed by row {row[0]}")
+            last = row[0]
+            yield row
+
+    def _damaged(self, what: str) -> InvalidInput:
+        return InvalidInput(f"the gallery {self._name} is damaged or was changed by other means ({what}): {RESTORE}")
 
     def _one(self, statement: str, *words: object) -> Any:
         """The only column of the only row."""
