@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from steadface.errors import Conflict
 from steadface.gallery.index import Vectors
-from steadface.gallery.person import Person, checked_expiry, checked_name, checked_vectors
+from steadface.gallery.person import Person, checked_expiry, checked_name, checked_text, checked_vectors
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.transaction import Reader, Writer
 from steadface.gallery.sealing.vault import stamp
@@ -45,10 +45,16 @@ class Enrolment:
 
 
 def checked(enrollee: Enrollee, model: ModelIdentity, now: datetime) -> Enrollee:
-    """With its name, expiry and vectors as they are kept. Raises `InvalidInput`."""
+    """With its name, texts, expiry and vectors as they are kept. Raises `InvalidInput`."""
     name = checked_name(enrollee.name)
-    vectors = checked_vectors(enrollee.vectors, model, name)
-    return replace(enrollee, name=name, vectors=vectors, expires=checked_expiry(enrollee.expires, now, name))
+    return replace(
+        enrollee,
+        name=name,
+        vectors=checked_vectors(enrollee.vectors, model, name),
+        consent=checked_text(enrollee.consent, "consent", name),
+        expires=checked_expiry(enrollee.expires, now, name),
+        notes=checked_text(enrollee.notes, "notes", name),
+    )
 
 
 def enroll(writer: Writer, enrollee: Enrollee) -> Enrolment:

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 
 from steadface.arguments import as_path
 from steadface.errors import InvalidInput
-from steadface.gallery import enrollment, maintenance, parquet
+from steadface.gallery import enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
+from steadface.gallery.imported import Imported
 from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, checked_name, checked_vectors
@@ -258,7 +259,7 @@ class Gallery(OpenGallery):
         parquet.write(file, table)
         return int(table.num_rows)
 
-    def import_(self, source: str | os.PathLike[str], *, key: Key | None = None) -> parquet.Imported:
+    def import_(self, source: str | os.PathLike[str], *, key: Key | None = None) -> Imported:
         """Enrols the people of a Parquet file that `export` wrote: everybody or nobody.
 
         Raises `InvalidInput` for a file that is broken or sealed with another key, and `Conflict` for one of another
@@ -266,9 +267,9 @@ class Gallery(OpenGallery):
         """
         self._check_usable()
         model, source = self.model, as_path(source, "the import")
-        brought = parquet.read(source, model, key=key, now=self._now())
+        brought = imported.read(source, model, key=key, now=self._now())
         with self._writing(model) as writer:
-            parquet.refuse_known(writer, brought, source)
+            imported.refuse_known(writer, brought, source)
             enrolled = [enrollment.enroll(writer, enrollee) for enrollee in brought.enrollees]
             writer.log("import", people=len(enrolled))
         return brought

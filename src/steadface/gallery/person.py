@@ -24,6 +24,9 @@ from steadface.gallery.storage import ModelIdentity
 LONGEST = 200
 """Characters of a name."""
 
+TEXT = 2**14
+"""Characters of a consent, or of notes."""
+
 JOINERS = "\u200c\u200d"
 """The zero-width non-joiner and joiner: unseen, but a part of how names are written in Persian and Indic scripts."""
 
@@ -110,6 +113,31 @@ def checked_name(name: str) -> str:
             "character, no space around them, and joiners (U+200C, U+200D) only between letters"
         )
     return name
+
+
+def checked_text(text: str | None, what: str, name: str) -> str | None:
+    """A consent or notes, as given but for ends of lines, which are made Unix's; None for none.
+
+    Raises `InvalidInput` for what is no text that can be written down, sent and shown: too much of it, control
+    characters, which a terminal obeys, and halves of characters (of bytes that were not UTF-8).
+    """
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InvalidInput(f"the {what} of {name} is {type(text).__name__}; give text")
+    text = text.replace("\r\n", "\n")
+    wrong = [c for c in text if unwritable(c)]
+    if wrong or len(text) > TEXT:
+        said = f"holds {wrong[0]!a}, which cannot be shown" if wrong else f"has {len(text):,} characters"
+        raise InvalidInput(
+            f"the {what} of {name} {said}; give up to {TEXT:,} characters of Unicode text, without control characters"
+        )
+    return text
+
+
+def unwritable(character: str) -> bool:
+    """A control character, except for an end of a line and a tabulator, or half of a character."""
+    return unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
 
 
 def skeletons(name: str) -> frozenset[str]:

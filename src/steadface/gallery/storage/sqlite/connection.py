@@ -75,6 +75,9 @@ def explained(path: Path) -> Iterator[None]:
         kind, meaning = _MEANINGS.get(primary_code(error), _DAMAGED)
         # SQLite's words may repeat what stands in the file.
         raise kind(f"the gallery {path} {meaning} [{printable(str(error))}]") from error
+    except UnicodeDecodeError as error:  # of SQLite's own words, where they repeat what stands in the file
+        kind, meaning = _DAMAGED
+        raise kind(f"the gallery {path} {meaning} [it holds text that is not UTF-8]") from error
 
 
 def primary_code(error: sqlite3.Error) -> int:
