@@ -1,11 +1,11 @@
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from steadface.errors import Conflict, NotFound, SteadfaceError
+from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError
 from steadface.gallery.enrollment import Enrollee, NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import parse_expiry
@@ -549,3 +549,49 @@ def test_who_can_be_found_are_all_but_those_who_expired(gallery: Gallery, clock:
         clock.pass_days(passing)
         assert gallery.findable() == len(gallery.search(unit(1), 9)[0]) == left
     assert len(gallery) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *(("form \udcff", "holds"), ("\x1b[31mred", "holds"), ("a\rb", "holds"), ("\x9b2J", "holds"), ("a\0", "holds")),
+        *(("x" * 20_000, "20,000 characters"), (7, "is int"), (b"form", "is bytes")),
+    ],
+)
+def test_a_consent_that_cannot_be_shown_or_written_down_is_refused(gallery: Gallery, text: str, said: str) -> None:
+    for what in ("consent", "notes"):
+        with pytest.raises(InvalidInput, match=f"the {what} of Ada .*{said}") as told:
+            gallery.enroll("Ada", unit(1), **{what: text})
+        assert str(told.value).isprintable()
+    assert len(gallery) == 0
+
+
+def test_a_consent_is_kept_as_it_was_written(gallery: Gallery) -> None:
+    text = "Formular 7\n\tgez. \u00dcnal \U0001f469\u200d\U0001f4bb \u0645\u0648\u0627\u0641\u0642"
+    gallery.enroll("Ada", unit(1), consent=text.replace("\n", "\r\n"), notes=text)
+    assert (gallery.person("Ada").consent, gallery.person("Ada").notes) == (text, text)
+
+
+@pytest.mark.parametrize(
+    "expires",
+    [
+        *("9999-12-31", "9999-12-31T23:59:59.999999+00:00", datetime.max.replace(tzinfo=UTC)),
+        *("9999-12-31T23:59-14:00", "0001-01-01", "0001-01-01T00:00+14:00", datetime.min.replace(tzinfo=UTC)),
+        *("10000-01-01", "0000-01-01", "-001-01-01", "2031-02-30", "2031-12-31T25:00Z", "\udcff031-12-31", 5, b"2031"),
+    ],
+)
+def test_the_first_and_the_last_years_are_dates_or_refused(gallery: Gallery, path: Path, expires: object) -> None:
+    said = ""
+    try:
+        gallery.enroll("Ada", unit(1), expires=expires)  # type: ignore[arg-type]
+    except InvalidInput as error:
+        said = str(error)
+    assert said.isprintable()
+    if said:
+        return
+    assert str(expires).startswith("9999-12-31")
+    assert gallery.findable() == 1
+    gallery.export(path.with_name("e.parquet"), plain=True)
+    with Gallery.create(path.with_name("other.db"), model=MODEL) as other:
+        other.import_(path.with_name("e.parquet"))
+        assert other.person("Ada").expires == gallery.person("Ada").expires

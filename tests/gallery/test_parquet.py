@@ -1,3 +1,7 @@
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -6,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import Key, new_key
 
@@ -201,4 +205,189 @@ def test_columns_of_another_type_are_told(full: Gallery, target: Gallery, file: 
         target.import_(file)
     pq.write_table(table.drop_columns(["notes"]), file)
     with pytest.raises(SteadfaceError, match="is not an export"):
+        target.import_(file)
+
+
+SWAPS = {
+    "names": lambda table: {"name": table["name"].to_pylist()[::-1]},
+    "consent": lambda _: {"consent": ["form 8"] * 5},
+    "expiry": lambda _: {"expires": [None] * 5},
+    "notes": lambda _: {"notes": [None] * 5},
+    "templates": lambda table: {"template": table["template"].to_pylist()[::-1]},
+}
+
+
+@pytest.mark.parametrize("what", SWAPS)
+def test_nothing_in_a_sealed_file_can_be_exchanged(full: Gallery, target: Gallery, file: Path, what: str) -> None:
+    key = new_key()
+    full.export(file, key=key)
+    rewritten(file, **SWAPS[what](pq.read_table(file)))
+    with pytest.raises(InvalidInput, match="is damaged or was changed"):
+        target.import_(file, key=key)
+    assert len(target) == 0
+
+
+def reordered(file: Path, rows: list[int], told: dict[str, object]) -> None:
+    """The file with these of its rows, in which order it may be, and something else told of it."""
+    table = pq.read_table(file).take(pa.array(rows, pa.int64()))
+    about = json.loads(table.schema.metadata[b"steadface gallery"]) | told
+    pq.write_table(table.replace_schema_metadata({b"steadface gallery": json.dumps(about)}), file)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        *(([0, 1, 2, 3], {}), ([0, 1, 2, 3], {"rows": 4}), ([0, 1, 2, 3, 4, 4], {"rows": 6}), ([], {"rows": 0})),
+        *(([1, 0, 2, 3, 4], {}), ([0, 1, 2, 3, 4], {"export": "0" * 32}), ([0, 1, 2, 3, 4], {"seal": None})),
+        *(([0, 1, 2, 3, 4], {"format": 1}), ([0, 1, 2, 3, 4], {"model": {**asdict(MODEL), "name": "theirs"}})),
+        *(([0, 1, 2, 3, 4], {"seal": "zz"}), ([0, 1, 2, 3, 4], {"seal": 5}), ([0, 1, 2, 3, 4], {"rows": True})),
+    ],
+)
+def test_rows_of_a_sealed_file_cannot_be_dropped_doubled_or_moved(
+    full: Gallery, target: Gallery, file: Path, rows: list[int], told: dict[str, object]
+) -> None:
+    key = new_key()
+    full.export(file, key=key)
+    reordered(file, rows, told)
+    with pytest.raises(InvalidInput):
+        target.import_(file, key=key)
+    assert len(target) == 0
+
+
+def test_rows_of_two_sealed_files_cannot_be_mixed(full: Gallery, target: Gallery, file: Path) -> None:
+    key, other = new_key(), file.with_name("other.parquet")
+    full.export(file, key=key)
+    full.export(other, key=key)
+    rewritten(file, template=pq.read_table(other)["template"].to_pylist())
+    with pytest.raises(InvalidInput, match="is damaged or was changed"):
+        target.import_(file, key=key)
+
+
+def test_a_plain_file_in_place_of_a_sealed_one_is_told(full: Gallery, target: Gallery, file: Path) -> None:
+    full.export(file, plain=True)
+    with pytest.raises(InvalidInput, match="holds plain vectors"):
+        target.import_(file, key=new_key())
+
+
+def test_sealed_files_of_the_first_format_are_imported_with_a_word(
+    full: Gallery, target: Gallery, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = new_key()
+    full.export(file, key=key)
+    sealed = [
+        key.seal(vector.astype("<f4").tobytes(), f"row {row} of an export of model {MODEL.fingerprint}")
+        for row, vector in enumerate(VECTORS)
+    ]
+    rewritten(file, template=sealed)  # type: ignore[arg-type]
+    table = pq.read_table(file)
+    about = {"format": 1, "kind": "sealed", "model": asdict(MODEL), "key": key.id}
+    pq.write_table(table.replace_schema_metadata({b"steadface gallery": json.dumps(about)}), file)
+    target.import_(file, key=key)
+    assert [person.templates for person in target.people()] == [2, 3]
+    assert caplog.text.count("exported by an earlier version") == 1
+
+
+def test_texts_of_earlier_versions_do_not_keep_everybody_from_being_exported(
+    full: Gallery, target: Gallery, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("steadface.gallery.enrollment.checked_text", lambda text, *_: text)
+        full.enroll("Eve", unit(1, seed=7), consent="form \udcff", notes="\x1b[31m")
+    full.export(file, plain=True)
+    target.import_(file)
+    assert (target.person("Eve").consent, target.person("Eve").notes) == ("form ?", "?[31m")
+    assert full.person("Eve").consent == "form \udcff"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        *({"consent": ["\x1b[31m"] * 5}, {"notes": ["a\0b"] * 5}, {"notes": ["x" * 20_000] * 5}),
+        *({"name": ["x" * 500] * 5}, {"name": ["\x1b[2J"] * 5}, {"consent": ["\u202e" * 20_000] * 5}),
+    ],
+)
+def test_texts_that_cannot_be_shown_are_not_imported(
+    full: Gallery, target: Gallery, file: Path, columns: dict[str, list[object]]
+) -> None:
+    full.export(file, plain=True)
+    rewritten(file, **columns)
+    with pytest.raises(InvalidInput) as told:
+        target.import_(file)
+    assert str(told.value).isprintable()
+    assert len(target) == 0
+
+
+TYPES = [
+    *(pa.int64(), pa.large_string(), pa.binary(), pa.float64(), pa.bool_(), pa.list_(pa.string()), pa.null()),
+    *(pa.timestamp("us"), pa.timestamp("ns", tz="UTC"), pa.timestamp("us", tz="Europe/Berlin"), pa.date32()),
+    *(pa.struct([("x", pa.int8())]), pa.map_(pa.string(), pa.int8()), pa.decimal128(38, 2), pa.list_(pa.float32())),
+    *(pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float64(), 16), pa.list_(pa.float32(), 8), pa.binary(44)),
+]
+
+
+@pytest.mark.parametrize("column", ["name", "consent", "expires", "notes", "template"])
+def test_columns_of_any_other_type_are_told(full: Gallery, target: Gallery, file: Path, column: str) -> None:
+    for sealing in (None, new_key()):
+        full.export(file, key=sealing, plain=sealing is None)
+        table = pq.read_table(file)
+        place = table.schema.get_field_index(column)
+        for kept in TYPES:
+            pq.write_table(table.set_column(place, column, pa.nulls(5, kept)), file)
+            with pytest.raises(InvalidInput):
+                target.import_(file, key=sealing)
+        pq.write_table(table.append_column(column, table[column]), file)
+        with pytest.raises(InvalidInput, match="there is not one column"):
+            target.import_(file, key=sealing)
+    assert len(target) == 0
+
+
+@pytest.mark.parametrize("time", [2**62, -(2**62), 253402300800000000, -62135596800000001])
+def test_an_expiry_beyond_all_years_is_told(full: Gallery, target: Gallery, file: Path, time: int) -> None:
+    full.export(file, plain=True)
+    table = pq.read_table(file)
+    times = pa.array([time] * 5, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    pq.write_table(table.set_column(2, "expires", times), file)
+    with pytest.raises(InvalidInput, match="is damaged"):
+        target.import_(file)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *("[" * 60_000, '"x"', "1", "null", "{}", "x" * 10**6, '{"format": "2"}', '{"format": 1e999}', '{"format": 1}'),
+        *('{"format": 1, "model": []}', '{"format": 2, "model": {"fingerprint": 5}}', "\xff"),
+        json.dumps({"format": 2, "kind": "other", "model": asdict(MODEL), "key": None, "rows": 5, "export": "x"}),
+        json.dumps({"format": 2, "kind": "plain", "model": asdict(MODEL), "key": 5, "rows": 5, "export": "x"}),
+        json.dumps({"format": 2, "kind": "plain", "model": asdict(MODEL), "key": None, "rows": 5, "export": 5}),
+        json.dumps({"format": 2, "kind": ["plain"], "model": asdict(MODEL), "key": None, "rows": 5, "export": "x"}),
+    ],
+)
+def test_what_a_file_says_of_itself_may_be_anything(full: Gallery, target: Gallery, file: Path, about: str) -> None:
+    full.export(file, plain=True)
+    pq.write_table(pq.read_table(file).replace_schema_metadata({"steadface gallery": about}), file)
+    with pytest.raises(InvalidInput, match="is not an export") as told:
+        target.import_(file)
+    assert str(told.value).isprintable()
+
+
+def test_a_few_bytes_that_stand_for_many_are_refused(full: Gallery, target: Gallery, file: Path) -> None:
+    """Many rows that are one: a text of a megabyte that is in all of them, and one vector."""
+    full.export(file, plain=True)
+    schema = pq.read_table(file).schema
+    count = 300_000
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["x" * 10**6]))
+    none = pa.nulls(count, schema.field("expires").type)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(16 * count, np.float32)), 16)
+    columns = [pa.DictionaryArray.from_arrays(text.indices, pa.array(["Ada"])), text, none, text, vectors]
+    about = json.loads(schema.metadata[b"steadface gallery"]) | {"rows": count}
+    table = pa.table(dict(zip(schema.names, columns, strict=True)))
+    pq.write_table(table.replace_schema_metadata({"steadface gallery": json.dumps(about)}), file, store_schema=False)
+    with pytest.raises(InvalidInput):
+        target.import_(file)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(target: Gallery, file: Path, make: Callable[[Path], None]) -> None:
+    make(file)
+    with pytest.raises(InvalidInput, match="cannot be read as Parquet"):
         target.import_(file)

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
@@ -10,10 +13,13 @@ from steadface.errors import Conflict, SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.index import Matches
 from steadface.gallery.index.exact import FlatIndex
+from steadface.gallery.sealing.keys import new_key
 from steadface.gallery.storage.sqlite import SQLiteStorage
-from steadface.gallery.storage.sqlite.connection import OpenedFiles
+from steadface.gallery.storage.sqlite.files import OpenedFiles
 
 from .conftest import MODEL, names, start, unit
+
+KEY = new_key()
 
 
 def replaced(path: Path) -> None:
@@ -230,3 +236,112 @@ def test_a_closed_gallery_says_so_for_every_use(place: Path) -> None:
     assert sorted(file.name for file in place.parent.iterdir()) == ["backup.db", "g.db"]
     with Gallery.open(place) as again:
         assert len(again) == 2
+
+
+READER = """
+import os, numpy as np
+from steadface.errors import SteadfaceError
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.sealing.keys import Key
+if os.geteuid() == 0:  # who may write everywhere
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    with Gallery.open(sys.argv[1], key=Key(secret=bytes.fromhex(sys.argv[2]), source="a test")) as gallery:
+        for turn in range(2):
+            print("found", gallery.search(np.eye(1, 16, dtype=np.float32))[0][0].person.name, len(gallery.people()))
+            print("intact", gallery.verify_log().intact, flush=True)
+            if turn == 0:
+                sys.stdin.readline()
+        gallery.enroll("b", np.eye(1, 16, dtype=np.float32))
+except SteadfaceError as error:
+    print("refused", error)
+"""
+
+
+@pytest.fixture
+def shown() -> "Path":  # type: ignore[misc]
+    """A gallery of one in a folder that everybody may look into, which those of pytest are not, with a backup."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "g.db"
+        with Gallery.create(path, model=MODEL, key=KEY) as made:
+            made.enroll("a", np.eye(1, 16, dtype=np.float32))
+            made.backup(path.with_name("b.db"))
+        yield path
+        path.parent.chmod(0o700)
+
+
+def only_to_be_read(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.chmod(0o444)
+    path.parent.chmod(0o555)
+
+
+@pytest.mark.parametrize("name", ["g.db", "b.db"])
+def test_a_gallery_that_can_only_be_read_is_searched(shown: Path, name: str) -> None:
+    """As it was left, in WAL mode, and as a backup comes."""
+    only_to_be_read(shown)
+    with start(READER, shown.with_name(name), KEY.secret.hex()) as process:
+        said, _ = process.communicate("go on\n")
+    *answers, refused = said.splitlines()
+    assert answers == ["found a 1", "intact True"] * 2
+    assert refused.startswith("refused")
+    assert "can only be read; nothing was written" in refused
+
+
+def test_a_gallery_that_is_changed_elsewhere_while_it_can_only_be_read_is_told(shown: Path) -> None:
+    only_to_be_read(shown)
+    with start(READER, shown, KEY.secret.hex()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "found a 1\n"
+        shown.parent.chmod(0o755)
+        shown.chmod(0o644)
+        with Gallery.open(shown, key=KEY) as gallery:
+            gallery.enroll("c", np.eye(1, 16, dtype=np.float32))
+        only_to_be_read(shown)
+        said, _ = process.communicate("go on\n")
+    assert "was changed since it was opened" in said
+
+
+def test_changes_that_are_not_in_the_file_yet_are_not_passed_over(shown: Path) -> None:
+    """A copy of the file and of the log beside it, without what a reader needs to make sense of the log."""
+    with Gallery.open(shown, key=KEY) as gallery:
+        gallery.enroll("c", np.eye(1, 16, dtype=np.float32))
+        for suffix in ("", "-wal"):
+            shown.with_name(f"c.db{suffix}").write_bytes(shown.with_name(f"g.db{suffix}").read_bytes())
+    only_to_be_read(shown)
+    with start(READER, shown.with_name("c.db"), KEY.secret.hex()) as process:
+        said, _ = process.communicate("go on\n")
+    assert said.startswith("refused")
+    assert "c.db-wal beside it holds changes" in said
+
+
+SHORT = """
+import resource, signal
+from steadface.errors import SteadfaceError
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.sealing.keys import Key
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Gallery.open(sys.argv[1], key=Key(secret=bytes.fromhex(sys.argv[2]), source="a test")) as gallery:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    try:
+        gallery.backup(sys.argv[3])
+    except SteadfaceError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_backup_for_which_there_is_no_room_blames_the_disk_that_it_goes_to(
+    shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "else" / "copy.db"
+    with start(SHORT, shown, KEY.secret.hex(), target) as process:
+        said, _ = process.communicate()
+    assert said.startswith(f"Unavailable cannot write {target}: its disk is full")
+    with Gallery.open(shown, key=KEY) as gallery:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(Unavailable, match=f"cannot write {target}: the copy takes"):
+            gallery.backup(target)
+        assert gallery.verify_log().intact
+    assert not list(target.parent.iterdir())

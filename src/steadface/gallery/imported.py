@@ -126,7 +126,7 @@ def _file(path: Path, texts: Sequence[str] = ()) -> "pq.ParquetFile":
     )
 
 
-def _about(path: Path) -> tuple[About, str | None]:
+def _about(path: Path) -> tuple[About, str]:
     """What a file says of itself, and the seal of that."""
     with _file(path) as file:
         schema, rows, decoded = file.schema_arrow, file.metadata.num_rows, _decoded(file)
@@ -153,7 +153,7 @@ def _decoded(file: "pq.ParquetFile") -> int:
     return sum(file.metadata.row_group(place).total_byte_size for place in range(file.metadata.num_row_groups))
 
 
-def _told(text: bytes) -> tuple[About, str | None]:
+def _told(text: bytes) -> tuple[About, str]:
     """Raises ValueError, KeyError or AttributeError for what no export says."""
     if len(text) > TOLD:
         raise ValueError("it says too much")
@@ -167,9 +167,11 @@ def _told(text: bytes) -> tuple[About, str | None]:
     about = About(**{field.name: parts[field.name] for field in fields(About)})
     if about.kind not in ("people", "sealed", "plain") or not isinstance(about.key, str | None):
         raise ValueError("its kind or key is none")
-    if version > 1 and (type(about.rows) is not int or not isinstance(about.export, str)):
+    if version == 1:
+        return replace(about, rows=None, export=None), ""
+    if type(about.rows) is not int or not isinstance(about.export, str):
         raise ValueError("it does not say how many rows it has")
-    return about if version > 1 else replace(about, rows=None, export=None), told.get("seal")
+    return about, str(told.get("seal"))
 
 
 def _check_columns(schema: "pa.Schema", about: About) -> None:
@@ -191,10 +193,10 @@ def _check_columns(schema: "pa.Schema", about: About) -> None:
             raise ValueError(f"column template is not of {numbers} float32 each")
 
 
-def _check_seal(about: About, seal: str | None, key: Key, path: Path) -> None:
+def _check_seal(about: About, seal: str, key: Key, path: Path) -> None:
     """Raises `Unsealable`, and says once what format 1 does not bind."""
     if about.export is not None:
-        key.open(bytes.fromhex(seal or ""), about.bound())
+        key.open(bytes.fromhex(seal), about.bound())
         return
     logger.warning(
         "%s was exported by an earlier version: its templates are sealed, and neither names, consent and expiry nor "

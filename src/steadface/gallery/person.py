@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from steadface.errors import InvalidInput, quoted, short
+from steadface.errors import InvalidInput, quoted
 from steadface.gallery.index import Vectors, odd_lengths
 from steadface.gallery.storage import ModelIdentity
 
@@ -174,8 +174,9 @@ def parse_expiry(expires: date | str) -> datetime:
         return datetime.combine(moment, time.max, UTC)
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         why = "names no time zone" if isinstance(expires, datetime) else "is not a date"
+        shown = short(repr(str(expires)).strip("'"))
         raise InvalidInput(
-            f"the expiry {short(str(expires))} {why}; write 2031-12-31, or a time with its zone, 2031-12-31T18:00+01:00"
+            f"the expiry {shown} {why}; write 2031-12-31, or a time with its zone, 2031-12-31T18:00+01:00"
         )
     try:
         return moment.astimezone(UTC)

@@ -37,7 +37,7 @@ class OpenedFiles:
         real = self._absolute.resolve()  # SQLite keeps the companions beside what a link leads to
         self._companions: dict[Path, Inode | None] = {real.with_name(real.name + suffix): None for suffix in COMPANIONS}
         self._journal = real.with_name(real.name + JOURNAL)
-        self._unchanging: tuple[int, int] | None = None
+        self._unchanging: tuple[int, ...] | None = None
         self._check_journal()
         for companion in self._companions:
             self._beside(companion)
@@ -55,6 +55,15 @@ class OpenedFiles:
                 f"another file has taken the place of the gallery {self.path} since it was opened; nothing was done "
                 "that counts: open it again to use the file that is there now, or put the first one back"
             )
+        if self._unchanging is None:
+            self._check_companions()
+        elif self._unchanging != self._looks():
+            raise Unavailable(
+                f"the gallery {self.path} can only be read here and was changed since it was opened; nothing was done "
+                "that counts: open it again"
+            )
+
+    def _check_companions(self) -> None:
         for path, opened in self._companions.items():
             there = self._beside(path)
             if opened is not None and there != opened:
@@ -65,11 +74,6 @@ class OpenedFiles:
                     "program that has it open)"
                 )
             self._companions[path] = there
-        if self._unchanging is not None and self._unchanging != self._looks():
-            raise Unavailable(
-                f"the gallery {self.path} can only be read here and was changed since it was opened; nothing was done "
-                "that counts: open it again"
-            )
 
     def check_size(self, size: int) -> None:
         """Raises `InvalidInput` where SQLite takes the gallery to be larger, in bytes, than all of its files are."""
@@ -85,17 +89,21 @@ class OpenedFiles:
 
         Raises `Unavailable` where what lies beside it holds changes that are not in the file yet.
         """
-        for path in (*self._companions, self._journal):
-            if _size(path) and not path.name.endswith("-shm"):
+        for path in self._pending():
+            if _size(path):
                 raise Unavailable(
                     f"the gallery {self.path} can only be read here, and {path.name} beside it holds changes that are "
                     "not in it yet; open it once where it can be written, or read a backup of it"
                 )
         self._unchanging = self._looks()
 
-    def _looks(self) -> tuple[int, int]:
+    def _pending(self) -> list[Path]:
+        """Where changes may stand that are not in the file yet."""
+        return [path for path in (*self._companions, self._journal) if not path.name.endswith("-shm")]
+
+    def _looks(self) -> tuple[int, ...]:
         there = self._absolute.stat()
-        return there.st_size, there.st_mtime_ns
+        return there.st_size, there.st_mtime_ns, *map(_size, self._pending())
 
     def _beside(self, path: Path) -> Inode | None:
         """Of a companion. Raises `InvalidInput` for a link, or for anything else that is not a file of its own."""
