@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from steadface.errors import InvalidInput, quoted
+from steadface.errors import InvalidInput, quoted, short
 from steadface.gallery.index import Vectors, odd_lengths
 from steadface.gallery.storage import ModelIdentity
 
