@@ -20,12 +20,13 @@ ALLOWED: dict[str, set[str]] = {
     "arguments": {"errors", "files"},
     "devices": {"errors"},
     "records": {"errors"},  # what a JSON file says, as types
+    "graphs": {"errors"},  # what an ONNX file asks for, before it is run
     "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
     "heads": {"errors"},
-    "recognizers": {"evaluation", "gallery"} | MATHEMATICS | FACES | SHARED,  # of any origin
-    "faces": {"data"} | SHARED,  # a photograph becomes aligned faces
+    "recognizers": {"evaluation", "gallery", "graphs"} | MATHEMATICS | FACES | SHARED,  # of any origin
+    "faces": {"data", "graphs"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
     "audit_record": {"errors", "files", "records"},  # what `audit.json` holds: audit writes it, report reads it

@@ -8,6 +8,7 @@ written as `relu(x) + a (x - |x|)`, say). What is not certain is not stated, and
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,10 @@ class _Line:
 
 def convention_of(file: OnnxFile) -> Convention:
     """What the file says of the pixels; defaults where it says nothing."""
-    found = "0..255" if file.dtype == np.uint8 else stated_range(file.nodes, file.constants, file.input)
+    found = "0..255" if file.dtype == np.uint8 else None
+    # Operations with fewer inputs than they take, or constants that do not fit, are refused where the graph is run.
+    with suppress(ValueError, IndexError, TypeError), np.errstate(all="ignore"):
+        found = found or stated_range(file.nodes, file.constants, file.input)
     known = Known(
         size="default" if file.size is None else "file",
         pixel_range="default" if found is None else "file",

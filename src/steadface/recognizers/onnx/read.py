@@ -14,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from steadface.backbones.filekinds import refuse_other_than_onnx
-from steadface.errors import InvalidInput
+from steadface.backbones.filekinds import first_few, refuse_other_than_onnx, shown
+from steadface.errors import InvalidInput, SteadfaceError
+from steadface.graphs.reading import first_line, read_model
 
 Array = NDArray[Any]
 
@@ -66,28 +67,42 @@ class OnnxFile:
 def read_onnx(path: Path) -> OnnxFile:
     """Raises SteadfaceError for a file that is not an ONNX model, and for inputs that are not RGB images."""
     refuse_other_than_onnx(path)
+    model = read_model(path)
     try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf's and onnx's own, which share no base class
-        raise InvalidInput(f"{path} is not a readable ONNX file ({error}); it may be truncated") from error
-    graph = model.graph
+        nodes, constants = _contents(model.graph)
+        return _file(path, model, nodes, constants)
+    except SteadfaceError:
+        raise
+    except Exception as error:  # numpy's and onnx's own, of numbers that are not as many as they should be
+        raise InvalidInput(f"{path} is damaged ({first_line(error)}); fetch it again") from error
+
+
+def _contents(graph: onnx.GraphProto) -> tuple[tuple[Node, ...], dict[str, Array]]:
+    """The nodes that compute, and all constants."""
     constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     nodes = []
     for one in graph.node:
         node = _node(one)
+        if not node.outputs:
+            raise ValueError("an operation without an output")
         value = _constant(node)
         if value is None:
             nodes.append(node)
         else:
             constants[node.outputs[0]] = value
+    return tuple(nodes), constants
+
+
+def _file(path: Path, model: onnx.ModelProto, nodes: tuple[Node, ...], constants: dict[str, Array]) -> OnnxFile:
+    graph = model.graph
     images = [one for one in graph.input if one.name not in constants]
     if len(images) != 1 or not graph.output:
-        names = ", ".join(one.name for one in images) or "none"
+        names = first_few([one.name for one in images], shown) or "none"
         raise InvalidInput(f"{path} has {len(images)} inputs ({names}); a recogniser has one, of images")
     batch, size, channels_last = _layout(path, images[0])
     return OnnxFile(
         path=path,
-        nodes=tuple(nodes),
+        nodes=nodes,
         constants=constants,
         input=images[0].name,
         output=graph.output[0].name,
@@ -183,12 +198,18 @@ def read_properties(path: Path) -> dict[str, str]:
                 entry = onnx.StringStringEntryProto.FromString(part)
                 found.setdefault(entry.key, entry.value)
     except Exception as error:  # protobuf's own among them, which share no base class
-        raise InvalidInput(f"{path} is not a readable ONNX file ({error}); it may be truncated") from error
+        raise InvalidInput(f"{path} is not a readable ONNX file ({first_line(error)}); it may be truncated") from error
     return found
 
 
 METADATA_PROPS = 14
 """The field's number in ModelProto."""
+
+MOST_FIELDS = 1 << 12
+"""Parts of a ModelProto; those of published models have ten, and some notes."""
+
+MOST_NOTED = 16 << 20
+"""Bytes of a note; contracts with guards have some 100,000."""
 
 VARINT, DELIMITED, FIXED = 0, 2, {1: 8, 5: 4}
 """Wire types of protobuf; of a fixed one the bytes."""
@@ -196,7 +217,9 @@ VARINT, DELIMITED, FIXED = 0, 2, {1: 8, 5: 4}
 
 def _noted(file: BinaryIO, size: int) -> Iterator[bytes]:
     """The metadata of a protobuf message of `size` bytes (https://protobuf.dev/programming-guides/encoding)."""
-    while file.tell() < size:
+    for _ in range(MOST_FIELDS):
+        if file.tell() >= size:
+            return
         field_number, kind = divmod(_varint(file), 8)
         if field_number < 1:
             raise ValueError("a field without a number")
@@ -207,9 +230,12 @@ def _noted(file: BinaryIO, size: int) -> Iterator[bytes]:
         if file.tell() + length > size:
             raise ValueError(f"a part of {length:,} bytes ends beyond the file")
         if (field_number, kind) == (METADATA_PROPS, DELIMITED):
+            if length > MOST_NOTED:
+                raise ValueError(f"a note of {length:,} bytes, beyond {MOST_NOTED:,}")
             yield file.read(length)
         else:
             file.seek(length, 1)
+    raise ValueError(f"more than {MOST_FIELDS:,} parts")
 
 
 def _varint(file: BinaryIO) -> int:

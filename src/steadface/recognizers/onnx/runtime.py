@@ -22,6 +22,8 @@ from torch import Tensor
 from steadface.backbones.soundness import noise_for
 from steadface.devices import open_session
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.graphs.reading import first_line
+from steadface.graphs.sizes import MOST_LIVE, MOST_WORK, Unrunnable, check_cost, check_growth
 from steadface.recognizers.adapters import Adapted, External, embedding_output
 from steadface.recognizers.convention import Convention
 from steadface.recognizers.onnx.operations import NotConverted
@@ -30,6 +32,9 @@ from steadface.recognizers.onnx.torch import OnnxGraph
 
 if TYPE_CHECKING:
     import onnxruntime
+
+MANY = 16
+"""Images at which it is looked whether what a graph holds grows with their number."""
 
 PARITY = 1e-4
 """How far, relative to its length, a converted embedding may be from onnxruntime's."""
@@ -43,7 +48,9 @@ def network_of(
     Without `gradients` it stays in onnxruntime, and nothing is converted. Raises SteadfaceError where onnxruntime
     itself cannot run the file, where it has no such `output`, and where nothing tells which is the embedding.
     """
+    alone = _check_cost(file, convention)
     core = Runtime(file)
+    core.batch = 1 if alone else core.batch
     core.output = _embedding(core, convention, output)
     runtime = Adapted(core, convention, name=str(file.path), differentiable=False).eval()
     expected = [_runtime_embeddings(runtime, core, count) for count in ((1, 4) if gradients else (2,))]
@@ -61,8 +68,31 @@ def network_of(
     except NotConverted as reason:
         why = f"{reason} is not converted to torch"
     except (SteadfaceError, RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
-        why = f"the graph converted to torch fails ({error})"
+        why = f"the graph converted to torch fails ({first_line(error)})"
     return runtime, core.output, (f"{file.path}: no gradients, since {why}; only attacks without gradients are run",)
+
+
+def _check_cost(file: OnnxFile, convention: Convention) -> bool:
+    """Whether the graph takes one image at a time, although it does not say so.
+
+    Raises SteadfaceError for a graph whose cost is beyond the bounds, or cannot be told.
+    """
+    bounds = {"live": MOST_LIVE, "work": MOST_WORK}
+    one, many = (_shape(file, convention, count) for count in (1, MANY))
+    if file.batch is not None:
+        times = {key: min(file.batch, MANY) * most for key, most in bounds.items()}
+        check_cost(file.path, file.model, _shape(file, convention, file.batch), **times)
+        return False
+    try:
+        check_growth(file.path, file.model, one, many, **bounds)
+    except Unrunnable:
+        check_cost(file.path, file.model, one, **bounds)
+        return True
+    return False
+
+
+def _shape(file: OnnxFile, convention: Convention, count: int) -> tuple[int, ...]:
+    return (count, *convention.size, 3) if file.channels_last else (count, 3, *convention.size)
 
 
 class Runtime(External):
@@ -97,7 +127,11 @@ class Runtime(External):
 
     def _run(self, pixels: Array, size: int) -> Array:
         filled = pixels if len(pixels) == size else np.concatenate([pixels, pixels[-1:].repeat(size - len(pixels), 0)])
-        (answer,) = self.session.run([self.output], {self._input: filled})
+        try:
+            (answer,) = self.session.run([self.output], {self._input: filled})
+        except Exception as error:  # onnxruntime's own, of a number of images that it was not opened with
+            height, width = pixels.shape[1:3] if self._channels_last else pixels.shape[2:]
+            raise _unrunnable(self.name, size, (height, width), error) from error
         found: Array = answer[: len(pixels)]
         return found
 
@@ -113,7 +147,7 @@ def _session(file: OnnxFile) -> "onnxruntime.InferenceSession":
     try:
         return open_session(file.path)
     except Exception as error:  # onnxruntime's own, which share no public base class
-        raise Unsupported(f"onnxruntime cannot load {file.path}: {error}") from error
+        raise Unsupported(f"onnxruntime cannot load {file.path}: {first_line(error)}") from error
 
 
 def _embedding(core: Runtime, convention: Convention, wanted: str | None) -> str:
@@ -150,8 +184,8 @@ def _runtime_embeddings(network: Adapted, core: Runtime, count: int) -> Tensor:
 def _unrunnable(name: str, count: int, size: tuple[int, int], error: Exception) -> SteadfaceError:
     height, width = size
     return InvalidInput(
-        f"onnxruntime cannot run {name} on {count} images of {height} x {width} ({error}); state the image_size that "
-        "it takes"
+        f"onnxruntime cannot run {name} on {count} images of {height} x {width} ({first_line(error)}); state "
+        "the image_size that it takes"
     )
 
 
