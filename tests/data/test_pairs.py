@@ -4,8 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steadface.data.bins import read_bin
 from steadface.data.faces import ArrayFaces
+from steadface.data.folders import ImageFolder, UnlabelledFolder, open_faces
 from steadface.data.pairs import PairSet, contiguous_folds, doubled_pictures, of_one_picture, read_pairs
+from steadface.data.recordio import RecordFile
 from steadface.errors import SteadfaceError
 
 
@@ -279,3 +282,13 @@ def test_pipes_are_refused_at_once(lfw, tmp_path):
     os.mkfifo(lfw / "Ann_A" / "Ann_A_0002.png")
     with pytest.raises(SteadfaceError, match="no regular files"):
         read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "\ud800"])
+def test_a_path_that_cannot_be_is_a_message(lfw, tmp_path, name):
+    for pairs, images in ((tmp_path / name, lfw), (pairs_file(tmp_path, LFW_TEXT), tmp_path / name)):
+        with pytest.raises(SteadfaceError, match="not a path"):
+            read_pairs(pairs, images)
+    for read in (read_bin, open_faces, RecordFile, ImageFolder, UnlabelledFolder):
+        with pytest.raises(SteadfaceError):
+            read(tmp_path / name)

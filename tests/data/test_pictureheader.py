@@ -64,6 +64,11 @@ def test_a_tiff_of_the_other_byte_order_and_one_in_tiles():
         assert claimed_size(directory(order, (256, 3, 7), (256, 4, 60000), (257, 4, 80))) == (60000, 80)
 
 
+def test_a_directory_far_beyond_the_end_is_none():
+    assert claimed_size(b"II+\0\x08\0\0\0" + b"\xff" * 8) is None
+    assert claimed_size(b"II*\0" + b"\xff" * 4) is None
+
+
 def test_any_beginning_of_a_picture_has_its_size_or_none():
     for form, options in WRITTEN.items():
         encoded = written(form, (31, 17), **options[-1])

@@ -428,3 +428,13 @@ def test_pipes_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.rec")
     with pytest.raises(SteadfaceError, match="a pipe"):
         RecordFile(tmp_path / "a.rec")
+
+
+def test_a_label_that_signals_is_no_number(tmp_path, flat_png):
+    writer = plain(tmp_path, flat_png)
+    path = writer.save()
+    data = bytearray(path.read_bytes())
+    at = writer.index[1][1] + 12
+    data[at : at + 4] = struct.pack("<I", 0x7F800001)
+    path.write_bytes(bytes(data))
+    assert any("not whole" in message for message in RecordFile(path).messages)

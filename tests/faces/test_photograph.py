@@ -219,3 +219,16 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     for name, said in (("a.jpg", "a pipe"), ("b.jpg", "a device")):
         with pytest.raises(UnreadableImage, match=said):
             read_photograph(tmp_path / name)
+
+
+def test_a_tile_larger_than_its_picture_is_refused_before_room_is_made() -> None:
+    def tiff(side: int) -> bytes:
+        entries = [(256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 5), (262, 3, 1), (277, 3, 1)]
+        entries += [(322, 4, side), (323, 4, side), (324, 4, 8), (325, 4, 100)]
+        body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+        return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(104)
+
+    with pytest.raises(UnreadableImage, match="30000 x 30000"):
+        read_photograph(tiff(30000))
+    with pytest.raises(UnreadableImage, match="damaged"):
+        read_photograph(tiff(16))

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +313,9 @@ def test_a_map_of_targets_names_everybody(tmp_path: Path) -> None:
             read_target_map(path, people)
     with pytest.raises(SteadfaceError, match="cannot be read"):
         read_target_map(tmp_path / "missing.yaml", people)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SteadfaceError, match="a pipe"):
+        read_target_map(tmp_path / "pipe", people)
+    path.write_text("[" + "x, " * 20_000 + "]")
+    with pytest.raises(SteadfaceError, match="more than"):
+        read_target_map(path, people)

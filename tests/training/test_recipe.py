@@ -16,6 +16,7 @@ from steadface.training.assembly.trainer import assemble
 from steadface.training.compute import Compute
 from steadface.training.recipe import Recipe, load_recipe, make_recipe
 from steadface.training.recipe.recipe import recipe_path
+from steadface.training.runfolder import read_run_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LEAST: dict[str, Any] = {"name": "least", "data": {"images": "faces"}, "run": {"steps": 1}}
@@ -420,3 +421,13 @@ def test_a_recipe_written_down_is_the_same_recipe() -> None:
         recipe = load_recipe(path, needs(path))
         again = make_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
         assert again == recipe
+
+
+def test_the_recipe_of_a_run_is_read_within_the_same_bounds(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(laughs(9))
+    with pytest.raises(InvalidInput, match="more than 10,000 values"):
+        read_run_recipe(tmp_path)
+    (tmp_path / "recipe.yaml").unlink()
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(InvalidInput, match="a pipe"):
+        read_run_recipe(tmp_path)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from steadface.arguments import as_path
 from steadface.data.faces import Image, decode_image
 from steadface.data.pairs import PairSet, contiguous_folds
 from steadface.errors import InvalidInput, SteadfaceError, unreadable
@@ -71,7 +72,7 @@ def read_bin(path: str | os.PathLike[str]) -> PairSet:
     Raises `SteadfaceError` for a file that asks for any other object when unpickled (naming it), that is
     damaged, or that does not hold two images for every pair.
     """
-    path = Path(path)
+    path = as_path(path, "the .bin set")
     try:
         with open_file(path, most=MOST_BYTES) as file:
             _check_steps(_Clipped(file), path)

@@ -117,7 +117,7 @@ class ImageFolder(ListedFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, min_images: int = 1) -> None:
-        root = Path(root)
+        root = as_path(root, "the folder of faces")
         skips = Skips()
         names: list[str] = []
         sizes: list[int] = []
@@ -153,7 +153,7 @@ class UnlabelledFolder(ListedFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        root = Path(root)
+        root = as_path(root, "the folder of faces")
         skips = Skips()
         sizes = dict(PictureTree(root, skips).images())
         names = list(sizes)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.arguments import as_path
 from steadface.data.faces import EncodedSource, FaceSource, UnreadableImage
 from steadface.data.folders import FaceFiles
 from steadface.data.listing import IMAGE_SUFFIXES, abbreviated, composed, is_hidden, nearby, spellings
@@ -126,13 +127,13 @@ def read_pairs(pairs_file: str | os.PathLike[str], images_dir: str | os.PathLike
     one that is malformed or a header that does not fit; for names that lead out of `images_dir`; and for images that
     are missing, with how many.
     """
-    path = Path(pairs_file)
+    path = as_path(pairs_file, "the pairs file")
     lines, header = _parse(path)
     same = np.fromiter((line.same for line in lines), dtype=np.bool_)
     fold = _folds(same, header, path)
     keys = sorted({key for line in lines for key in (line.first, line.second)})
     order = {key: index for index, key in enumerate(keys)}
-    faces = _find_faces(Path(images_dir), keys, path)
+    faces = _find_faces(as_path(images_dir, "the folder of images"), keys, path)
     return PairSet(
         faces=faces,
         first=np.fromiter((order[line.first] for line in lines), dtype=np.int64),

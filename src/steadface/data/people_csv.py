@@ -9,6 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
+from steadface.arguments import as_path
 from steadface.data.folders import ListedFiles
 from steadface.data.listing import PictureTree, Skips, abbreviated, check_distinct, composed, nearby, spellings
 from steadface.errors import InvalidInput, unreadable
@@ -31,7 +32,7 @@ class NamedFolder(ListedFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str], people: str | os.PathLike[str], *, min_images: int = 1) -> None:
-        root, people = Path(root), Path(people)
+        root, people = as_path(root, "the folder of images"), as_path(people, "the table of people")
         skips = Skips()
         person_of = read_people(people)
         sizes = dict(PictureTree(root, skips).images())

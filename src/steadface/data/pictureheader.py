@@ -35,7 +35,7 @@ def claimed_size(encoded: bytes) -> Size | None:
         if encoded.startswith(magic):
             try:
                 return read(encoded)
-            except (struct.error, IndexError):  # it ends before
+            except (struct.error, OverflowError):  # it ends before, by far perhaps
                 return None
     return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.arguments import as_path
 from steadface.data.faces import Image, UnreadableImage, decode_image
 from steadface.data.listing import Skips, people_with_images
 from steadface.data.recordformat import (
@@ -46,7 +47,7 @@ class RecordFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, min_images: int = 1) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "the .rec file")
         skips = Skips()
         classes = _class_count(self.path.with_name("property"))
         with _mapped(self.path) as data:
@@ -190,7 +191,8 @@ def _label_problems(label: NDArray[np.float32], classes: int | None) -> NDArray[
     else:
         problem[label >= classes] = f"labels beyond the {classes} classes of the property file"
     problem[label < 0] = "negative labels"
-    problem[~np.isfinite(label) | (np.floor(label) != label)] = "labels that are not whole numbers"
+    with np.errstate(invalid="ignore"):  # of NaN that signals
+        problem[~np.isfinite(label) | (np.floor(label) != label)] = "labels that are not whole numbers"
     return problem
 
 

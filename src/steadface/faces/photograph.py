@@ -41,6 +41,9 @@ BACKGROUND = 127
 ORIENTATION = 0x0112
 """The EXIF tag."""
 
+TILE_WIDTH, TILE_LENGTH = 322, 323
+"""Tags of TIFF."""
+
 UPRIGHT: dict[int, Callable[[Image], Image]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -153,6 +156,10 @@ def _decoded(decode: Callable[[], Image], name: str) -> Image:
 
 def _within(picture: PIL.Image.Image, name: str) -> PIL.Image.Image:
     _check_size(picture.size, name)
+    tags = getattr(picture, "tag_v2", {})  # of TIFF, of which a tile may be larger than the picture
+    tile = tags.get(TILE_WIDTH, 1), tags.get(TILE_LENGTH, 1)
+    if all(isinstance(side, int) and side > 0 for side in tile):
+        _check_size(tile, name)
     return picture
 
 

@@ -12,6 +12,7 @@ from steadface.files import write_atomically
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import Recipe, make_recipe
+from steadface.training.recipe.reading import UnfitYaml, read_yaml
 from steadface.training.recipe.recipe import with_present_names
 from steadface.training.recipe.sections import Selection
 from steadface.training.selection.candidates import Candidates
@@ -61,10 +62,12 @@ def read_run_recipe(folder: Path) -> Recipe:
     """The resolved recipe that a run was started with. Raises NotFound where `folder` is not a run folder."""
     path = folder / RECIPE_FILE
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        values = read_yaml(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}; put it back, or start a new run") from error
+    except UnfitYaml as error:
         raise InvalidInput(f"{path} is not YAML any more: {error}; put it back, or start a new run") from error
     recipe = make_recipe(values, source=str(path))
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"out": folder})})

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
-import yaml
 from torch import Tensor
 
 from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, PerturbationNetwork, ball
 from steadface.attacks.balls import Ball
 from steadface.backbones import Backbone
 from steadface.data.faces import FaceSource
-from steadface.errors import InvalidInput, NotFound
+from steadface.errors import InvalidInput, unreadable
 from steadface.evaluation.labelled import validation_metrics
 from steadface.heads.heads import Objective
 from steadface.training.assembly.faces import FacesOf
@@ -20,6 +19,7 @@ from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, T
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.method import AttackOptions, GateOptions, TargetOptions
+from steadface.training.recipe.reading import MOST_VALUES, UnfitYaml, read_yaml
 from steadface.training.regularizers import PullRepel, Regularizer
 from steadface.training.step import Ramp
 from steadface.training.targets import (
@@ -34,6 +34,9 @@ from steadface.training.targets import (
 )
 
 UNKNOWN_RAMP = 1000
+
+MOST_MAP_BYTES = 1 << 27
+"""Of a map of targets: a million people, of whom each is named twice."""
 
 
 def make_gate(recipe: Recipe, objective: Objective) -> Gate:
@@ -155,10 +158,10 @@ def read_target_map(path: Path, people: tuple[str, ...]) -> Tensor:
     Raises InvalidInput naming people who are unknown or missing.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = read_yaml(path, most=MOST_MAP_BYTES, values=4 * len(people) + MOST_VALUES)
     except OSError as error:
-        raise NotFound(f"targets.map {path} cannot be read: {error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise unreadable(error, f"targets.map {path} cannot be read: {error.strerror}") from error
+    except UnfitYaml as error:
         raise InvalidInput(f"targets.map {path} cannot be read: {error}") from error
     index = {name: label for label, name in enumerate(people)}
     given = {str(k): str(v) for k, v in given.items()} if isinstance(given, dict) else {}
