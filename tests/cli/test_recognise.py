@@ -12,6 +12,7 @@ import torch
 from steadface.backbones import Architecture, save_backbone
 from steadface.data.faces import decode_image
 from steadface.errors import Conflict, Unsupported
+from steadface.gallery.sealing.keys import write_key
 
 from ..rounding import rounding
 from .conftest import Call
@@ -66,6 +67,24 @@ def test_calibrate_also_writes_a_guard_that_verify_uses(bare: Path, faces: Path,
     few = call("calibrate", bare, "--images", faces, "--guard", guard, "--false-alarms", 1e-3)
     assert few.code == 2
     assert "needs 3000 clean faces" in few.err
+
+
+def test_a_contract_is_signed_where_it_is_made_or_as_it_is(bare: Path, faces: Path, tmp_path: Path, call: Call) -> None:
+    key, other = tmp_path / "key", tmp_path / "other"
+    for one in (key, other):
+        write_key(one)
+    assert call("calibrate", bare, "--images", faces, "--key", key).code == 0
+    pair = sorted(faces.glob("*/*"))[:2]
+    words = ("verify", *pair, "--model", bare, "--aligned", "--fmr", 0.1)
+    plain = call(*words).code
+    assert plain in (0, 1)
+    assert call(*words, "--key", key).code == plain
+    refused = call(*words, "--key", other)
+    assert refused.code == 5
+    assert "not signed" in refused.err
+    assert call("calibrate", bare, "--key", other).code == 0
+    assert call(*words, "--key", other).code == plain
+    assert call("calibrate", bare).code == 2
 
 
 def test_verify_tells_scripts_by_its_exit_code(model: Path, faces: Path, call: Call) -> None:

@@ -16,20 +16,22 @@ from steadface.cli.options import (
     print_json,
     stated,
 )
+from steadface.errors import InvalidInput
 from steadface.evaluation.thresholds import GRID
 from steadface.evaluation.verification import why_no_row
 from steadface.recognizers import check_exists
 from steadface.recognizers.contract import is_named
 from steadface.report.text import percent
-from steadface.workflows.calibrate import calibrate, calibrate_guard
+from steadface.workflows.calibrate import calibrate, calibrate_guard, sign_contract
 from steadface.workflows.opening import listed_faces
 
 
 def calibrate_model(
     model: Annotated[str, typer.Argument(help="A run folder, a file of weights, an .onnx file or module:function.")],
     images: Annotated[
-        Path, typer.Option(help="Aligned faces, one folder per person: people whom the model was not trained on.")
-    ],
+        Path | None,
+        typer.Option(help="Aligned faces, one folder per person: people whom the model was not trained on."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -47,6 +49,10 @@ def calibrate_model(
     ] = None,
     false_alarms: Annotated[float, typer.Option(help="Share of clean faces that the guard may flag.")] = 1e-2,
     seed: Annotated[int, typer.Option(min=0, help="Draws the images that are measured.")] = 0,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Sign contract and guard with the key in this file; without --images the contract as it is."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure which similarity stands for which FMR, and store that with the **model**.
@@ -56,6 +62,9 @@ def calibrate_model(
     that does not tell them apart gets no contract.
     """
     check_exists(model)
+    if images is None:
+        _sign(model, key, out, as_json)
+        return
     faces = listed_faces(images)
     with stage_bar() as progress:
         made, where = calibrate(
@@ -64,12 +73,13 @@ def calibrate_model(
             out=out,
             mirror=mirror,
             seed=seed,
+            key=key,
             progress=progress,
             **stated(size, pixel_range, channel_order, output),
         )
     if guard is not None:
         written, contract = (model, where) if is_named(model) else (out or model, None)
-        calibrate_guard(written, faces, guard, contract=contract, rate=false_alarms, seed=seed)
+        calibrate_guard(written, faces, guard, contract=contract, rate=false_alarms, seed=seed, key=key)
     thresholds = made.contract.thresholds
     assert thresholds is not None
     if as_json:
@@ -102,3 +112,13 @@ def calibrate_model(
     say_where("contract", where)
     if guard is not None:
         say_where("guard", guard)
+
+
+def _sign(model: str, key: Path | None, out: Path | None, as_json: bool) -> None:
+    if key is None:
+        raise InvalidInput("give aligned faces of known people with --images FACES, or a --key FILE to sign with")
+    contract, where = sign_contract(model, key, contract=out if is_named(model) else None)
+    if as_json:
+        print_json({"stored": str(where), **contract.to_json()})
+        return
+    say_where("signed contract", where)

@@ -23,7 +23,7 @@ from steadface.cli.options import (
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
-from steadface.gallery.sealing.keys import read_key, read_or_write_key
+from steadface.gallery.sealing.keys import given_key, read_key, read_or_write_key
 from steadface.gallery.storage import described
 
 
@@ -63,8 +63,9 @@ def create_gallery(
     """Make an empty gallery for the templates of a model."""
     from steadface.recognition.recognizer import Recognizer
 
-    identity = Recognizer.open(model, output=output, contract=contract, mirror=mirror).contract.identity
-    given = None if key is None else read_or_write_key(key)
+    known = Recognizer.open(model, output=output, contract=contract, mirror=mirror).contract
+    given = given_key() if key is None else read_or_write_key(key)
+    identity = known.identity_under(given)
     with Gallery.create(gallery, model=identity, key=given) as made:
         if as_json:
             print_json({"gallery": str(gallery), "id": made.info().id, "key": made.key.source})

@@ -69,6 +69,9 @@ ThresholdOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="The gallery, a file.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File with the gallery's key.")]
+SignedOption = Annotated[
+    Path | None, typer.Option("--key", help="File with the key that contract and guard must be signed with.")
+]
 
 GuardOption = Annotated[
     Path | None, typer.Option("--guard", help="A guard's file: also say whether a face looks adversarial.")

@@ -56,12 +56,13 @@ def re_embed_gallery(
     for note in recognizer.contract.notes:
         say_warning(note)
     with Gallery.open(gallery, key=key) as opened:
+        identity = recognizer.contract.identity_under(opened.key)
         names = [person.name for person in opened.people()]
         with stage_bar() as progress:
             skips, report = Skips(), partial(progress, "embedding")
             templates = templates_of(recognizer, names, folders, skips, aligned=aligned, progress=report)
         say_skipped(skips.messages)
-        renewed, dropped = opened.re_embed(recognizer.contract.identity, templates, drop_missing=drop_missing)
+        renewed, dropped = opened.re_embed(identity, templates, drop_missing=drop_missing)
     if as_json:
         print_json({"people": [one.person.name for one in renewed], "dropped": [person.name for person in dropped]})
         return

@@ -17,6 +17,7 @@ from steadface.cli.options import (
     MirrorOption,
     ModelOption,
     OutputOption,
+    SignedOption,
     ThresholdOption,
     print_json,
 )
@@ -35,6 +36,7 @@ def verify_pair(
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     guard: GuardOption = None,
+    key: SignedOption = None,
     output: OutputOption = None,
     contract: ContractOption = None,
     as_json: JsonOption = False,
@@ -44,7 +46,14 @@ def verify_pair(
     The largest face of each is compared.
     """
     recognizer = Recognizer.open(
-        model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
+        model,
+        output=output,
+        contract=contract,
+        detector=detector,
+        mirror=mirror,
+        backend=backend,
+        guard=guard,
+        key=key,
     )
     answer = recognizer.verify(first, second, fmr=fmr, threshold=threshold, aligned=aligned)
     if as_json:

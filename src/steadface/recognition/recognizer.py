@@ -25,7 +25,7 @@ from steadface.faces.photograph import Picture
 from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import parse_expiry
-from steadface.gallery.storage import check_model
+from steadface.gallery.sealing.keys import Key, given
 from steadface.recognition.answers import (
     Candidate,
     Enrolled,
@@ -48,6 +48,7 @@ from steadface.recognition.face_finder import Pictures, Seeing, listed
 from steadface.recognizers.contract import Contract
 from steadface.recognizers.embedder import Backend, Embedder, Precision, open_embedder, stacked
 from steadface.recognizers.guard import Guard, read_guard
+from steadface.recognizers.seal import check_signature
 from steadface.recognizers.under_contract import opened_under_contract
 
 Vectors = NDArray[np.float32]
@@ -82,6 +83,7 @@ class Recognizer:
         detector: str | os.PathLike[str] | Detector | None = None,
         gallery: Gallery | None = None,
         guard: Guard | str | os.PathLike[str] | None = None,
+        key: Key | str | os.PathLike[str] | None = None,
         mirror: bool | None = None,
         backend: Backend = "auto",
         compile: bool = False,
@@ -92,7 +94,9 @@ class Recognizer:
 
         `output` names one of several outputs of the model, `contract` the file of its contract where that does not lie
         with it. `detector` is a YuNet or SCRFD file, `guard` a file that `calibrate_guard` wrote, or either opened;
-        without a detector one is looked for when a photograph first needs it. `mirror` sums the embeddings of image and
+        without a detector one is looked for when a photograph first needs it. Contract and guard must be signed with
+        `key`, the key or the file that holds it, where one is given; a gallery that was made for a signed contract asks
+        for that itself. `mirror` sums the embeddings of image and
         mirror image; left out, it is as the model was calibrated. Raises SteadfaceError for what cannot be opened, a
         contract made for other weights, a gallery of another model, a device that is not there, and options that do not
         exist.
@@ -100,7 +104,7 @@ class Recognizer:
         choice("backend", backend, Backend)
         choice("precision", precision, Precision)
         flag("compile", compile)
-        mirror = None if mirror is None else flag("mirror", mirror)
+        mirror, key = None if mirror is None else flag("mirror", mirror), given(key)
         device = resolve_device(device)
         opened, known = opened_under_contract(
             as_path(model, "the model"),
@@ -109,6 +113,11 @@ class Recognizer:
             file=None if contract is None else as_path(contract, "the contract"),
             gradients=backend == "torch",
         )
+        if guard is not None and not isinstance(guard, Guard):
+            guard = read_guard(guard, model=known.space)
+        if key is not None:
+            check_signature("contract", known.seal, key, whose=known.name, expected=True)
+            _check_guard(guard, key, known.name, expected=True)
         if mirror is not None and mirror != known.mirror:
             known = replace(known, mirror=mirror, thresholds=None)
         return cls(
@@ -118,7 +127,7 @@ class Recognizer:
             ),
             seeing=Seeing.with_detector(detector, known.convention.size),
             gallery=gallery,
-            guard=guard if guard is None or isinstance(guard, Guard) else read_guard(guard, model=known.space),
+            guard=guard,
         )
 
     @property
@@ -131,7 +140,8 @@ class Recognizer:
         if gallery is not None:
             if not isinstance(gallery, Gallery):
                 raise InvalidInput(f"the gallery is {quoted(gallery)}; open it first, gallery=Gallery.open(path)")
-            check_model(gallery.model, self.contract.identity, gallery.name)
+            signed = self.contract.check_gallery(gallery.model, gallery.key, gallery.name)
+            _check_guard(self.guard, gallery.key, self.contract.name, expected=signed)
         self._gallery = gallery
 
     def verify(
@@ -351,3 +361,9 @@ class Recognizer:
         if self.gallery is None:
             raise InvalidInput("this recogniser has no gallery; open it with gallery=Gallery.open(...)")
         return self.gallery
+
+
+def _check_guard(guard: Guard | None, key: Key, name: str, *, expected: bool) -> None:
+    """Raises Conflict as `check_signature` does."""
+    if guard is not None:
+        check_signature("guard", guard.seal, key, whose=name, expected=expected)

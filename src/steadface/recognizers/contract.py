@@ -10,11 +10,11 @@ binds weights, pixels, mirror and thresholds to each other.
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from steadface.backbones import read_metadata
 from steadface.backbones.reading import METADATA_KEY
@@ -23,10 +23,10 @@ from steadface.errors import SteadfaceError, Unsupported, short, unreadable
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import read_file, write_atomically
 from steadface.gallery.sealing.keys import Key
-from steadface.gallery.storage import ModelIdentity
+from steadface.gallery.storage import ModelIdentity, check_model
 from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer
 from steadface.recognizers.convention import Origin
-from steadface.recognizers.seal import Seal, sealed, unsealed
+from steadface.recognizers.seal import Seal, check_signature, sealed, unsealed
 from steadface.records import SMALL, Record, Word, parsed
 
 if TYPE_CHECKING:
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 
 ENTRY = "contract"
 BESIDE = ".contract.json"
+
+SIGNED = "signed:"
+"""Begins the fingerprint of the model of galleries that take its contract signed with their key alone."""
+
+
+def _unsigned(space: str) -> str:
+    if space.startswith(SIGNED):
+        raise ValueError("no space of embeddings is called so")
+    return space
+
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 
@@ -49,7 +59,7 @@ class _Written(Record):
 
     name: Word
     weights: Word
-    space: Word
+    space: Annotated[Word, AfterValidator(_unsigned)]
     image_size: tuple[Side, Side]
     pixel_range: Word
     channel_order: ChannelOrder
@@ -86,6 +96,27 @@ class Contract:
         """What templates made under this contract can be compared with."""
         return ModelIdentity(fingerprint=self.space, dimension=self.dimension, mirror=self.mirror, name=self.name)
 
+    def identity_under(self, key: Key | None) -> ModelIdentity:
+        """That of a new gallery with this key: one that takes this contract signed alone, where it is signed with it.
+
+        Raises Conflict for a signature that is not right.
+        """
+        if key is None or not check_signature("contract", self.seal, key, whose=self.name, expected=False):
+            return self.identity
+        return replace(self.identity, fingerprint=SIGNED + self.space)
+
+    def check_gallery(self, model: ModelIdentity, key: Key, gallery: str) -> bool:
+        """Whether the gallery of that name, with templates of `model`, takes contracts and guards signed with its `key`
+        alone.
+
+        Raises Conflict for a gallery of another model, and for this contract where it is not signed as it must be.
+        """
+        signed = model.fingerprint.startswith(SIGNED)
+        own = replace(self.identity, fingerprint=SIGNED + self.space) if signed else self.identity
+        check_model(model, own, gallery)
+        check_signature("contract", self.seal, key, whose=self.name, expected=signed)
+        return signed
+
     def to_json(self) -> dict[str, Any]:
         height, width = self.convention.size
         return {
@@ -105,7 +136,7 @@ class Contract:
 
     def written(self, key: Key | None = None) -> dict[str, Any]:
         """What stands in its file: `to_json` under a seal, signed where a key is given."""
-        return sealed("contract", self.to_json(), key)
+        return sealed("contract", self.to_json(), key, before=self.seal)
 
     @classmethod
     def from_json(cls, data: Any) -> "Contract":

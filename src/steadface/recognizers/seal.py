@@ -37,11 +37,15 @@ class Seal:
     signatures: Annotated[dict[KeyId, Hex], Field(max_length=16)] = field(default_factory=dict)
 
 
-def sealed(kind: Kind, data: Mapping[str, Any], key: Key | None = None) -> dict[str, Any]:
-    """`data`, plain JSON, with its seal; signed where a key is given."""
+def sealed(
+    kind: Kind, data: Mapping[str, Any], key: Key | None = None, *, before: Seal | None = None
+) -> dict[str, Any]:
+    """`data`, plain JSON, with its seal; signed where a key is given, besides what signatures it bore `before`."""
     plain = {name: value for name, value in data.items() if name != ENTRY}
     digest = _digest(plain)
-    signatures = {} if key is None else {key.id: _signature(kind, digest, key)}
+    signatures = {} if before is None or before.digest != digest else dict(before.signatures)
+    if key is not None:
+        signatures[key.id] = _signature(kind, digest, key)
     return {**plain, ENTRY: {"digest": digest, "signatures": signatures}}
 
 
@@ -61,24 +65,24 @@ def unsealed(data: Any) -> tuple[dict[str, Any], Seal | None]:
     return plain, seal
 
 
-def is_signed(seal: Seal | None, key: Key) -> bool:
-    return seal is not None and key.id in seal.signatures
+def check_signature(kind: Kind, seal: Seal | None, key: Key, *, whose: str, expected: bool) -> bool:
+    """Whether it is signed with `key`.
 
-
-def check_signature(kind: Kind, seal: Seal | None, key: Key, *, whose: str, expected: bool) -> None:
-    """Raises Conflict for a signature under `key` that is not right, and where it is `expected` and there is none."""
+    Raises Conflict for a signature that is not right, and where one is `expected` and there is none.
+    """
     if seal is None or key.id not in seal.signatures:
         if expected:
             raise Conflict(
                 f"the {kind} of {whose} is not signed with the key {key.id} ({key.source}), as it must be here: it may "
                 f"not be the one that was made with that key. {REMEDY}"
             )
-        return
+        return False
     if not hmac.compare_digest(seal.signatures[key.id], _signature(kind, seal.digest, key)):
         raise Conflict(
             f"the {kind} of {whose} bears a signature of the key {key.id} ({key.source}) that is not right: it was "
             f"changed by somebody without that key. {REMEDY}"
         )
+    return True
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

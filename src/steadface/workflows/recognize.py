@@ -51,14 +51,15 @@ def with_gallery(
 
     Where what follows fails nothing is left of a gallery that was made for it.
     """
-    model = recognizer.contract.identity
     if gallery.exists() or not create:
-        with Gallery.open(gallery, key=key, model=model) as opened:
+        with Gallery.open(gallery, key=key) as opened:
             recognizer.gallery = opened
             yield None
         return
     makes_key = not key.exists() if key is not None else given_key() is None
-    with Gallery.create(gallery, model=model, key=None if key is None else read_or_write_key(key)) as opened:
+    its_key = given_key() if key is None else read_or_write_key(key)
+    model = recognizer.contract.identity_under(its_key)
+    with Gallery.create(gallery, model=model, key=its_key) as opened:
         recognizer.gallery = opened
         lies_in = Path(opened.key.source)
         try:
