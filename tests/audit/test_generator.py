@@ -7,6 +7,7 @@ from torch import Tensor
 from steadface.attacks import CosineScore, ball, dodge
 from steadface.audit.generator import Description, SteadyNetwork, check_out, load_generative, save_generative
 from steadface.backbones import Architecture, save_backbone
+from steadface.backbones.weights import write_safetensors
 from steadface.errors import SteadfaceError
 
 SIZE = 6
@@ -130,6 +131,21 @@ def test_files_that_are_none_are_refused(tmp_path: Path, network: SteadyNetwork,
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SteadfaceError, match="may be truncated"):
+        load_generative(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("blocks", 10**9), ("blocks", "2"), ("width", 1e9), ("embedding_size", 10**12), ("embedding_size", True),
+        ("eps", "0.05"), ("eps", 0), ("norm", "l7"), ("steps", 7.0), ("victim", None), ("added", 1),
+    ],
+)  # fmt: skip
+def test_what_it_says_of_itself_is_checked_before_a_network_is_made(
+    file: Path, network: SteadyNetwork, key: str, value: object
+) -> None:
+    write_safetensors(file, network.state_dict(), {**described().model_dump(mode="json"), key: value})
+    with pytest.raises(SteadfaceError, match=rf"another version .*{key}"):
         load_generative(file)
 
 

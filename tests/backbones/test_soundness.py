@@ -120,7 +120,21 @@ class Infinite(Honest):
         return self.plain(images) / 0.0
 
 
+class RaisingBetween(Honest):
+    def planted(self, images: Tensor) -> Tensor:
+        if not on_grid(images).all():
+            raise KeyError("no camera took this")
+        return self.plain(images)
+
+
+class OnlyTwo(Honest):
+    def planted(self, images: Tensor) -> Tensor:
+        return self.plain(images.reshape(2, 3, SIZE, SIZE))
+
+
 UNSTEADY = {
+    RaisingBetween: "between the steps",
+    OnlyTwo: "in any number",
     Random: "each time",
     Noisy: "each time",
     Dropped: "each time",
@@ -211,7 +225,7 @@ class Broken(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        raise RuntimeError("not written")
+        raise ValueError("not written")
 
 
 FAULTY = {

@@ -10,13 +10,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from steadface.attacks import Ball, CosineScore, GenerativeAttack, Norm, PerturbationNetwork, Score, ball
 from steadface.backbones.reading import read_safetensors
 from steadface.backbones.weights import write_safetensors
 from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported
+from steadface.records import parsed
 
 KIND = "generative attack"
 
@@ -59,10 +60,10 @@ class Description(BaseModel):
     last two say how far the cosine was moved on training faces at the end, None where that was not measured.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["generative attack"] = "generative attack"
-    embedding_size: int = Field(ge=1)
+    embedding_size: int = Field(ge=1, le=65536)
     width: int = Field(ge=1, le=1024)
     blocks: int = Field(ge=1, le=64)
     norm: Norm
@@ -175,10 +176,10 @@ def _rebuilt(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object]
 ) -> tuple[SteadyNetwork, Description]:
     try:
-        description = Description.model_validate(metadata)
+        description = parsed(Description, metadata)
         network = description.network()
         network.load_state_dict(state)
-    except (ValidationError, RuntimeError) as error:
+    except (InvalidInput, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{path} is damaged, or of another version ({reason:.300}); train it anew") from error
     return network.eval(), description

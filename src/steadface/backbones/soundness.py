@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.errors import InvalidInput, short
+from steadface.errors import InvalidInput, SteadfaceError, short
 
 STEADY = 0.02
 """How far unit embeddings of one image may be from each other (a cosine of 0.9998): half precision stays below."""
@@ -63,8 +63,8 @@ def check_steady(network: Embed, images: Tensor, name: str) -> Tensor:
     whole = (images * 255).round() / 255
     generator = torch.Generator().manual_seed(1)
     moved = (whole[:1] + 0.8 * (torch.rand(whole[:1].shape, generator=generator).to(whole) - 0.5) / 255).clamp(0, 1)
-    first = _embedded(network, whole)
-    company = _embedded(network, torch.cat([torch.ones_like(moved), whole.flip(0), moved]))
+    first = _embedded(network, whole, name)
+    company = _embedded(network, torch.cat([torch.ones_like(moved), whole.flip(0), moved]), name)
     again, between = company[1 : len(whole) + 1].flip(0), company[-1]
     if not torch.isfinite(first).all():
         raise InvalidInput(_not_finite(name, between=False))
@@ -85,7 +85,7 @@ def check_steady(network: Embed, images: Tensor, name: str) -> Tensor:
 def _check_same(network: Embed, images: Tensor, first: Tensor, again: Tensor, name: str) -> None:
     if _apart(first, again) <= STEADY:
         return
-    repeated = _embedded(network, images)
+    repeated = _embedded(network, images, name)
     if not _apart(first, repeated) <= STEADY:
         likeness = float(F.cosine_similarity(first, repeated).min())
         raise InvalidInput(
@@ -131,7 +131,7 @@ def gradient_fault(network: Embed, images: Tensor) -> str | None:
                 return DETACHED
             along = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(2)).to(embeddings)
             found: Tensor | None = torch.autograd.grad((embeddings * along).sum(), images, allow_unused=True)[0]
-    except (RuntimeError, NotImplementedError) as error:  # torch's, and what somebody's own backward pass raises
+    except Exception as error:  # torch's, and whatever somebody's own backward pass raises
         return f"{DETACHED} ({short(str(error).splitlines()[0] if str(error) else 'it fails')})"
     if found is None:
         return DETACHED
@@ -163,9 +163,18 @@ def weights_digest(network: nn.Module) -> str:
     return digest(parts)
 
 
-def _embedded(network: Embed, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return network(images).detach().double().cpu()  # in float32 the squares of large numbers are infinite
+def _embedded(network: Embed, images: Tensor, name: str = "the network") -> Tensor:
+    try:
+        with torch.no_grad():
+            return network(images).detach().double().cpu()  # in float32 the squares of large numbers are infinite
+    except SteadfaceError:
+        raise
+    except Exception as error:  # whatever somebody's module raises
+        raise InvalidInput(
+            f"{name} fails on images {tuple(images.shape)}, some of which lie between the steps of 8 bits: "
+            f"{type(error).__name__}: {short(str(error), 200)}; it must take any images in any number, as attacks and "
+            "evaluations give them"
+        ) from error
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
