@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from steadface.audit.session import Chunks
 from steadface.errors import SteadfaceError
@@ -28,6 +29,17 @@ def test_a_damaged_chunk_is_made_again(tmp_path):
     chunks.get("one", lambda: {"x": np.zeros(3)})
     (tmp_path / "state" / "one.safetensors").write_bytes(b"half a fi")
     assert chunks.get("one", lambda: {"x": np.ones(3)})["x"].tolist() == [1, 1, 1]
+
+
+def test_a_chunk_that_was_changed_is_made_again_and_one_of_an_earlier_version_is_not(tmp_path):
+    chunks, file = Chunks(tmp_path, IDENTITY), tmp_path / "state" / "one.safetensors"
+    chunks.get("one", lambda: {"x": np.zeros(3)})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"\x40")
+    assert chunks.get("one", lambda: {"x": np.ones(3)})["x"].tolist() == [1, 1, 1]
+    assert chunks.get("one", unreachable)["x"].tolist() == [1, 1, 1]
+    save_file({"x": np.full(3, 2.0)}, file)
+    assert chunks.get("one", unreachable)["x"].tolist() == [2, 2, 2]
 
 
 def test_another_audit_in_the_folder_is_refused_and_named(tmp_path):

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from steadface.attacks import crafting
 from steadface.audit.execution import Arrays, Batch, Victim
 from steadface.audit.plan import Plan
 from steadface.audit.request import Request
 from steadface.backbones.frozen import frozen
+from steadface.backbones.soundness import digest
 from steadface.data.loading import load_images
 from steadface.errors import Conflict, InvalidInput, quoted, short
 from steadface.evaluation.embedding import MirrorEmbedder
@@ -36,6 +37,7 @@ Progress = Callable[[str, float, float], None]
 
 
 STATE = "state"
+DIGEST = "digest"
 
 
 class Chunks:
@@ -59,15 +61,32 @@ class Chunks:
     def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays of that chunk: those on the disk, or what `make` returns, kept from then on."""
         file = self.folder / f"{name}.safetensors"
-        if file.exists():
-            try:
-                kept: Arrays = load_file(file)
-                return kept
-            except (SafetensorError, OSError):
-                file.unlink()  # damaged: it can be made again
+        if (kept := _kept(file)) is not None:
+            return kept
         made = {key: np.ascontiguousarray(value) for key, value in make().items()}
-        write_atomically(file, save(made))
+        write_atomically(file, save(made, metadata={DIGEST: _digest(made)}))
         return made
+
+
+def _kept(file: Path) -> Arrays | None:
+    """The arrays of a chunk, None where there are none, or they are not those that were written: they can be made
+    again. What an earlier version wrote has no digest.
+    """
+    try:
+        with safe_open(file, framework="np") as opened:
+            metadata = opened.metadata() or {}
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is not a mapping
+    except (SafetensorError, OSError):
+        return None
+    return arrays if metadata.get(DIGEST, _digest(arrays)) == _digest(arrays) else None
+
+
+def _digest(arrays: Arrays) -> str:
+    return digest(
+        part
+        for name, array in sorted(arrays.items())
+        for part in (repr((name, str(array.dtype), array.shape)).encode(), array.tobytes())
+    )
 
 
 def _of(file: Path) -> dict[str, Any]:
