@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -250,6 +250,46 @@ def test_rows_that_come_and_go_by_other_means_are_found_or_harmless(full: Path, 
     found(full, clock, before)
 
 
+@pytest.mark.parametrize("table", ["people", "templates", "journal", "gallery", "sqlite_sequence"])
+def test_rows_that_are_taken_from_under_an_open_gallery_end_no_use_in_confusion(
+    full: Path, clock: Clock, table: str
+) -> None:
+    """Everything is done or refused, in a moment."""
+    whole = full.read_bytes()
+    for name, do in USES.items():
+        for companion in full.parent.glob(f"{full.name}?*"):
+            companion.unlink()
+        full.write_bytes(whole)
+        with Gallery.open(full, clock=clock) as gallery:
+            gallery.search(VECTORS[:1])
+            edit(full, f"DELETE FROM {table} WHERE rowid > 0")
+            with suppress(SteadfaceError):
+                do(gallery, full.with_name(f"of {name}"))
+                assert name in HARMLESS or table == "sqlite_sequence" or not gallery.verify_log().intact
+
+
+HARMLESS = {"backup", "findable", "info"}
+USES: dict[str, Callable[[Gallery, Path], object]] = {
+    "search": lambda gallery, _: gallery.search(VECTORS[:3], 2),
+    "enroll": lambda gallery, _: gallery.enroll("Dan", VECTORS[5:6]),
+    "enroll more": lambda gallery, _: gallery.enroll("Ada", VECTORS[5:6]),
+    "remove": lambda gallery, _: gallery.remove("Ada"),
+    "remove_template": lambda gallery, _: gallery.remove_template("Ada", 1),
+    "rename": lambda gallery, _: gallery.rename("Ada", "Zoe"),
+    "merge": lambda gallery, _: gallery.merge("Ada", "Bob"),
+    "expire": lambda gallery, _: gallery.expire(),
+    "rotate": lambda gallery, _: gallery.rotate(),
+    "re_embed": lambda gallery, _: gallery.re_embed(MODEL, {}, drop_missing=True),
+    "templates": lambda gallery, _: gallery.templates("Ada"),
+    "people": lambda gallery, _: gallery.people(),
+    "findable": lambda gallery, _: gallery.findable(),
+    "info": lambda gallery, _: gallery.info(),
+    "confusable": lambda gallery, _: gallery.confusable("Ada"),
+    "export": lambda gallery, target: gallery.export(target, plain=True),
+    "backup": lambda gallery, target: gallery.backup(target),
+}
+
+
 MODELS = {
     "another model": OTHER,
     "another fingerprint": replace(MODEL, fingerprint="cd" * 32),
@@ -313,6 +353,21 @@ def test_a_log_that_was_cut_off_with_its_rows_is_found(full: Path) -> None:
         with pytest.raises(InvalidInput, match="the end of the log"):
             gallery.search(VECTORS[:1])
         assert any("the end of the log" in finding.what for finding in gallery.verify_log().findings)
+
+
+@pytest.mark.parametrize("gone", ["people", "templates"])
+def test_who_was_taken_out_by_other_means_is_missed_by_a_search_and_a_list(full: Path, gone: str) -> None:
+    """Bob, who is looked for, with all that is kept of him; or one template of Ada's."""
+    edit(full, "DELETE FROM templates WHERE number IN (2, 4)" if gone == "templates" else "DELETE FROM people "
+         "WHERE number = 3", "DELETE FROM templates WHERE person = 3")  # fmt: skip
+    with Gallery.open(full) as gallery:
+        with pytest.raises(InvalidInput, match="the number of templates"):
+            gallery.search(VECTORS[:3])
+        if gone == "people":
+            for do in (gallery.people, lambda: gallery.confusable("Ada")):
+                with pytest.raises(InvalidInput, match="the number of people"):
+                    do()
+        assert not gallery.verify_log().intact
 
 
 def test_a_removal_that_the_log_does_not_tell_of_hides_nobody(full: Path) -> None:

@@ -24,7 +24,7 @@ from steadface.gallery.imported import Imported
 from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, checked_name, checked_vectors
-from steadface.gallery.sealing.keys import Key, given, keys_folder, new_key, write_key
+from steadface.gallery.sealing.keys import Key, Unsealable, given, keys_folder, new_key, write_key
 from steadface.gallery.sealing.log import Verification, checked_head
 from steadface.gallery.session import OpenGallery
 from steadface.gallery.storage import ModelIdentity
@@ -59,7 +59,7 @@ class Gallery(OpenGallery):
     def __len__(self) -> int:
         """The number of people, expired ones included."""
         with self._reading() as reader:
-            return reader.rows.count_people()
+            return reader.count_people()
 
     def info(self) -> Info:
         with self._reading() as reader:
@@ -70,8 +70,8 @@ class Gallery(OpenGallery):
                 created=header.created,
                 model=header.model,
                 key=header.key,
-                people=rows.count_people(),
-                templates=rows.count_templates(),
+                people=reader.count_people(),
+                templates=reader.count_templates(),
                 size=rows.size(),
                 head="" if last is None else last.hash.hex(),
             )
@@ -193,11 +193,13 @@ class Gallery(OpenGallery):
         while True:
             with self._reading(model) as reader:
                 self._follower.catch_up(reader)
-                follower = self._follower
+                follower, sequence = self._follower, reader.last_sequence()
             matches = follower.search(probes, k)
             numbers = {number for one in matches for number, _, _ in one}
             with self._reading() as reader:
                 people = {person.number: person for person in reader.people(numbers=numbers)}
+                if len(people) < len(numbers) and reader.last_sequence() == sequence:
+                    raise Unsealable(f"person {min(numbers - people.keys())}, who is gone,")
             if len(people) == len(numbers):  # else somebody was removed meanwhile
                 break
         if self._log_searches:

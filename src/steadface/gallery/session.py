@@ -121,7 +121,16 @@ class OpenGallery:
         chosen = key or write_key(keys_folder() / f"{identity}.key")
         vault = Vault.new(identity, chosen)
         first = log.following(None, vault.log_key, "create", now=now, **asdict(model))
-        state = State(created=stamp(now), model=model, owed=False, sequence=1, head=first.hash.hex(), template=0)
+        state = State(
+            created=stamp(now),
+            model=model,
+            owed=False,
+            sequence=1,
+            head=first.hash.hex(),
+            template=0,
+            people=0,
+            templates=0,
+        )
         header = Header(
             id=identity, created=state.created, model=model, key=chosen.id, secret=vault.sealed(state), owed=False
         )
@@ -209,7 +218,12 @@ class OpenGallery:
             state = self._current(rows, model)
             sealed = bool(state.sequence)
             if not sealed:  # of layout 1
-                state = replace(state, template=log.highest(rows.entries(), self._vault.log_key))
+                state = replace(
+                    state,
+                    template=log.highest(rows.entries(), self._vault.log_key),
+                    people=rows.count_people(),
+                    templates=rows.count_templates(),
+                )
             writer = Writer(rows=rows, vault=self._vault, state=state, now=self._now())
             writer.check_end()
             if not sealed:
@@ -263,7 +277,7 @@ def _of_layout_1(rows: Snapshot, header: Header, vault: Vault, name: str) -> Sta
     if any(entry.event == SEALED for entry in told):
         raise Unsealable("the header, of an earlier time,")
     logger.warning("%s was made by an earlier version: its header is sealed when it is next written into", name)
-    return State(created=header.created, model=header.model, owed=header.owed, sequence=0, head="", template=0)
+    return State(created=header.created, model=header.model, owed=header.owed, sequence=0, head="")
 
 
 def _storage_at(place: Place, options: Options) -> Storage:

@@ -38,6 +38,7 @@ class Follower:
         self._owners = Owners()
         self._lock = Lock()  # a storage may be read by several threads at once
         self._sequence: int | None = None
+        self._counted = False  # all that there were at first
         self._template = 0
         self._next_expiry: str | None = None
 
@@ -48,6 +49,9 @@ class Follower:
             if sequence != self._sequence:
                 self._drop(self._removed(reader))
                 self._add(reader)
+                if not self._counted:
+                    reader.check_count("templates", self._owners.count())
+                    self._counted = True
                 self._drop_expired(reader)
                 self._sequence = sequence  # last, so that whatever fails above is done again by the next search
             elif self._next_expiry is not None and self._next_expiry <= stamp(reader.now):
@@ -121,6 +125,11 @@ class Owners:
             return np.zeros(len(numbers), dtype=np.int64)
         places = np.minimum(np.searchsorted(templates[:count], numbers), count - 1)
         return np.where(templates[places] == numbers, owners[places], 0)
+
+    def count(self) -> int:
+        """How many templates have an owner."""
+        _, owners, count = self._kept
+        return int(np.count_nonzero(owners[:count]))
 
     def owning(self, people: Iterable[int]) -> list[int]:
         """Those of the people who own any."""

@@ -3,11 +3,12 @@ the log; callers hold the transaction.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from steadface.gallery.sealing.log import Finding, Verification
 from steadface.gallery.sealing.vault import State, Vault, moment, stamp, trace
 from steadface.gallery.storage import Entry, Snapshot, TemplateRow, Transaction
 
+UNKNOWN = -1
 BLOCK = 8192
 """Templates opened at a time, 17 MB of 512 numbers each."""
 
@@ -70,18 +72,38 @@ class Reader:
 
     def people(self, *, ids: Collection[str] | None = None, numbers: Collection[int] | None = None) -> Iterator[Person]:
         """All of them, or those of these ids or numbers, in the order in which they were enrolled."""
-        return map(self.vault.open_person, self.rows.people(ids=ids, numbers=numbers))
+        people = map(self.vault.open_person, self.rows.people(ids=ids, numbers=numbers))
+        if ids is None and numbers is None:
+            everybody = list(people)
+            self.check_count("people", len(everybody))
+            return iter(everybody)
+        return people
+
+    def check_count(self, what: Literal["people", "templates"], there: int) -> None:
+        """Raises `Unsealable` where all that are `there` are not as many as there were when the gallery was written."""
+        expected: int = getattr(self.state, what)
+        if expected not in (UNKNOWN, there):
+            raise Unsealable(f"the number of {what}, {there} in place of {expected},")
+
+    def count_people(self) -> int:
+        return self.rows.count_people() if self.state.people == UNKNOWN else self.state.people
+
+    def count_templates(self) -> int:
+        return self.rows.count_templates() if self.state.templates == UNKNOWN else self.state.templates
 
     def expired(self) -> list[Person]:
         return list(map(self.vault.open_person, self.rows.people(expired_by=stamp(self.now))))
 
     def count_findable(self) -> int:
         """How many have not expired."""
-        return self.rows.count_people() - self.rows.count_people(expired_by=stamp(self.now))
+        return self.count_people() - self.rows.count_people(expired_by=stamp(self.now))
 
     def templates_of(self, person: Person) -> Templates:
         """Those of one person, who has one or more, ascending."""
-        return self._opened(self.rows.templates(person=person.number))
+        own = self._opened(self.rows.templates(person=person.number))
+        if not len(own.numbers):
+            raise Unsealable(f"person {person.number}, of whom no template is left,")
+        return own
 
     def templates(self, after: int = 0) -> Iterator[Templates]:
         """Those with higher numbers, ascending, in blocks."""
@@ -169,6 +191,8 @@ class Writer(Reader):
     """A change, in a transaction."""
 
     rows: Transaction
+    change: Counter[str] = field(default_factory=Counter)
+    """How many `people` and `templates` came, less those that went."""
 
     def log(self, event: str, person: Person | None = None, **details: Any) -> None:
         identity = None if person is None else person.id
@@ -190,6 +214,8 @@ class Writer(Reader):
             sequence=last.sequence,
             head=last.hash.hex(),
             template=max(self.rows.next_template() - 1, self.state.template),
+            people=self.count_people() + self.change["people"],
+            templates=self.count_templates() + self.change["templates"],
         )
         if state != self.state or vault.key != self.vault.key:
             self.rows.write_header(replace(header, key=vault.key.id, secret=vault.sealed(state)))
@@ -198,11 +224,13 @@ class Writer(Reader):
         """The person as enrolled anew (number 0), under a random id, or as changed."""
         if not person.number:
             person = replace(person, id=secrets.token_hex(16))
+            self.change["people"] += 1
         return replace(person, number=self.rows.put_person(self.vault.seal_person(person)))
 
     def put_templates(self, person: Person, vectors: Vectors) -> range:
         """Their numbers, which follow all that there ever were: as sealed, should what keeps count be set back."""
         first = max(self.rows.next_template(), self.state.template + 1)
+        self.change["templates"] += len(vectors)
         self.rows.add_templates(
             self.vault.seal_template(number, person, vector) for number, vector in enumerate(vectors, start=first)
         )
@@ -213,6 +241,7 @@ class Writer(Reader):
         gone = [row for row in self.rows.templates(person=person.number) if only is None or row.number == only]
         numbers = [row.number for row in gone]
         self.rows.delete_templates(numbers)
+        self.change["templates"] -= len(numbers)
         return numbers, [trace(row.sealed) for row in gone]
 
     def delete(self, person: Person, event: str) -> list[bytes]:
@@ -220,6 +249,7 @@ class Writer(Reader):
         numbers, traces = self.delete_templates(person)
         traces.append(self.trace_of(person))
         self.rows.delete_person(person.number)
+        self.change["people"] -= 1
         self.log(event, person, removed=log.ranges(numbers), gone=True)
         self.owe()
         return traces

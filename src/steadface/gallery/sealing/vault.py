@@ -28,7 +28,8 @@ HEADER = "the header"
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What a gallery was when it was last written: `created`, `model` and `owed` of its header; the `sequence` and
-    `head` (hex) of the last entry of its log; and the highest number that a `template` had until then.
+    `head` (hex) of the last entry of its log; the highest number that a `template` had until then; and how many
+    `people` and `templates` there were. The last three are -1 where that is not known, in galleries of layout 1.
     """
 
     created: str
@@ -36,7 +37,9 @@ class State:
     owed: bool
     sequence: int
     head: str
-    template: int
+    template: int = -1
+    people: int = -1
+    templates: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)

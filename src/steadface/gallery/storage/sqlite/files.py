@@ -122,9 +122,12 @@ class OpenedFiles:
         """Raises `InvalidInput` for a journal that SQLite must not be let at."""
         if self._beside(self._journal) is None or _size(self._journal) < len(NAMES_ANOTHER):
             return
-        with self._journal.open("rb") as file:
-            file.seek(-len(NAMES_ANOTHER), os.SEEK_END)
-            end = file.read()
+        try:
+            with self._journal.open("rb") as file:
+                file.seek(-len(NAMES_ANOTHER), os.SEEK_END)
+                end = file.read()
+        except OSError:  # which SQLite will not be able to read either
+            return
         if end == NAMES_ANOTHER:
             raise InvalidInput(
                 f"{self._journal}, beside the gallery {self.path}, names another file for SQLite to delete, which no "
