@@ -387,6 +387,21 @@ def test_nobody_is_left_out_for_a_day_that_was_edited(full: Path, clock: Clock) 
         gallery.search(VECTORS[:1])
 
 
+def test_nobody_is_found_beyond_their_day_though_the_index_of_days_was_edited(full: Path, clock: Clock) -> None:
+    """The index has an entry for a later day; the row is as it was."""
+    with closing(sqlite3.connect(full)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'people_expiring'").fetchone()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = full.read_bytes()
+    day = content.index(b"2033-01-01T23", (root - 1) * PAGE)
+    full.write_bytes(content[:day] + b"2093" + content[day + 4 :])
+    clock.pass_days(5000)
+    with Gallery.open(full, clock=clock) as gallery:
+        assert names(gallery.search(VECTORS[:3], 2)) == [["Bob"]] * 3
+        with pytest.raises(InvalidInput, match="is damaged"):
+            gallery.verify_log()
+
+
 @pytest.mark.parametrize("value", ["0", "1", "NULL", "'x'", "2000000000", "9223372036854775807", "-1"])
 @pytest.mark.parametrize("table", ["people", "templates"])
 def test_a_numbering_that_was_set_back_or_forth_numbers_nothing_twice(full: Path, table: str, value: str) -> None:
@@ -540,6 +555,56 @@ def checksum(start: bytes, content: bytes, big: int) -> bytes:
         one = (one + first + two) % 2**32
         two = (two + second + one) % 2**32
     return one.to_bytes(4) + two.to_bytes(4)
+
+
+def without_end(path: Path, name: str) -> None:
+    """Five levels of pages, each of which leads to the one below a hundred times, in front of a table or an index."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    content = bytearray(path.read_bytes())
+    place = (root - 1) * PAGE
+    leaf = bytes(content[place : place + PAGE])
+    kind = {13: 5, 10: 2}[leaf[0]]
+    first = int.from_bytes(leaf[8:10])
+    key = b"\x01" if kind == 5 else leaf[first : first + 1 + leaf[first]]
+    below = len(content) // PAGE + 1
+    content += leaf
+    for _ in range(5):
+        page = level(kind, below, key)
+        below = len(content) // PAGE + 1
+        content += page
+    content[place : place + PAGE] = level(kind, below, key)
+    content[28:32] = (len(content) // PAGE).to_bytes(4)
+    path.write_bytes(content)
+
+
+def level(kind: int, below: int, key: bytes) -> bytes:
+    cell = below.to_bytes(4) + key
+    count, size = 100, len(cell)
+    start = PAGE - count * size
+    head = bytes([kind, 0, 0]) + count.to_bytes(2) + start.to_bytes(2) + b"\0" + below.to_bytes(4)
+    pointers = b"".join((start + place * size).to_bytes(2) for place in range(count))
+    return (head + pointers).ljust(start, b"\0") + cell * count
+
+
+@pytest.mark.parametrize("name", ["people", "templates", "journal", "people_expiring", "templates_of_person"])
+def test_pages_that_lead_to_each_other_without_end_come_to_one(
+    full: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("steadface.gallery.storage.sqlite.connection.STEPS", 2 * 10**6)
+    without_end(full, name)
+    clock.pass_days(5000)  # so that it matters who has expired
+    with Gallery.open(full, clock=clock) as gallery:
+        for do in (lambda: gallery.search(VECTORS[:1]), gallery.people, gallery.verify_log):
+            with suppress(SteadfaceError):
+                do()
+        with pytest.raises(SteadfaceError):
+            gallery.verify_log()
+        gallery.info()
+        for use in ("findable", "confusable", "templates", "remove", "expire", "rename", "export"):
+            with suppress(SteadfaceError):
+                USES[use](gallery, full.with_name("target"))
 
 
 def test_a_copy_that_somebody_kept_is_told_of(full: Path, caplog: pytest.LogCaptureFixture) -> None:

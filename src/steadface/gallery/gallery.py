@@ -205,8 +205,13 @@ class Gallery(OpenGallery):
         if self._log_searches:
             with self._writing() as writer:
                 writer.log("search", k=k, best=[people[one[0][0]].id if one else None for one in matches])
+        now = self._now()  # whatever the index of expiries says, which somebody may have edited
         return [
-            [Candidate(person=people[number], similarity=cosine, template=key) for number, cosine, key in one]
+            [
+                Candidate(person=people[number], similarity=cosine, template=key)
+                for number, cosine, key in one
+                if not people[number].expired(now)
+            ]
             for one in matches
         ]
 

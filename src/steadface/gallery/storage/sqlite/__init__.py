@@ -20,6 +20,8 @@ from steadface.files import NO_ROOM
 from steadface.gallery.storage import Entry, Header
 from steadface.gallery.storage.sqlite.connection import (
     APPLICATION,
+    READING,
+    WRITING,
     Connection,
     connected,
     explained,
@@ -37,7 +39,7 @@ TIMEOUT = 10.0
 LOOKED_FOR = 8
 """Deleted rows that are looked for in the file; for more it is rewritten at once, which takes no longer."""
 
-WRITING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 """What may go wrong with a file that is written."""
 
 log = logging.getLogger(__name__)
@@ -105,10 +107,10 @@ class SQLiteStorage:
         self._reader.check_open()
 
     def reading(self) -> AbstractContextManager[Rows]:
-        return self._reader.transaction("DEFERRED")
+        return self._reader.transaction(READING)
 
     def writing(self) -> AbstractContextManager[Rows]:
-        return self._writer.transaction("IMMEDIATE")
+        return self._writer.transaction(WRITING)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -184,7 +186,7 @@ def _copy(connection: sqlite3.Connection, partial: Path, target: Path, name: str
             check_schema(copy, name)
             Rows(copy, name).check()
     except sqlite3.DatabaseError as error:
-        if primary_code(error) not in WRITING:
+        if primary_code(error) not in OF_THE_DISK:
             raise
         raise Unavailable(
             f"cannot write {target}: its disk is full, or cannot be written ({printable(str(error))}); free some space "

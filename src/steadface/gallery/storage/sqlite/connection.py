@@ -8,11 +8,12 @@ A gallery that can only be read, file or folder, is read without locks if nothin
 could note nowhere who reads; every transaction then asks whether the file is as it was.
 """
 
+import itertools
 import sqlite3
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported, short
@@ -29,6 +30,10 @@ LOOKED_THROUGH = 2**28
 long."""
 LOOKED_AGAIN = 2**32
 """Bytes to be compared, at most, in looking for what a new file may still hold: a second or two."""
+
+STEPS, STEPS_PER_BYTE, STEPS_AT_ONCE = 2 * 10**7, 10, 10**6
+"""Of SQLite's machine, while something is read: a row takes some tens, and a hundred bytes or more."""
+READING, WRITING = "DEFERRED", "IMMEDIATE"
 
 _MEANINGS: dict[int, tuple[type[SteadfaceError], str]] = {
     sqlite3.SQLITE_BUSY: (
@@ -107,7 +112,7 @@ class Connection:
             self._sqlite = self._connected(timeout)
             try:
                 self.files.check()
-                with self.transaction("DEFERRED"):
+                with self.transaction(READING):
                     pass
             except BaseException:
                 self._sqlite.close()
@@ -125,8 +130,8 @@ class Connection:
 
     @contextmanager
     def transaction(self, kind: str) -> Iterator[Rows]:
-        """`DEFERRED`, to read: one state throughout. `IMMEDIATE`, to write: on the disk once this returns."""
-        with self._held() as sqlite:
+        """`READING`: one state throughout. `WRITING`: on the disk once this returns."""
+        with self._held() as sqlite, self._bounded(sqlite) if kind == READING else nullcontext():
             sqlite.execute(f"BEGIN {kind}")
             try:
                 sqlite.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()  # now files are open
@@ -144,7 +149,7 @@ class Connection:
     def outside_transactions(self) -> Iterator[sqlite3.Connection]:
         """SQLite's connection, for what needs none."""
         with self._held() as sqlite:
-            with self.transaction("DEFERRED"):
+            with self.transaction(READING):
                 pass
             try:
                 yield sqlite
@@ -160,7 +165,8 @@ class Connection:
             self._cut_log()
             if not anyway and not self._may_hold(traces):
                 return
-            sqlite.execute("VACUUM")
+            with self._bounded(sqlite):
+                sqlite.execute("VACUUM")
             self._cut_log()
             if self._still_holds(traces):
                 raise InvalidInput(
@@ -183,6 +189,19 @@ class Connection:
         with self.lock, explained(self.path):
             self.check_open()
             yield self._sqlite
+
+    @contextmanager
+    def _bounded(self, sqlite: sqlite3.Connection) -> Iterator[None]:
+        """SQLite stops where it takes more steps than any file of this size can need: a few pages that lead to each
+        other in many ways would keep it busy for years.
+        """
+        most = STEPS + STEPS_PER_BYTE * self.files.size()
+        taken = itertools.count(STEPS_AT_ONCE, STEPS_AT_ONCE)
+        sqlite.set_progress_handler(lambda: next(taken) > most, STEPS_AT_ONCE)
+        try:
+            yield
+        finally:
+            sqlite.set_progress_handler(None, 0)
 
     def _look_at(self, sqlite: sqlite3.Connection) -> None:
         """Raises `InvalidInput` where the state that this transaction sees is not that of a gallery."""

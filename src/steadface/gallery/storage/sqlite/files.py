@@ -75,9 +75,13 @@ class OpenedFiles:
                 )
             self._companions[path] = there
 
+    def size(self) -> int:
+        """Of all of them, in bytes."""
+        return sum(_size(path) for path in (self._absolute, *self._companions))
+
     def check_size(self, size: int) -> None:
         """Raises `InvalidInput` where SQLite takes the gallery to be larger, in bytes, than all of its files are."""
-        there = sum(_size(path) for path in (self._absolute, *self._companions))
+        there = self.size()
         if size > there:
             raise InvalidInput(
                 f"the gallery {self.path} is damaged: it says that it has {size} bytes, and there are {there}; restore "
