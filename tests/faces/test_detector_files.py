@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from steadface.errors import SteadfaceError
 from steadface.faces import detector_files
@@ -130,6 +131,48 @@ def test_the_kind_is_told_from_the_file_whatever_its_name(tmp_path: Path) -> Non
     assert detector.detect(red(64, 64)) == [], "its second look sees nothing in the middle"
 
 
+def small(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, object], shape: tuple[object, ...]) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "match"),
+    [
+        ((1, 3, "h", "w"), 3000, r"holds [\d,]+ numbers at 'Tile', more than"),
+        ((1, 3, 64, 64), 3000, r"holds [\d,]+ numbers at 'Tile', more than"),
+        ((1, 3, 5000, 5000), 1, "looks at 5,000 x 5,000 pixels"),
+    ],
+)
+def test_what_a_small_file_makes_large_is_refused(
+    shape: tuple[object, ...], factor: int, match: str, tmp_path: Path
+) -> None:
+    nodes = [helper.make_node("Tile", ["x", "n"], ["t"]), helper.make_node("ReduceSum", ["t"], ["y"])]
+    file = small(tmp_path / "d.onnx", nodes, {"n": np.array([1, 1, factor, factor])}, shape)
+    with pytest.raises(SteadfaceError, match=match):
+        open_detector(file)
+
+
+def test_a_detector_that_loops_is_refused(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("c", 9), ("d", 9))]
+    body = helper.make_graph([helper.make_node("Identity", ["c"], ["d"])], "body", values[:2], values[2:])
+    file = small(
+        tmp_path / "d.onnx",
+        [helper.make_node("Loop", ["n", "on"], ["y"], body=body)],
+        {"n": np.array(2**62), "on": np.array(True)},
+        (1, 3, 64, 64),
+    )
+    with pytest.raises(SteadfaceError, match="may repeat without end"):
+        open_detector(file)
+
+
 def test_files_that_are_no_detectors_are_refused_when_opened(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -145,7 +188,7 @@ def test_files_that_are_no_detectors_are_refused_when_opened(tmp_path: Path) -> 
     for name, words in (
         ("other", "neither a YuNet nor an SCRFD"),
         ("empty", "of 0 bytes is no face detector"),
-        ("text", "no ONNX file, or damaged|holds no network"),
+        ("text", "not a readable ONNX file|holds no network"),
     ):
         with pytest.raises(SteadfaceError, match=words):
             open_detector(tmp_path / f"{name}.onnx")

@@ -45,6 +45,12 @@ def test_what_is_smaller_keeps_its_scale(tmp_path: Path) -> None:
         assert near.box == (24, 8, 56, 56)
 
 
+def test_a_picture_whose_anchors_the_outputs_do_not_cover_is_refused(tmp_path: Path) -> None:
+    look = open_scrfd(write_scrfd(tmp_path / "scrfd.onnx", side=None))
+    with pytest.raises(SteadfaceError, match="other sizes than a picture of 96 x 64"):
+        look(red(96, 64))
+
+
 def test_a_file_without_landmarks_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(SteadfaceError, match=r"without landmarks \(6 outputs\).*take one with keypoints"):
         open_scrfd(write_scrfd(tmp_path / "scrfd.onnx", outputs=6))

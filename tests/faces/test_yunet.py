@@ -6,15 +6,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from steadface.errors import SteadfaceError
-from steadface.faces.detection import Detector
+from steadface.data.faces import Image
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.faces.detection import LEAST_SCORE, SAME_IOU, Detector
 from steadface.faces.detector_files import open_detector
 from steadface.faces.photograph import Photograph, read_photograph
-from steadface.faces.yunet import open_yunet
+from steadface.faces.yunet import NUMBERS, decoded, open_yunet
 
-from .planted import write_scrfd
+from .planted import write_scrfd, write_yunet
 
 
 def test_a_file_that_opencv_finds_no_faces_with_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +27,62 @@ def test_a_file_that_opencv_finds_no_faces_with_is_refused(tmp_path: Path, capfd
         with pytest.raises(SteadfaceError, match=r"does not work as a YuNet detector.*take face_detection_yunet"):
             open_yunet(path)
     assert capfd.readouterr().err == "", "OpenCV says nothing of its own"
+
+
+def picture(height: int, width: int, seed: int = 1) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 131), (200, 97)])
+def test_faces_are_decoded_as_opencv_does(size: tuple[int, int], tmp_path: Path) -> None:
+    for seed in range(3):
+        path = write_yunet(tmp_path / "yunet.onnx", seed)
+        image = picture(*size, seed)
+        theirs = cv2.FaceDetectorYN.create(str(path), "", size[::-1], LEAST_SCORE, SAME_IOU, 5000)
+        rows = theirs.detect(image[:, :, ::-1])[1]
+        faces = open_yunet(path)(image)
+        assert len(faces) == len(rows) > 1
+        for face, row in zip(faces, rows, strict=True):
+            np.testing.assert_allclose([*face.box[:2], face.score], [*row[:2], row[14]], rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(face.landmarks.reshape(-1), row[4:14], rtol=1e-5, atol=1e-4)
+
+
+def test_weights_that_are_no_numbers_are_refused_before_opencv_sees_them(tmp_path: Path) -> None:
+    path = write_yunet(tmp_path / "yunet.onnx")
+    model = onnx.load(path)
+    one = next(one for one in model.graph.initializer if one.name == "cls_8/w")
+    weights = numpy_helper.to_array(one).copy()
+    for value in (np.nan, np.inf):
+        weights.flat[5] = value
+        one.CopyFrom(numpy_helper.from_array(weights, one.name))
+        onnx.save(model, path)
+        with pytest.raises(InvalidInput, match=r"NaN or infinite \('cls_8/w'\)"):
+            open_detector(path)
+
+
+def test_scores_that_come_to_be_no_numbers_are_no_faces(tmp_path: Path) -> None:
+    """Every weight is a number, and the picture that it was opened with shows nothing."""
+    detector = open_detector(write_yunet(tmp_path / "yunet.onnx", nan_at=100))
+    assert detector.detect(np.full((128, 128, 3), 255, np.uint8)) == []
+
+
+def test_outputs_smaller_than_the_picture_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"its output kps_8 has 30 numbers, not 64 x 10"):
+        open_detector(write_yunet(tmp_path / "yunet.onnx", short=True))
+
+
+def test_what_is_far_away_or_overflows_is_left_out() -> None:
+    places = {
+        f"{kind}_{stride}": (64 // stride) ** 2 for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)
+    }
+    outputs = {name: np.zeros((count, NUMBERS[name.split("_")[0]]), np.float32) for name, count in places.items()}
+    for place, (value, size) in enumerate([(0, 1), (3e38, 1), (np.nan, 1), (-1e5, 1), (0, 1e3)]):
+        outputs["cls_8"][8 * place] = outputs["obj_8"][8 * place] = 1
+        outputs["kps_8"][8 * place] = value
+        outputs["bbox_8"][8 * place, 2:] = size
+    rows = decoded(outputs, (64, 64))
+    assert len(rows) == 2
+    assert np.isfinite(rows).all()
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,11 @@ class Look(Protocol):
 LEAST_SCORE = 0.5
 """Fainter ones are noise; a second look decides about the rest."""
 
+FARTHEST = 1e6
+"""Pixels from the corner of a picture: what a network places farther away is no face of it."""
+MOST_SEEN = 1000
+"""Faces of one look, the surest: each is then looked at closely. The largest crowds have some hundreds."""
+
 
 def largest_first(faces: Sequence[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: (-_area(face), face.box))

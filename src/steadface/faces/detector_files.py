@@ -8,20 +8,24 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from steadface.arguments import as_path, number
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError, quoted
 from steadface.faces.detection import Detector
 from steadface.faces.scrfd import open_scrfd
 from steadface.faces.searching import MIN_SIZE, Searching
 from steadface.faces.yunet import OUTPUTS, open_yunet
 from steadface.files import write_atomically
+from steadface.graphs.reading import first_line, read_model
+from steadface.graphs.sizes import MOST_LIVE, Unrunnable, check_cost, check_growth
 
 VARIABLE = "STEADFACE_DETECTOR"
 FILE = "face_detection_yunet_2023mar.onnx"
@@ -34,6 +38,12 @@ TIMEOUT = 20.0
 BLOCK = 1 << 14
 LARGEST = 500 << 20
 """Bytes; no detector of these kinds is a twentieth of it."""
+SIDE = 320
+"""Pixels of a square picture that a network's cost is told for."""
+LARGEST_SIDE = 1280
+"""Pixels; those of a fixed size have 640."""
+MOST_WORK_LOOKING = 1 << 33
+"""Multiplications for such a picture, 8.6 billion; the largest SCRFD has 1.3."""
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come and those that will."""
@@ -51,7 +61,7 @@ def open_detector(
         raise SteadfaceError(f"a smallest face of {min_size:g} pixels is out of range; give 1 or more")
     file = find_detector(None if path is None else as_path(path, "the detector"), progress=progress)
     outputs = _outputs(file)
-    look = open_yunet(file) if outputs.keys() >= OUTPUTS else open_scrfd(file)
+    look = open_yunet(file) if outputs.issuperset(OUTPUTS) else open_scrfd(file)
     return Searching(look=look, min_size=min_size)
 
 
@@ -109,16 +119,51 @@ def _fetched(progress: Progress | None) -> bytes:
     return b"".join(parts)
 
 
-def _outputs(path: Path) -> dict[str, Any]:
-    """Outputs of an ONNX file by name. Raises SteadfaceError for what is no ONNX file."""
+def _outputs(path: Path) -> set[str]:
+    """Names of the outputs of an ONNX file.
+
+    Raises SteadfaceError for what is no ONNX file, or none of a detector: with weights that are no numbers, or costs
+    beyond the bounds.
+    """
     size = path.stat().st_size
     remedy = f"give a YuNet or SCRFD .onnx file, whole ({FILE} has {BYTES} bytes)"
     if not 0 < size <= LARGEST:
-        raise SteadfaceError(f"{path} of {size} bytes is no face detector; {remedy}")
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # what protobuf raises of a damaged file has no typed name
-        raise SteadfaceError(f"{path} is no ONNX file, or damaged ({error}); {remedy}") from None
-    if not graph.node:
-        raise SteadfaceError(f"{path} holds no network; {remedy}")
-    return {output.name: output for output in graph.output}
+        raise InvalidInput(f"{path} of {size:,} bytes is no face detector, which has {LARGEST:,} at most; {remedy}")
+    model = read_model(path)
+    if not model.graph.node:
+        raise InvalidInput(f"{path} holds no network; {remedy}")
+    _check_weights(path, model)
+    _check_cost(path, model)
+    return {output.name for output in model.graph.output}
+
+
+def _check_weights(path: Path, model: onnx.ModelProto) -> None:
+    for one in model.graph.initializer:
+        try:
+            weights = onnx.numpy_helper.to_array(one)
+        except Exception as error:  # numpy's and onnx's own, of numbers that are not as many as they should be
+            raise InvalidInput(f"{path} is damaged ({first_line(error)}); fetch it again") from error
+        if weights.dtype.kind == "f" and not np.isfinite(weights).all():
+            raise InvalidInput(f"{path} has weights that are NaN or infinite ({quoted(one.name)}); fetch it again")
+
+
+def _check_cost(path: Path, model: onnx.ModelProto) -> None:
+    """Of a picture, and how it grows with larger ones, as the networks are run on any size; of a fixed size its own."""
+    small, large = (1, 3, SIDE, SIDE), (1, 3, 2 * SIDE, 2 * SIDE)
+    bounds = {"live": MOST_LIVE, "work": MOST_WORK_LOOKING}
+    held = {one.name for one in model.graph.initializer}
+    pictures = [one.type.tensor_type.shape.dim for one in model.graph.input if one.name not in held]
+    if len(pictures) != 1:
+        raise InvalidInput(f"{path} has {len(pictures)} inputs; a face detector has one, of a picture")
+    fixed = tuple(one.dim_value for one in pictures[0])
+    if len(fixed) == 4 and min(fixed[2:]) > 0:
+        if max(fixed) > LARGEST_SIDE:
+            raise InvalidInput(
+                f"{path} looks at {fixed[2]:,} x {fixed[3]:,} pixels, and {LARGEST_SIDE:,} are the most of a side"
+            )
+        times = max(1, -(-fixed[2] * fixed[3] // SIDE**2))
+        check_cost(path, model, (1, 3, *fixed[2:]), **{key: times * most for key, most in bounds.items()})
+        with suppress(Unrunnable):  # no other size is then tried, or OpenCV says so
+            check_growth(path, model, small, large, **bounds)
+        return
+    check_growth(path, model, small, large, **bounds)

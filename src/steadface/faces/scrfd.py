@@ -11,6 +11,7 @@ Nine outputs: scores, distances and offsets in that order, each from the finest 
 has no landmarks, without which no face can be aligned.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 
 from steadface.data.faces import Image
 from steadface.devices import open_session
-from steadface.errors import SteadfaceError
-from steadface.faces.detection import LEAST_SCORE, Face, distinct
+from steadface.errors import SteadfaceError, Unsupported
+from steadface.faces.detection import FARTHEST, LEAST_SCORE, Face, distinct
+from steadface.graphs.reading import first_line
 
 SMALLEST = 12.0
 """Pixels of the longer side of the smallest faces that it sees reliably."""
@@ -48,11 +50,20 @@ class Scrfd:
         return SMALLEST
 
     def __call__(self, image: Image) -> list[Face]:
-        """The faces of `image` (H, W, 3) RGB as it is, or as far as a network of fixed size has room for it."""
+        """The faces of `image` (H, W, 3) RGB as it is, or as far as a network of fixed size has room for it.
+
+        Raises Unsupported where the network takes no picture of that size.
+        """
         boxed, scale = letterboxed(image, self.fixed)
         pixels = (boxed.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 128
-        outputs = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
-        return distinct(decoded([_rows(output) for output in outputs], boxed.shape[:2], scale))
+        height, width = shape = boxed.shape[:2]
+        try:
+            outputs = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise Unsupported(f"the detector takes no picture of {height} x {width}: {first_line(error)}") from None
+        if [len(_rows(output)) for output in outputs] != 3 * _anchors(shape):
+            raise Unsupported(f"the detector has outputs of other sizes than a picture of {height} x {width} asks for")
+        return distinct(decoded([_rows(output) for output in outputs], shape, scale))
 
 
 def open_scrfd(path: Path) -> Scrfd:
@@ -60,7 +71,7 @@ def open_scrfd(path: Path) -> Scrfd:
     try:
         session = open_session(path)
     except Exception as error:  # onnxruntime's own exceptions share no other base
-        raise SteadfaceError(f"{path} cannot be opened as a face detector: {_first_line(error)}") from None
+        raise SteadfaceError(f"{path} cannot be opened as a face detector: {first_line(error)}") from None
     if len(session.get_outputs()) == 6:
         raise SteadfaceError(
             f"{path} is an SCRFD detector without landmarks (6 outputs), and faces are aligned by landmarks; take one "
@@ -97,7 +108,8 @@ def decoded(outputs: list[Array], shape: tuple[int, ...], scale: float) -> list[
         score = outputs[level].reshape(-1)
         sure = np.flatnonzero(score >= LEAST_SCORE)
         centres = _centres(shape, stride)[sure]
-        distances, offsets = outputs[level + 3][sure] * stride, outputs[level + 6][sure] * stride
+        with np.errstate(over="ignore"):
+            distances, offsets = outputs[level + 3][sure] * stride, outputs[level + 6][sure] * stride
         scores.append(score[sure])
         boxes.append(np.hstack([centres - distances[:, :2], centres + distances[:, 2:]]))
         landmarks.append(centres[:, None] + offsets.reshape(-1, 5, 2))
@@ -105,7 +117,7 @@ def decoded(outputs: list[Array], shape: tuple[int, ...], scale: float) -> list[
     return [
         _face(float(all_scores[index]), all_boxes[index] / scale, all_landmarks[index] / scale)
         for index in np.argsort(-all_scores, kind="stable")[:MOST_FACES]
-        if np.isfinite(all_boxes[index]).all() and np.isfinite(all_landmarks[index]).all()
+        if max(np.abs(all_boxes[index]).max(), np.abs(all_landmarks[index]).max()) < FARTHEST  # and no NaN
     ]
 
 
@@ -122,9 +134,13 @@ def _centres(shape: tuple[int, ...], stride: int) -> Array:
     return centres
 
 
+def _anchors(shape: tuple[int, ...]) -> list[int]:
+    return [ANCHORS * math.prod(-(-side // stride) for side in shape) for stride in STRIDES]
+
+
 def _rows(output: Array) -> Array:
     """(anchors, numbers) of an output with or without a batch."""
-    return output.reshape(-1, output.shape[-1])
+    return output.reshape(-1, output.shape[-1]) if output.ndim > 1 else output.reshape(-1, 1)
 
 
 def _fixed(session: Any) -> tuple[int, int] | None:
@@ -142,16 +158,11 @@ def _check(look: Scrfd, path: Path) -> None:
         name = look.session.get_inputs()[0].name
         outputs = look.session.run(None, {name: np.zeros((1, 3, *side), np.float32)})
     except Exception as error:  # as in open_scrfd
-        raise SteadfaceError(f"{path} takes no picture as an SCRFD detector does: {_first_line(error)}") from None
+        raise SteadfaceError(f"{path} takes no picture as an SCRFD detector does: {first_line(error)}") from None
     found = tuple(output.shape[-1] if output.ndim > 1 else 1 for output in outputs)
-    anchors = [ANCHORS * -(-side[0] // stride) * -(-side[1] // stride) for stride in STRIDES]
-    if found != WIDTHS or [len(_rows(output)) for output in outputs] != 3 * anchors:
+    if found != WIDTHS or [len(_rows(output)) for output in outputs] != 3 * _anchors(side):
         shapes = ", ".join(str(output.shape) for output in outputs)
         raise SteadfaceError(
             f"{path} is neither a YuNet nor an SCRFD detector: its outputs are {shapes}; give a file such as "
             "face_detection_yunet_2023mar.onnx or det_10g.onnx"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

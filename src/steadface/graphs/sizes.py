@@ -168,6 +168,8 @@ class _Run:
 
     def _inferred(self, node: NodeProto, given: Sequence[_Value | None]) -> dict[str, _Value]:
         domain = "" if node.domain == "ai.onnx" else node.domain
+        if (node.domain, node.op_type) in _LIKE:
+            return {node.output[0]: _alike([given[place] for place in _LIKE[node.domain, node.op_type]])}
         try:
             schema = defs.get_schema(node.op_type, self._versions.get(domain, 1), domain)
         except Exception:  # onnx's own, of no public type
@@ -227,6 +229,25 @@ def _last_reads(graph: onnx.GraphProto) -> list[list[str]]:
 def _read_inside(node: NodeProto) -> set[str]:
     inner = [one for attribute in node.attribute for one in attribute.g.node]
     return {name for one in inner for name in one.input} | {name for one in inner for name in _read_inside(one)}
+
+
+_LIKE: Mapping[tuple[str, str], tuple[int, ...]] = MappingProxyType(
+    {
+        ("com.microsoft", name): places
+        for names, places in (
+            (("QLinearAdd", "QLinearMul"), (0, 3)),
+            (("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "Gelu", "FastGelu", "QuickGelu"), (0,)),
+            (("BiasGelu",), (0, 1)),
+        )
+        for name in names
+    }
+)
+"""What quantised and optimised networks have beside ONNX's own, and the inputs whose common shape the output has."""
+
+
+def _alike(given: Sequence[_Value | None]) -> _Value:
+    held = [one for one in given if one is not None]
+    return _Value(shape=np.broadcast_shapes(*(one.shape for one in held)), kind=held[0].kind)
 
 
 def _value_of(kind: TypeProto | None, node: NodeProto) -> _Value:
