@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 
 from steadface.data.faces import MOST_PIXELS, UnreadableImage, decode_image
-from steadface.data.pictureheader import claimed_size
+from steadface.data.pictureheader import MOST_SCANS, claimed_size, too_many_scans
+from steadface.faces.photograph import read_photograph
 
 SIZES = [(1, 1), (7, 300), (640, 31)]
 WRITTEN: dict[str, list[dict[str, object]]] = {
@@ -145,3 +146,20 @@ def test_a_text_that_unpacks_to_much_is_not_unpacked():
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_jpeg_does_not_go_over_its_picture_without_end():
+    whole = written("JPEG", (64, 64), progressive=True)
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    several = whole[:-2] + scan * (MOST_SCANS - whole.count(b"\xff\xda")) + whole[-2:]
+    many = whole[:-2] + scan * MOST_SCANS + whole[-2:]
+    assert not too_many_scans(several)
+    assert decode_image(several, "x").shape == (64, 64, 3)
+    for read in (read_photograph, lambda encoded: decode_image(encoded, "x")):
+        with pytest.raises(UnreadableImage, match="scans"):
+            read(many)
+    film = whole + b"\xff\xda" * 10_000
+    thumbnail = whole[:2] + b"\xff\xe1\x40\x02" + b"\xff\xda" * 0x2000 + whole[2:]
+    for harmless in (film, thumbnail):
+        assert not too_many_scans(harmless), "bytes that only look like scans"
+        assert read_photograph(harmless).pixels.shape == decode_image(harmless, "x").shape

@@ -67,6 +67,12 @@ class Skips:
         for example in examples:
             self.add(reason, example)
 
+    def numbered(self, reason: str, what: str, numbers: NDArray[np.int64]) -> None:
+        """Counts as many as there are `numbers`, of which the first few are told as `what`."""
+        self.extend(reason, (f"{what} {number}" for number in numbers[:EXAMPLES_SHOWN]))
+        if (more := len(numbers) - EXAMPLES_SHOWN) > 0:
+            self.counts[reason] += more
+
     @property
     def messages(self) -> tuple[str, ...]:
         return tuple(

@@ -1,4 +1,5 @@
-"""How many pixels an encoded picture claims, read from its first bytes: before a decoder makes room for them.
+"""How many pixels an encoded picture claims, read from its first bytes: before a decoder makes room for them; and how
+often a JPEG goes over them.
 
 Of the formats that cameras, scanners and browsers write, each as its decoder reads it: of JPEG the first frame header
 (ITU-T T.81, B.2.2), of PNG the first chunk, of WebP the canvas (RFC 9649), of GIF the screen, of BMP the information
@@ -17,6 +18,9 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
 """Those without a segment, and a byte that is none."""
 FILL, SCAN, END = 0xFF, 0xDA, 0xD9
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+MOST_SCANS = 100
+"""Of a JPEG; progressive ones have ten, and each takes as long as the picture is large."""
 SEGMENT, SIDES = struct.Struct(">BH"), struct.Struct(">HH")
 
 WIDTHS, HEIGHTS = (256, 322), (257, 323)
@@ -51,6 +55,20 @@ def _jpeg(encoded: bytes) -> Size | None:
             return None
         place += 1 if marker == FILL else 2 if marker in BARE else 2 + max(2, length)
     return None
+
+
+def too_many_scans(encoded: bytes) -> bool:
+    """Whether a JPEG goes over the picture more than `MOST_SCANS` times, each time in as little as ten bytes."""
+    if not encoded.startswith(b"\xff\xd8\xff") or encoded.count(b"\xff\xda") <= MOST_SCANS:
+        return False
+    place, scans = 2, 0  # in thumbnails, and in films that phones add at the end, these bytes mean nothing
+    while (found := MARKER.search(encoded, place)) is not None and scans <= MOST_SCANS:
+        place, marker = found.end(), encoded[found.end() - 1]
+        if marker == END:
+            break
+        scans += marker == SCAN
+        place += 0 if marker in BARE else max(2, int.from_bytes(encoded[place : place + 2], "big"))
+    return scans > MOST_SCANS
 
 
 def _png(encoded: bytes) -> Size | None:

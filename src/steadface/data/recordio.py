@@ -57,7 +57,7 @@ class RecordFile:
             keys, offsets = _once_each(keys, offsets, skips)
             headers = read_headers(data, offsets)
             unlisted = _unlisted(data, offsets, headers) if listed else offsets[:0]
-        skips.extend(f"images that {index.name} does not list; delete it and it is rebuilt", map(_at, unlisted))
+        skips.numbered(f"images that {index.name} does not list; delete it and it is rebuilt", "byte", unlisted)
         note = () if listed else (f"{index} is missing: rebuilt by walking the .rec",)
         problem = np.where(headers.problem == "", _label_problems(headers.label, classes), headers.problem)
         if (end := _metadata_end(keys, headers, skips)) is not None:
@@ -65,8 +65,8 @@ class RecordFile:
             there = int(np.count_nonzero((keys >= 1) & (keys < end) if listed else ~headers.bare))
             if (absent := end - 1 - there - len(unlisted)) > 0:
                 skips.add("images that the metadata promises and the file lacks", f"keys 1 to {end - 1}", count=absent)
-        for reason in np.unique(problem[(problem != "") & (problem != NOT_MEANT)]):
-            skips.extend(str(reason), (f"key {key}" for key in keys[problem == reason]))
+        for reason in sorted(set(problem) - {"", NOT_MEANT}):
+            skips.numbered(reason, "key", keys[problem == reason])
         sound = problem == ""
         values, labels = np.unique(headers.label[sound].astype(np.int64), return_inverse=True)
         names = [str(value) for value in values]
@@ -138,7 +138,7 @@ def _once_each(
     """Without the lines of an `.idx` that name a record again."""
     first = np.sort(np.unique(offsets, return_index=True)[1])
     again = np.setdiff1d(np.arange(len(keys)), first)
-    skips.extend("lines of the .idx that name a record again", (f"key {key}" for key in keys[again]))
+    skips.numbered("lines of the .idx that name a record again", "key", keys[again])
     return keys[first], offsets[first]
 
 
@@ -153,10 +153,6 @@ def _unlisted(data: mmap.mmap, offsets: NDArray[np.int64], headers: RecordHeader
     between = np.setdiff1d(np.concatenate([offsets[:0], *found]), offsets)
     images: NDArray[np.int64] = between[read_headers(data, between).problem == ""]
     return images
-
-
-def _at(offset: int) -> str:
-    return f"byte {offset}"
 
 
 def _metadata_end(keys: NDArray[np.int64], headers: RecordHeaders, skips: Skips) -> int | None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadface.data.faces import Image, UnreadableImage, kind_of
+from steadface.data.pictureheader import MOST_SCANS, too_many_scans
 from steadface.errors import short
 from steadface.faces.arrays import pixels_of
 from steadface.faces.pictures import IN_MEMORY, KINDS, MOST_BYTES, Given, encoded, is_data, name_of
@@ -34,6 +35,9 @@ PART = 1 << 22
 """Pixels that are brought into 8-bit RGB at a time: what that needs in between would be several times the picture."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+
+JPEG = b"\xff\xd8\xff"
+"""How the file begins."""
 
 BACKGROUND = 127
 """Grey behind what is transparent: neither black hair nor white paper draws a line there."""
@@ -126,6 +130,12 @@ def _no_file(path: Path, name: str) -> str:
 
 
 def _from_file(stream: BinaryIO, name: str) -> Image:
+    if stream.read(3) == JPEG:
+        stream = io.BytesIO(JPEG + stream.read())
+        if too_many_scans(stream.getvalue()):
+            raise UnreadableImage(f"{name} is a JPEG of more than {MOST_SCANS} scans; save it anew")
+    stream.seek(0)
+
     def opened() -> Image:
         with PIL.Image.open(stream, formats=FORMATS) as picture:
             _within(picture, name).seek(0)
