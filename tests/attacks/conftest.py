@@ -53,11 +53,11 @@ def grey_images() -> Tensor:
 def network(faces: Tensor) -> Backbone:
     """A random MobileFaceNet for 32 x 32 images in evaluation mode, its BatchNorm statistics those of ``faces``."""
     architecture = Architecture(
-        name="mobilefacenet", width=0.125, blocks=(1, 1, 1, 1), embedding_size=16, image_size=(32, 32)
+        name="mobilefacenet", width=0.125, blocks=(1, 0, 0, 0), embedding_size=16, image_size=(32, 32)
     )
     network = architecture.build(torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for _ in range(100):
+        for _ in range(50):  # the rest is 0.5 % of them
             network(faces)
     return network.eval()
 

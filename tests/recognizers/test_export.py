@@ -148,6 +148,20 @@ def test_metadata_travel_with_it_and_files_are_the_same_each_time(face, tmp_path
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
+@pytest.fixture
+def traced_once(monkeypatch) -> None:
+    """Following a network takes most of an export; for tests that export an unchanged one twice."""
+    follow, graphs = export.traced, []
+
+    def traced(*asked):
+        if not graphs:
+            graphs.append(follow(*asked))
+        return graphs[0]
+
+    monkeypatch.setattr(export, "traced", traced)
+
+
+@pytest.mark.usefixtures("traced_once")
 def test_half_precision_is_half_the_size_and_says_what_it_costs(tmp_path) -> None:
     model = opened(tmp_path)
     whole = export_onnx(model, tmp_path / "whole.onnx")
@@ -164,6 +178,7 @@ def test_half_precision_is_half_the_size_and_says_what_it_costs(tmp_path) -> Non
     assert sum(kind == onnx.TensorProto.FLOAT for kind in weights.values()) == 2, "mean and std alone stay float32"
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_half_precision_that_leaves_its_range_is_refused(tmp_path) -> None:
     network = backbone()
     with torch.no_grad():
@@ -186,6 +201,7 @@ def test_a_file_that_fails_parity_is_never_written(tmp_path, monkeypatch) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.onnx", "model.safetensors"]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_embeddings_too_long_to_square_in_float32_are_compared_as_well(tmp_path, monkeypatch) -> None:
     network = backbone()
     with torch.no_grad():
