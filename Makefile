@@ -13,7 +13,8 @@ BENCH := .venv-bench
 NUMERICAL := $(addprefix tests/,attacks backbones evaluation heads recognizers recognition training \
 	test_clustering.py)
 # One thread in each process. Stealing leaves most of a file's tests in one process, which makes its fixtures once.
-PARALLEL := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+# Bytecode is kept, whatever the caller's habit: dozens of processes would compile package and tests anew.
+PARALLEL := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 # Slow, or about files and resuming rather than numbers.
 OTHERS := killed or Evolutionary or HopSkipJump or more_queries or moves_the_cosine or test_export or test_filekinds \
 	or test_filling or test_layouts or test_loop or test_parts or test_reading or test_recipe or test_weights

@@ -1,6 +1,7 @@
+import importlib
+
 import pytest
 import torch
-from scipy.stats import kstest
 
 from steadface.attacks import L2, Linf, ball
 
@@ -91,6 +92,11 @@ def test_steepest_is_zero_where_the_gradient_is_zero(norm):
 @pytest.mark.parametrize("around", BALLS)
 def test_sample_keeps_budget_and_range(around, images, seeded):
     assert_inside(around.sample(images, seeded(10)), images, around)
+
+
+def kstest(*asked, **rest):
+    """That of scipy.stats, which takes a second to load: not in every process that collects these tests."""
+    return importlib.import_module("scipy.stats").kstest(*asked, **rest)
 
 
 def test_linf_sample_is_uniform_inside_the_ball(seeded):

@@ -1,20 +1,21 @@
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.index import milvus
 from steadface.gallery.index.exact import FlatIndex
+from steadface.gallery.index.milvus import MilvusIndex, hnsw, inverted_lists
 from steadface.gallery.storage import ModelIdentity
 
-pytest.importorskip("pymilvus", reason="pymilvus is not installed: pip install 'steadface[milvus]'")
-pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip install milvus-lite")
-
-from steadface.gallery.index import milvus
-from steadface.gallery.index.milvus import MilvusIndex, hnsw, inverted_lists
-
 from ..rounding import rounding
+
+for needed, remedy in (("pymilvus", "'steadface[milvus]'"), ("milvus_lite", "milvus-lite")):
+    if find_spec(needed) is None:  # looked for and not loaded, which takes seconds in every process that collects
+        pytest.skip(f"{needed} is not installed: pip install {remedy}", allow_module_level=True)
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=32, mirror=True, name="the model")
 

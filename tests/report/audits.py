@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from steadface.audit_record import Audit, Comparison
 
@@ -18,8 +18,8 @@ CORRUPTIONS = {"gaussian noise": 4.0, "blur": 6.0, "JPEG": 1.5, "brightness": 2.
 
 def interval(broken: int, n: int = PAIRS) -> list[float]:
     broken = min(max(broken, 0), n)
-    low = 0.0 if broken == 0 else float(beta.ppf(0.025, broken, n - broken + 1))
-    high = 1.0 if broken == n else float(beta.ppf(0.975, broken + 1, n - broken))
+    low = 0.0 if broken == 0 else float(betaincinv(broken, n - broken + 1, 0.025))
+    high = 1.0 if broken == n else float(betaincinv(broken + 1, n - broken, 0.975))
     return [low, high]
 
 
