@@ -1,3 +1,4 @@
+import gc
 import importlib
 import os
 from collections.abc import Iterator
@@ -11,6 +12,12 @@ from steadface.report.fonts import load_matplotlib
 # would keep it whatever a test sets later.
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded stays: the garbage collector need not go through it again in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

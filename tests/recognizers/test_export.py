@@ -14,6 +14,7 @@ from steadface.errors import SteadfaceError
 from steadface.recognizers import Convention, OpenedRecognizer, export, open_recognizer
 from steadface.recognizers.adapters import Adapted, BlackBox
 from steadface.recognizers.export import export_onnx
+from steadface.recognizers.onnx import write
 
 
 def backbone(name: str = "mobilefacenet", *, std: float = 128.0, size: tuple[int, int] = (32, 32)) -> Backbone:
@@ -151,7 +152,7 @@ def test_metadata_travel_with_it_and_files_are_the_same_each_time(face, tmp_path
 @pytest.fixture
 def traced_once(monkeypatch) -> None:
     """Following a network takes most of an export; for tests that export an unchanged one twice."""
-    follow, graphs = export.traced, []
+    follow, graphs = write.traced, []
 
     def traced(*asked):
         if not graphs:
