@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 
 MATHEMATICS = {"attacks", "heads"}
 FACES = {"data", "backbones"}
-SHARED = {"errors", "files", "machine", "arguments", "devices", "records"}
+SHARED = {"errors", "files", "machine", "arguments", "devices", "records", "signals"}
 JOBS = {"training", "evaluation", "report", "recognizers", "audit", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "machine": {"errors"},
     "arguments": {"errors", "files"},
+    "signals": set(),
     "devices": {"errors"},
     "records": {"errors"},  # what a JSON file says, as types
     "graphs": {"errors"},  # what an ONNX file asks for, before it is run
@@ -37,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "clustering": set(),  # knows vectors, no images
     "workflows": {"audit_record", "clustering"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
     "cli": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
-    "__main__": {"cli", "machine"},
+    "__main__": {"cli", "machine", "signals"},
     "__init__": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
 }
 """Package or module directly below ``steadface`` -> what it may import of the others."""

@@ -163,9 +163,11 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C among them
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         kind = Unavailable if error.errno in NO_ROOM else InvalidInput
         raise kind(
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can be written "

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from steadface.errors import Conflict
+from steadface.errors import Conflict, NotFound
 from steadface.training import loop
+from steadface.training.lock import locked
 
 from .conftest import Call
 
@@ -91,6 +92,61 @@ def test_train_onto_a_run_is_refused_and_resuming_a_finished_one_reports_again(c
     (run / "report.html").unlink()
     said = call("resume", run)
     assert said.code == 0
+    assert (run / "report.html").exists()
+
+
+def test_a_folder_in_which_somebody_works_is_a_conflict(call: Call, recipe: Path, faces: Path, tmp_path: Path) -> None:
+    assert call("train", recipe, "--set", "run.steps=1").code == 0
+    run, before = tmp_path / "run", sorted(tmp_path.rglob("*"))
+    for words in (
+        ("train", recipe),
+        ("train", recipe, "--set", f"run.out={run}/../run"),
+        ("resume", run),
+        ("harden", run, "--images", faces, "--out", run),
+        ("harden", run, "--images", faces, "--out", run, "--choose", "step 1"),
+    ):
+        with locked(run):
+            said = call(*words)
+        assert said.code == Conflict.exit_code, said.err
+        assert f"process {os.getpid()} works in" in said.err
+        assert said.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_no_run_is_not_made_one(call: Call, tmp_path: Path) -> None:
+    assert call("resume", tmp_path / "nowhere" / "run").code == NotFound.exit_code
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_outside_of_the_steps_says_how_to_go_on(
+    call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While listing, between two steps for the second time, and while judging."""
+    run = tmp_path / "run"
+
+    def pressed(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def pressed_twice(*_: object) -> None:
+        pressed()
+        pressed()
+
+    for place, press, then in (
+        ("steadface.training.loop.open_recipe_faces", pressed, f"go on with: steadface train {recipe}"),
+        ("steadface.training.loop.TrainingRun._step", pressed_twice, f"go on with: steadface resume {run}"),
+        ("steadface.training.loop.TrainingRun._export", pressed_twice, f"go on with: steadface resume {run}"),
+        ("steadface.workflows.train.calibrated", pressed, f"go on with: steadface resume {run}"),
+        ("steadface.cli.train.judge", pressed, f"go on with: steadface resume {run}"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, press)
+            said = call("resume", run) if run.exists() else call("train", recipe)
+        assert said.code == 130
+        assert then in said.err
+        assert said.err.count("\n") == 1
+        assert not list(tmp_path.rglob("*.partial"))
+    said = call("resume", run)
+    assert said.code == 0, said.err
     assert (run / "report.html").exists()
 
 

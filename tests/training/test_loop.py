@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from steadface.backbones import load_backbone, read_metadata
 from steadface.backbones.weights import write_safetensors
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, SteadfaceError
 from steadface.training import checkpoint, loop, runfolder
 from steadface.training.loop import Progress, TrainingRun
 from steadface.training.recipe import Recipe
@@ -166,6 +167,47 @@ def test_a_start_killed_before_its_first_checkpoint_is_simply_repeated(tmp_path:
     assert not (out / "tensorboard" / "events.out.1").exists()
 
 
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    TrainingRun.start(tiny(tmp_path / "whole", *GATED)).train()
+    TrainingRun.start(tiny(out, *GATED)).train(Stop(5))
+    newest = checkpoint.paths(out)[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    resumed = TrainingRun.resume(out)
+    assert resumed.step == 4
+    assert f"{newest} cannot be" in caplog.text
+    assert "step-000000004.safetensors, 1 step before" in caplog.text
+    assert resumed.train().finished
+    assert_same_run(out, tmp_path / "whole")
+    assert steps(out) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_step_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    for length in ("run.steps=6", "run.epochs=1"):
+        out = tmp_path / length
+        TrainingRun.start(tiny(out, length)).train()
+        saved = checkpoint.load(checkpoint.paths(out)[-1])
+        seconds = saved.state["seconds"] + 9e6
+        checkpoint.save(out, replace(saved, state={**saved.state, "step": 999_999_999, "seconds": seconds}), keep=9)
+        with pytest.raises(SteadfaceError, match="step 999999999, beyond the end of the run"):
+            TrainingRun.resume(out)
+
+
+def test_weights_that_a_run_began_with_are_compared(tmp_path: Path) -> None:
+    TrainingRun.start(tiny(tmp_path / "teacher")).train()
+    out = tmp_path / "run"
+    TrainingRun.start(tiny(out, f"model.start={tmp_path / 'teacher'}")).train(Stop(3))
+    start = out / "start.safetensors"
+    whole = start.read_bytes()
+    start.write_bytes(whole[:-4] + b"\0\0\0\0")
+    with pytest.raises(Conflict, match=r"start\.safetensors of the run has changed since step 3"):
+        TrainingRun.resume(out)
+    start.write_bytes(whole)
+    assert TrainingRun.resume(out).step == 3
+
+
 def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
     out = tmp_path / "run"
     TrainingRun.start(tiny(out)).train(Stop(2))
@@ -193,6 +235,65 @@ def _one_person_less(faces: Path) -> None:
 
 def _other_content(faces: Path) -> None:
     (faces / "person_000000" / "000.png").write_bytes(b"another picture")
+
+
+def _other_pixels(faces: Path) -> None:
+    """Of the same size in bytes."""
+    for path in faces.rglob("*.png"):
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1
+        path.write_bytes(data)
+
+
+def _one_other_picture(faces: Path) -> None:
+    path = faces / "person_000002" / "009.png"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+
+
+def test_how_many_processes_read_the_faces_may_change(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    TrainingRun.start(tiny(out, "data.workers=1")).train(Stop(3))
+    recipe = out / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("workers: 1", "workers: 0"))
+    TrainingRun.start(tiny(tmp_path / "whole")).train()
+    assert TrainingRun.resume(out).train().finished
+    assert_same_run(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("compared", ["sample", "all"])
+def test_of_more_images_than_are_sampled_every_one_counts_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: str
+) -> None:
+    monkeypatch.setattr("steadface.training.assembly.faces.SAMPLE", 4)
+    faces = write_faces(tmp_path / "faces")
+    recipe = ["data.synthetic=null", f"data.images={faces}", f"data.contents={compared}"]
+    run = TrainingRun.start(tiny(tmp_path / "run", *recipe))
+    run.train(Stop(3))
+    changed = {}
+    for path in sorted(faces.rglob("*.png")):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b"\1")
+        try:
+            TrainingRun.resume(tmp_path / "run")
+        except Conflict:
+            changed[path] = True
+        path.write_bytes(whole)
+    assert len(changed) == (4 if compared == "sample" else 24)
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_what_is_not_compared_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    TrainingRun.start(tiny(out)).train(Stop(3))
+    path = checkpoint.paths(out)[-1]
+    saved = checkpoint.load(path)
+    for younger in ("contents", "weights"):
+        del saved.state["data"][younger]
+    write_safetensors(path, saved.tensors, saved.state)
+    assert TrainingRun.resume(out).train().finished
+    assert "has no checksum" in caplog.text
+    assert "names and sizes alone are compared" in caplog.text
 
 
 def test_a_key_younger_than_the_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +355,8 @@ def test_a_run_begun_on_a_gpu_is_gone_on_with_on_a_cpu(tmp_path: Path, caplog: p
         (_one_image_more, "24 images of 6 people then, 25 of 6 now"),
         (_one_person_less, "24 images of 6 people then, 20 of 5 now"),
         (_other_content, "24 images of 6 people then, 24 of 6 now, but other names, sizes or contents"),
+        (_other_pixels, "24 images of 6 people then, 24 of 6 now, but other names, sizes or contents"),
+        (_one_other_picture, "24 images of 6 people then, 24 of 6 now, but other names, sizes or contents"),
     ],
 )
 def test_a_changed_data_set_is_refused_with_the_difference(
@@ -368,7 +471,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tmp_
     last = out / "checkpoints" / "step-000000002.safetensors"
     assert str(stopped.value).startswith("step 3: objective.head.weight is no longer finite")
     assert f"the last good checkpoint is {last}" in str(stopped.value)
-    assert checkpoint.non_finite(checkpoint.load(last)) is None
+    assert checkpoint.non_finite(checkpoint.load(last).tensors) is None
 
 
 def test_a_nan_in_the_step_names_that_step(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from steadface.cli.audit import MODEL_HELP
 from steadface.cli.console import console, errors, say_warning, say_where, stage_bar
 from steadface.cli.options import OutputOption, parsed_radius
 from steadface.errors import InvalidInput
-from steadface.training.signals import stop_on_signal
+from steadface.signals import stop_on_signal
 from steadface.workflows import audit
 
 FEW = 0.05

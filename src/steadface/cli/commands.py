@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from steadface.files import check_given
+from steadface.signals import raise_on_ctrl_c
 
 
 class LateCommands(TyperGroup):
@@ -52,6 +53,7 @@ class LateCommands(TyperGroup):
     def _imported(self, name: str) -> Any:
         module, _, attribute = self.late[name][0].partition(":")
         here = getattr(import_module(f"steadface.cli.{module}"), attribute)
+        raise_on_ctrl_c()  # what takes long to import is there
         if not isinstance(here, typer.Typer):
             alone = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
             alone.command(name)(_with_checked_paths(here))

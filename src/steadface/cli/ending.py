@@ -23,8 +23,9 @@ from rich.text import Text
 from steadface.cli.console import errors, say_error
 from steadface.errors import SteadfaceError, short
 from steadface.files import NO_ROOM
+from steadface.signals import INTERRUPTED
 
-WRONG, UNFORESEEN, INTERRUPTED, READER_LEFT = 2, 70, 130, 141
+WRONG, UNFORESEEN, READER_LEFT = 2, 70, 141
 
 DEBUG = "STEADFACE_DEBUG"
 """Environment variable: with any value, what nobody foresaw is shown with its traceback."""
@@ -68,7 +69,7 @@ def _code_of(error: BaseException) -> int:
         # Where a group is called without a command its help has been printed, and is all there is to say.
         return WRONG if type(error).__name__ == "NoArgsIsHelpError" else _said(_usage(error), WRONG)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return _said("interrupted", INTERRUPTED)
+        return _said(str(error) or "interrupted", INTERRUPTED)
     # SystemExit(1) is how rich ends where nobody reads the help any more.
     if isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and error.code == 1):
         return _said("whoever read the output has left before its end", READER_LEFT)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from steadface.cli.console import console, training_bar
 from steadface.cli.options import parsed_radius
-from steadface.cli.train import Set, candidates_shown, report_run, say_model
+from steadface.cli.train import Set, candidates_shown, report_run, resumable, say_model
 from steadface.errors import InvalidInput
 from steadface.evaluation.compatibility import Compatibility
 from steadface.report.text import percent
@@ -56,12 +56,13 @@ def harden_model(
         labels=labels,
         student=student,
     )
-    with candidates_shown(out), training_bar("harden") as observe:
-        done = harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
-    say_model(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
-    if done.compatibility is not None:
-        _print(done.compatibility, done.keeps_templates)
-    report_run(done.outcome)
+    with resumable(None):
+        with candidates_shown(out), training_bar("harden") as observe:
+            done = harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
+        say_model(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
+        if done.compatibility is not None:
+            _print(done.compatibility, done.keeps_templates)
+        report_run(done.outcome)
 
 
 def parsed_share(text: str) -> float:

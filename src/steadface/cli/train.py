@@ -22,7 +22,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.training.recipe import load_recipe
 from steadface.training.recipe.recipe import recipe_path
-from steadface.training.runfolder import read_run_recipe
+from steadface.training.runfolder import holds_run, read_run_recipe
 from steadface.training.selection.candidates import read_candidates
 from steadface.training.selection.rules import NothingGained
 from steadface.workflows.evaluate import judge
@@ -44,16 +44,18 @@ def train_recipe(
     Ctrl-C saves and says how to go on. `steadface train recipes/gated.yaml --set data.images=DIR --set run.out=RUN`
     """
     loaded = load_recipe(recipe_path(recipe), overrides)
-    with candidates_shown(loaded.run.out), training_bar(loaded.name) as observe:
-        trained = train(loaded, observe=observe)
-    finish(trained)
+    with resumable(loaded.run.out):
+        with candidates_shown(loaded.run.out), training_bar(loaded.name) as observe:
+            trained = train(loaded, observe=observe)
+        finish(trained)
 
 
 def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Go on with a **run** that was stopped or killed, from its newest checkpoint."""
-    with candidates_shown(run), training_bar(read_run_recipe(run).name) as observe:
-        trained = resume(run, observe=observe)
-    finish(trained)
+    with resumable(run):
+        with candidates_shown(run), training_bar(read_run_recipe(run).name) as observe:
+            trained = resume(run, observe=observe)
+        finish(trained)
 
 
 def demo(
@@ -65,6 +67,11 @@ def demo(
     Takes about six minutes on two cores; a demonstration that was stopped goes on where it was. No claim about real
     faces rests on it.
     """
+    with resumable(None):
+        _demonstrate(out, overrides)
+
+
+def _demonstrate(out: Path, overrides: list[str] | None) -> None:
     recipes, faces = demo_recipes(out, overrides)
     assert faces.validation is not None
     pairs = pairs_from_labels(faces.validation, seed=recipes[0].run.seed)
@@ -93,6 +100,18 @@ def demo(
 
 def _sets(overrides: list[str] | None) -> list[str]:
     return [word for override in overrides or [] for word in ("--set", override)]
+
+
+@contextmanager
+def resumable(folder: Path | None) -> Iterator[None]:
+    """A Ctrl-C that ends the work at once says what to go on with: `steadface resume` where `folder` holds a run by
+    then, else the command that was given."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = folder is not None and holds_run(folder)
+        command = shlex.join(["steadface", "resume", str(folder)]) if begun else command_line()
+        raise KeyboardInterrupt(f"interrupted; what was saved is kept, go on with: {command}") from None
 
 
 @contextmanager

@@ -155,21 +155,30 @@ class JoinedFaces:
         return len(self.labels)
 
     def read(self, index: int) -> Image:
-        source, own = self._owner(index)
+        source, own = self.owner(index)
         return source.read(own)
 
     def name(self, index: int) -> str:
-        source, own = self._owner(index)
+        source, own = self.owner(index)
         return source.name(own)
 
     def fingerprint(self) -> str:
         return hashlib.sha256("".join(source.fingerprint() for source in self.sources).encode()).hexdigest()
 
-    def _owner(self, index: int) -> tuple[FaceSource, int]:
+    def owner(self, index: int) -> tuple[FaceSource, int]:
         """The source that holds an image, and the image's index there."""
         place = int(np.searchsorted(self._ends, index, side="right"))
         source = self.sources[place]
         return source, index - int(self._ends[place]) + len(source)
+
+
+def stored(source: FaceSource, index: int) -> bytes:
+    """An image as it is stored, or its pixels where it is not encoded. Raises `UnreadableImage`."""
+    if isinstance(source, Subset):
+        return stored(source.source, int(source.indices[index]))
+    if isinstance(source, JoinedFaces):
+        return stored(*source.owner(index))
+    return source.read_encoded(index) if isinstance(source, EncodedSource) else source.read(index).tobytes()
 
 
 def checked_labels(labels: ArrayLike, images: int, people: int) -> NDArray[np.int64]:

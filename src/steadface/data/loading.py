@@ -2,7 +2,13 @@
 
 import itertools
 import multiprocessing
+import os
+import re
 import signal
+import sys
+import tempfile
+import threading
+import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,10 +25,13 @@ from torch.utils import data
 from steadface.data.augment import Augmentation
 from steadface.data.faces import FaceSource, Image, UnreadableImage, fit_size
 from steadface.data.sampling import PersonImages, Sampler
-from steadface.errors import InvalidInput, SteadfaceError, too_few
+from steadface.errors import InvalidInput, SteadfaceError, short, too_few
 
 ATTEMPTS = 100
 """Images tried in place of an unreadable one before the data set is given up."""
+
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
+"""Bytes of the path of a UNIX socket: `sun_path` has 108 on Linux and 104 on macOS, the last of them zero."""
 
 _Task = tuple[int, NDArray[np.int64]]
 """(step, indices (B,)): what a worker is asked for."""
@@ -48,7 +57,7 @@ class FaceLoader:
 
     Neither the number of workers nor the step at which one starts makes a difference, so that a resumed run sees
     what an uninterrupted one would have. `size` is (height, width). Raises `SteadfaceError` for a source
-    with fewer than two people.
+    with fewer than two people, and where workers could not hand over what they have read.
     """
 
     def __init__(
@@ -72,6 +81,8 @@ class FaceLoader:
             )
         if workers < 0 or seed < 0:
             raise InvalidInput(f"workers is {workers} and seed is {seed}; give 0 or more")
+        if workers:
+            _check_sockets()
         self.sampler = sampler
         self._decoder = _Decoder(source, size, augmentation, seed)
         self._workers = workers
@@ -93,17 +104,33 @@ class FaceLoader:
             # Its own generator: the loader would otherwise draw from torch's global one.
             generator=torch.Generator(),
         )
-        with _ctrl_c_held_back() if self._workers else nullcontext():
+        with _workers_started() if self._workers else nullcontext():
             results = iter(loader)
-        for images, labels, messages, failure in results:
-            if failure:
-                raise InvalidInput(failure)
-            yield Batch(
-                images=_as_float(images.to(self._device, non_blocking=True)),
-                labels=labels.to(self._device, non_blocking=True),
-                unreadable=len(messages),
-                messages=tuple(messages),
-            )
+        try:
+            for images, labels, messages, failure in results:
+                if failure:
+                    raise InvalidInput(failure)
+                yield Batch(
+                    images=_as_float(images.to(self._device, non_blocking=True)),
+                    labels=labels.to(self._device, non_blocking=True),
+                    unreadable=len(messages),
+                    messages=tuple(messages),
+                )
+        except Exception as error:
+            # They would keep the other workers waiting.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            del results
+
+
+def lost_worker(error: BaseException) -> str:
+    """That a worker process was killed, in words, where `error` of a training comes from that; else ''."""
+    text = str(error).partition("\n")[0]
+    told = "DataLoader worker" in text and re.search("killed by signal|exited unexpectedly", text) is not None
+    # Or it died between announcing a batch and handing it over, and its socket speaks first.
+    cut_off = isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not getattr(error, "filename", None)
+    return f"a process that reads faces is gone ({short(text, 200).strip('. ')})" if told or cut_off else ""
 
 
 def load_images(source: FaceSource, indices: ArrayLike, size: tuple[int, int] = (112, 112)) -> Tensor:
@@ -209,6 +236,21 @@ def _as_float(images: Tensor) -> Tensor:
 
 
 @contextmanager
+def _workers_started() -> Iterator[None]:
+    """Around their start. A worker that dies is missed where its batch is waited for, seconds later at most.
+
+    torch would have its death raise an exception here, wherever this process is: in the midst of a step, or of cleaning
+    up, where it is printed and lost.
+    """
+    chld = getattr(signal, "SIGCHLD", None)  # Windows has none
+    before = None if chld is None else signal.getsignal(chld)
+    with _ctrl_c_held_back():
+        yield
+    if chld is not None and before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(chld, before)
+
+
+@contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
     """What is started in here does not hear Ctrl-C until `_start_worker`; this process hears it when it is over.
 
@@ -225,6 +267,20 @@ def _ctrl_c_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _check_sockets() -> None:
+    """Workers hand over memory through sockets in the folder for temporary files, whose paths have to be short: one
+    that cannot make its socket says so to nobody who listens, and its batch would be waited for without end.
+    """
+    if os.name != "posix":
+        return
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) + len("/pymp-01234567/listener-01234567") > LONGEST_SOCKET:
+        raise InvalidInput(
+            f"the folder for temporary files, {folder}, has too long a path for the sockets of data.workers: set "
+            "TMPDIR to one with a shorter path, or data.workers to 0"
+        )
 
 
 def _start_worker(_: int) -> None:

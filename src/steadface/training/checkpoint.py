@@ -1,36 +1,48 @@
 """Checkpoints: one safetensors file each, with everything a run needs to go on bitwise where it stopped.
 
-Tensors carry the prefixes `backbone.`, `objective.`, `batchnorm.`, `optimiser.`, `proposer.` (the generative
-network), `proposer_optimiser.` and `random.`, under which older runs have them too; all else is JSON in the file's
-metadata. No pickle. Order and augmentation of the data need no state, since a batch depends on the seed and the step
-alone.
+Tensors are named by prefix, see `training/state.py`; all else is JSON in the file's metadata. No pickle. A checksum of
+both lies there too, and is compared whenever a checkpoint is read: one that is damaged, cut off or edited by hand is
+passed over for the one before it. It shows accidents, and keeps out nobody who can compute it anew.
 """
 
+import hashlib
 import json
 import logging
-import zlib
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from steadface.attacks import PGD
 from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import write_safetensors
-from steadface.errors import InvalidInput, NotFound, SteadfaceError
-from steadface.training.assembly.trainer import Assembly
-from steadface.training.performance import HeldOutVerification
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, short
+
+CHECKSUM = "checksum"
+"""Its entry beside those of the state."""
+MOST_STEPS = 999_999_999
+"""The files' names have nine digits."""
+_NAME = re.compile(r"step-(\d{9})\.safetensors")
+_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`state` is JSON (step, gate, ramp, recipe, architecture ...); `tensors` are named by prefix."""
+    """`state` is JSON (step, gate, ramp, recipe, architecture ...); `tensors` are named by prefix.
+
+    `path` is where it was read; `checked` is false where it has no checksum, as written before there were any.
+    """
 
     state: dict[str, Any]
     tensors: dict[str, Tensor] = field(repr=False)
+    path: Path | None = None
+    checked: bool = True
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under `prefix.`, without it."""
@@ -45,7 +57,7 @@ def folder_of(run: Path) -> Path:
 
 def paths(run: Path) -> list[Path]:
     """A run's checkpoints, oldest first."""
-    return sorted(folder_of(run).glob("step-*.safetensors"))
+    return sorted(path for path in folder_of(run).glob("step-*.safetensors") if _NAME.fullmatch(path.name))
 
 
 def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -54,8 +66,9 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     Raises SteadfaceError naming the last good checkpoint where the disk is full or the folder not writable.
     """
     path = folder_of(run) / f"step-{checkpoint.state['step']:09d}.safetensors"
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     try:
-        write_safetensors(path, checkpoint.tensors, checkpoint.state)
+        write_safetensors(path, tensors, {**checkpoint.state, CHECKSUM: digest(tensors, checkpoint.state)})
     except SteadfaceError as error:
         raise type(error)(f"{error}; {last_good(run)}") from error
     for old in paths(run)[:-keep]:
@@ -64,64 +77,105 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
 
 def last_good(run: Path) -> str:
-    """Which checkpoint is left after a failure, in words."""
-    last = paths(run)
-    if not last:
-        return "there is no checkpoint yet"
-    return f"the last good checkpoint is {last[-1]}, to go on from with: steadface resume {run}"
+    """Which checkpoint is left after a failure, in words: the newest that is whole."""
+    for path in reversed(paths(run)):
+        try:
+            load(path)
+        except SteadfaceError:
+            continue
+        return f"the last good checkpoint is {path}, to go on from with: steadface resume {run}"
+    return "there is no checkpoint yet"
 
 
-def non_finite(checkpoint: Checkpoint) -> str | None:
+def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of a tensor with a NaN or an infinity in it, or None."""
-    for name, tensor in checkpoint.tensors.items():
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             return name
     return None
 
 
 def load_newest(run: Path) -> Checkpoint:
-    """A run's newest checkpoint; raises NotFound where there is none."""
-    saved = paths(run)
+    """A run's newest checkpoint that is whole; what is passed over on the way is said.
+
+    Raises NotFound where there is none, and InvalidInput where none is whole.
+    """
+    saved, refused = paths(run), list[str]()
     if not saved:
         raise NotFound(f"{run} holds no checkpoint to resume from: start it again with steadface train")
-    return load(saved[-1])
+    for path in reversed(saved):
+        try:
+            found = load(path)
+        except InvalidInput as error:
+            refused.append(str(error))
+            continue
+        if refused:
+            steps = _step_of(saved[-1]) - _step_of(path)
+            lost = f"{steps} step{'' if steps == 1 else 's'} before"
+            logger.warning("%s; going on from %s, %s", "; ".join(refused), path.name, lost)
+        if not found.checked:
+            logger.warning("%s has no checksum, as written by earlier versions: it is taken as it is", path)
+        return found
+    raise InvalidInput(
+        f"none of the checkpoints of {run} can be used: {'; '.join(refused)}. Put one back from a backup, or start the "
+        "run again in another folder"
+    )
+
+
+def set_aside_after(run: Path, step: int) -> None:
+    """Renames checkpoints of later steps, which have been passed over: they are not to count as the newest again."""
+    for path in paths(run):
+        if _step_of(path) > step:
+            path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint; raises InvalidInput where it is damaged or not one of ours."""
+    """Reads a checkpoint; raises InvalidInput where it is damaged, was edited, is not finite or not one of ours."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError("not a file")
         with safetensors.safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[METADATA_KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise InvalidInput(
-            f"checkpoint {path} cannot be read ({error}); remove it to go on from the one before it"
-        ) from error
-    return Checkpoint(state=state, tensors=tensors)
+    # RuntimeError is torch's, where there is no memory, and Python's, where JSON is too deep.
+    except (OSError, KeyError, ValueError, RuntimeError, MemoryError, safetensors.SafetensorError) as error:
+        raise InvalidInput(f"checkpoint {path} cannot be read ({short(str(error))})") from error
+    if (problem := _problem(path, state, tensors)) is not None:
+        raise InvalidInput(f"checkpoint {path} cannot be used: {problem}")
+    checked = state.pop(CHECKSUM, None) is not None
+    return Checkpoint(state=state, tensors=tensors, path=path, checked=checked)
 
 
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` under `prefix.`."""
-    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+def _problem(path: Path, state: Any, tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with what a file holds, by itself; None where nothing is."""
+    if not isinstance(state, dict):
+        return "its state is not an object"
+    if CHECKSUM in state and state[CHECKSUM] != digest(tensors, state):
+        return "its checksum is not that of what it holds: it is damaged, or was edited"
+    strange = [f"{short(name)} of {value.dtype}" for name, value in tensors.items() if value.dtype not in _TYPES]
+    if strange:
+        return f"it holds {strange[0]}, which no run does"
+    if (spoilt := non_finite(tensors)) is not None:
+        return f"{short(spoilt)} is not finite"
+    if _NAME.fullmatch(path.name) and state.get("step") != _step_of(path):
+        return f"it is of step {short(state.get('step'))}, and its name of another"
+    return None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as flat tensors `index.name`; its options belong to the recipe."""
-    return {
-        f"{index}.{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
+def digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the state and of every tensor's name, type, shape and values."""
+    plain = {key: value for key, value in state.items() if key != CHECKSUM}
+    found = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        found.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode("utf-8", "surrogatepass"))
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+def _step_of(path: Path) -> int:
+    """By its name, which `paths` has looked at."""
+    return int(path.name[5:14])
 
 
 def difference(before: object, now: object, where: str = "") -> list[str]:
@@ -133,74 +187,3 @@ def difference(before: object, now: object, where: str = "") -> list[str]:
             lines += difference(before.get(key), now.get(key), inner)
         return lines
     return [] if before == now else [f"{where}: {before!r} -> {now!r}"]
-
-
-logger = logging.getLogger(__name__)
-
-
-def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
-    """A checkpoint of `parts`; `state` is what the loop adds (JSON values)."""
-    trainer, proposer = parts.trainer, parts.proposer
-    tensors = {
-        **prefixed("backbone", parts.backbone.state_dict()),
-        **prefixed("objective", parts.objective.state_dict()),
-        **prefixed("batchnorm", trainer.batchnorm.state_dict()),
-        **prefixed("optimiser", optimizer_tensors(trainer.optimizer)),
-        "random.method": trainer.generator.get_state(),
-        "random.torch": torch.get_rng_state(),
-    }
-    if proposer is not None:
-        tensors |= prefixed("proposer", proposer.network.state_dict())
-        tensors |= prefixed("proposer_optimiser", optimizer_tensors(proposer.optimizer))
-    if parts.average is not None:
-        tensors |= prefixed("average", parts.average.state_dict())
-    performance = trainer.performance
-    measured = performance if isinstance(performance, HeldOutVerification) else None
-    return Checkpoint(
-        state={
-            **state,
-            "architecture": parts.backbone.architecture.model_dump(mode="json"),
-            "ramp": trainer.ramp.open_steps,
-            "ramp_steps": trainer.ramp.steps,
-            "attack_steps": trainer.attack.steps if isinstance(trainer.attack, PGD) else None,
-            "gate": trainer.gate.state_dict(),
-            "performance": None if measured is None else {"judged": measured.judged, "value": measured.value},
-        },
-        tensors=tensors,
-    )
-
-
-def restore(parts: Assembly, saved: Checkpoint) -> None:
-    """The inverse of `capture`; on another kind of device (a GPU's run on a CPU) other random numbers follow."""
-    trainer, proposer, state = parts.trainer, parts.proposer, saved.state
-    parts.backbone.load_state_dict(saved.part("backbone"))
-    parts.objective.load_state_dict(saved.part("objective"))
-    trainer.batchnorm.load_state_dict(saved.part("batchnorm"))
-    restore_optimizer(trainer.optimizer, saved.part("optimiser"))
-    if proposer is not None:
-        proposer.network.load_state_dict(saved.part("proposer"))
-        restore_optimizer(proposer.optimizer, saved.part("proposer_optimiser"))
-    if parts.average is not None:
-        parts.average.load_state_dict(saved.part("average"))
-    _draw_on(trainer.generator, saved.tensors["random.method"])
-    torch.set_rng_state(saved.tensors["random.torch"])
-    trainer.gate.load_state_dict(state["gate"])
-    trainer.ramp.open_steps, trainer.ramp.steps = state["ramp"], state["ramp_steps"]
-    if isinstance(trainer.attack, PGD):
-        trainer.attack = replace(trainer.attack, steps=state["attack_steps"])
-    if isinstance(trainer.performance, HeldOutVerification):
-        trainer.performance.judged = state["performance"]["judged"]
-        trainer.performance.value = state["performance"]["value"]
-
-
-def _draw_on(generator: Generator, state: Tensor) -> None:
-    if state.numel() == generator.get_state().numel():
-        generator.set_state(state)
-        return
-    # Every kind of device draws by an algorithm of its own; this seed follows from the run's all the same.
-    generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
-    logger.warning(
-        "the run was begun on another kind of device than this %s: from here on it draws other random numbers, and "
-        "does not end bitwise as it would have there",
-        generator.device.type,
-    )

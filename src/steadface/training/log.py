@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from steadface.errors import Unavailable
+from steadface.errors import InvalidInput, Unavailable
 from steadface.files import write_atomically
 from steadface.training import checkpoint
 
@@ -82,11 +82,17 @@ class MetricsLog:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log; a line that a killed process left half written is dropped."""
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    """The whole lines of a log; a line that a killed process left half written, or that is none, is dropped."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror}): put it back, or remove it") from error
+    for written in text.splitlines():
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            line = json.loads(written)
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
+        if isinstance(line, dict) and type(line.get("step")) is int:
             yield line

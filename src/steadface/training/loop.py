@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from steadface.data.loading import Batch
-from steadface.errors import Conflict, InvalidInput, SteadfaceError
+from steadface.data.loading import Batch, lost_worker
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
+from steadface.signals import StopRequest, stop_on_signal
 from steadface.training import checkpoint, runfolder
 from steadface.training.assembly.faces import Faces, make_loader, open_recipe_faces
 from steadface.training.assembly.trainer import Assembly, assemble, reference_weights, start_weights
@@ -23,7 +24,7 @@ from steadface.training.recipe import Recipe
 from steadface.training.schedule import Length, learning_rate
 from steadface.training.selection.candidates import Candidates
 from steadface.training.selection.looks import Looks
-from steadface.training.signals import StopRequest, stop_on_signal
+from steadface.training.state import Seen, State, capture, impossible, restore, state_of
 from steadface.training.step import NonFiniteLoss, StepRecord
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class TrainingRun:
     Make one with `start` or `resume`.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, faces: Faces, *, fresh: bool, step: int = 0) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, faces: Faces, *, saved: State | None = None) -> None:
         for message in faces.messages:
             logger.warning("%s", message)
         if recipe.run.threads:
@@ -70,18 +71,21 @@ class TrainingRun:
         self.recipe = recipe
         self.folder = folder
         self.faces = faces
-        self._data = runfolder.described(faces, recipe)
-        self._loader = make_loader(recipe, faces.training, self._compute.device)
+        fresh, step = saved is None, 0 if saved is None else saved.step
         start = start_weights(recipe, folder, fresh=fresh)
         reference = reference_weights(recipe, folder, fresh=fresh)
+        self._seen: Seen = runfolder.seen(faces, recipe, (start, reference))
+        if saved is not None:
+            runfolder.refuse_changed_data(saved, self._seen)
+        self._loader = make_loader(recipe, faces.training, self._compute.device)
         self._parts: Assembly = assemble(recipe, faces, self._compute, fresh=fresh, start=start, reference=reference)
         self._looks = Looks(recipe, folder, faces, self._parts, step=step, start=start, reference=reference)
         self._probe = StrengthProbe.of(recipe, faces.validation, self._compute.device)
         self._length = Length(recipe.run, steps_per_epoch=self._loader.sampler.steps_per_epoch)
         self.step = step
-        self.seconds = 0.0
-        self._open_steps = 0
-        self._unreadable = 0
+        self.seconds = 0.0 if saved is None else saved.seconds
+        self._open_steps = 0 if saved is None else saved.open_steps
+        self._unreadable = 0 if saved is None else saved.unreadable
 
     @classmethod
     def start(cls, recipe: Recipe, faces: Faces | None = None) -> "TrainingRun":
@@ -97,7 +101,7 @@ class TrainingRun:
         faces = faces or open_recipe_faces(recipe)
         runfolder.make_run_folder(folder)
         Candidates.clear(folder)
-        run = cls(recipe, folder, faces, fresh=True)
+        run = cls(recipe, folder, faces)
         runfolder.write_run_recipe(recipe, folder)
         MetricsLog.clear(folder)
         run.save()
@@ -107,19 +111,23 @@ class TrainingRun:
     def resume(cls, folder: Path, faces: Faces | None = None) -> "TrainingRun":
         """The run in `folder` from its newest checkpoint.
 
-        Raises Conflict, with the difference, where recipe or data set have changed since.
+        Raises Conflict, with the difference, where recipe or data set have changed since, and InvalidInput for a
+        checkpoint that no run of the recipe can have written.
         """
         recipe = runfolder.read_run_recipe(folder)
-        saved = checkpoint.load_newest(folder)
-        runfolder.refuse_changed_recipe(folder, saved.state, recipe)
-        faces = faces or open_recipe_faces(recipe)
-        runfolder.refuse_changed_data(saved.state, runfolder.described(faces, recipe))
-        run = cls(recipe, folder, faces, fresh=False, step=saved.state["step"])
-        checkpoint.restore(run._parts, saved)
-        run.seconds = saved.state["seconds"]
-        run._open_steps, run._unreadable = saved.state["open_steps"], saved.state["unreadable"]
+        moment = checkpoint.load_newest(folder)
+        saved = state_of(moment)
+        runfolder.refuse_changed_recipe(folder, saved, recipe)
+        run = cls(recipe, folder, faces or open_recipe_faces(recipe), saved=saved)
+        restore(run._parts, moment, recipe)
+        if run.step and run._length.done(run.step - 1, 0.0) >= 1:
+            raise InvalidInput(
+                f"checkpoint {moment.path} is of step {run.step}, beyond the end of the run: it was edited; remove it "
+                "to go on from the one before"
+            )
         if run._probe is not None:
-            run._probe.reach = saved.state["reach"]
+            run._probe.reach = saved.reach
+        checkpoint.set_aside_after(folder, run.step)
         return run
 
     @property
@@ -140,10 +148,11 @@ class TrainingRun:
         """Trains to the end or until asked to stop (Ctrl-C); either way the folder can be gone on from.
 
         Raises SteadfaceError for a loss that is NaN or infinite (naming the step and the last good checkpoint), a full
-        disk, or faces that cannot be read, and NothingGained where no candidate of `run.select` is good enough.
+        disk, faces that cannot be read, and where a process that reads them was killed; NothingGained where no
+        candidate of `run.select` is good enough; KeyboardInterrupt for a second Ctrl-C, which does not wait.
         """
         if not self.concluded:
-            with stop_on_signal() as stop, self._log() as log:
+            with stop_on_signal() as stop, self._explained(stop), self._log() as log:
                 self._steps(stop, log, observe)
                 if self.finished:
                     self._looks.look(self.step, log, self.save)
@@ -170,11 +179,13 @@ class TrainingRun:
             "unreadable": self._unreadable,
             "reach": None if self._probe is None else self._probe.reach,
             "recipe": runfolder.comparable(self.recipe),
-            "data": self._data,
+            "data": self._seen.model_dump(),
         }
-        moment = checkpoint.capture(self._parts, state)
-        if spoilt := checkpoint.non_finite(moment):
+        moment = capture(self._parts, state)
+        if spoilt := checkpoint.non_finite(moment.tensors):
             raise self._diverged(self.step, f"{spoilt} is no longer finite")
+        if problem := impossible(moment.state):
+            raise self._diverged(self.step, problem)
         return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep)
 
     def _steps(self, stop: StopRequest, log: MetricsLog, observe: Observe | None) -> None:
@@ -278,6 +289,23 @@ class TrainingRun:
             self._looks.write_model(self.folder / runfolder.MODEL_FILE, facts, chosen)
         except SteadfaceError as error:
             raise type(error)(f"{error}; {checkpoint.last_good(self.folder)}") from error
+
+    @contextmanager
+    def _explained(self, stop: StopRequest) -> Iterator[None]:
+        """In words, what ends a step from outside."""
+        try:
+            yield
+        except SteadfaceError:
+            raise
+        except Exception as error:
+            if stop:  # Ctrl-C also reaches what a step has started, a compiler say
+                raise KeyboardInterrupt from error
+            if not (reason := lost_worker(error)):
+                raise
+            raise Unavailable(
+                f"step {self.step + 1}: {reason}; {checkpoint.last_good(self.folder)}. Where memory is short, lower "
+                f"data.workers in {self.folder / runfolder.RECIPE_FILE}"
+            ) from error
 
     @contextmanager
     def _log(self) -> Iterator[MetricsLog]:

@@ -1,7 +1,10 @@
 """A run folder: the recipe it was started with, and what must not have changed when it is gone on with."""
 
+import copy
 import hashlib
+import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,12 @@ from steadface.training.recipe.reading import UnfitYaml, read_yaml
 from steadface.training.recipe.recipe import with_present_names
 from steadface.training.recipe.sections import Selection
 from steadface.training.selection.candidates import Candidates
+from steadface.training.state import Seen, State
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FILE = "model.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 def holds_run(folder: Path) -> bool:
@@ -74,63 +80,83 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
-    """What must not change between start and resume: all but where run and faces lie, and which candidate is chosen.
+    """What must not change between start and resume: all but where run and faces lie, how many processes read them,
+    and which candidate is chosen.
 
-    The faces may move since their listing, people included, is compared, see `described`.
+    The faces may move since their listing, people included, is compared, see `seen`.
     """
     return _without_places(recipe.model_dump(mode="json"))
 
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:
+    values = copy.deepcopy(values)
     values["run"].pop("out", None)
     if values["run"].get("select") is not None:
         values["run"]["select"] = {
             key: value for key, value in values["run"]["select"].items() if key not in Selection().choice
         }
-    for place in ("images", "people", "extra"):
+    for place in ("images", "people", "extra", "workers"):
         values["data"].pop(place, None)
     return values
 
 
-def described(faces: Faces, recipe: Recipe) -> dict[str, Any]:
-    """What a run depends on besides its recipe: the faces, and the map of targets if there is one."""
+def seen(faces: Faces, recipe: Recipe, weights: Iterable[Path | None]) -> Seen:
+    """What a run depends on besides its recipe; `weights` are its own copies of what it began with."""
     sources = [faces.training, *([] if faces.validation is None else [faces.validation])]
     targets = recipe.method.targets.map
-    return {
-        "images": sum(len(source) for source in sources),
-        "people": sum(len(source.people) for source in sources),
-        "fingerprint": faces.fingerprint(),
-        "target_map": None if targets is None else _digest(targets),
-    }
+    return Seen(
+        images=sum(len(source) for source in sources),
+        people=sum(len(source.people) for source in sources),
+        fingerprint=faces.fingerprint(),
+        target_map=None if targets is None else _digest(targets, "method.targets.map"),
+        contents=faces.contents(every=recipe.data.contents == "all", seed=recipe.run.seed),
+        weights={path.name: _digest(path, "the run's own copy") for path in weights if path is not None},
+    )
 
 
-def refuse_changed_recipe(folder: Path, saved: dict[str, Any], recipe: Recipe) -> None:
+def refuse_changed_recipe(folder: Path, saved: State, recipe: Recipe) -> None:
     """Raises Conflict, showing the difference, unless `recipe` is that of the checkpoint state `saved`."""
     # Every key was written down, so that one the file does not set is younger than the run, and changes nothing.
     now = _without_places(recipe.model_dump(mode="json", exclude_unset=True))
-    changed = checkpoint.difference(with_present_names(saved["recipe"]), now)
+    try:
+        then = _without_places(with_present_names(saved.recipe))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise InvalidInput(
+            f"the checkpoint of step {saved.step} in {folder} was edited: its recipe has no {error}; put it back, or "
+            "remove it to go on from the one before"
+        ) from error
+    changed = checkpoint.difference(then, now)
     if changed:
         raise Conflict(
-            f"{folder / RECIPE_FILE} has changed since step {saved['step']}: {'; '.join(changed)}. "
+            f"{folder / RECIPE_FILE} has changed since step {saved.step}: {'; '.join(changed)}. "
             "Put it back, or start a new run"
         )
 
 
-def refuse_changed_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises Conflict, showing the difference, unless the faces are those of the checkpoint state `saved`."""
-    then, step = saved["data"], saved["step"]
-    if then["target_map"] != now["target_map"]:
+def refuse_changed_data(saved: State, now: Seen) -> None:
+    """Raises Conflict, showing the difference, unless faces, map and weights are those of the checkpoint `saved`.
+
+    What a run of an earlier version did not take down is not compared, and that is said.
+    """
+    then, step = saved.data, saved.step
+    if then.target_map != now.target_map:
         raise Conflict(f"method.targets.map has changed since step {step}: put it back, or start a new run")
-    if then["fingerprint"] == now["fingerprint"]:
+    for name, digest in then.weights.items():
+        if now.weights.get(name) != digest:
+            raise Conflict(f"{name} of the run has changed since step {step}: put it back, or start a new run")
+    if then.fingerprint == now.fingerprint and then.contents in (now.contents, None):
+        if then.contents is None:
+            logger.warning("the run was begun by an earlier version: of its faces names and sizes alone are compared")
         return
-    counts = f"{then['images']} images of {then['people']} people then, {now['images']} of {now['people']} now"
-    if (then["images"], then["people"]) == (now["images"], now["people"]):
+    counts = f"{then.images} images of {then.people} people then, {now.images} of {now.people} now"
+    if (then.images, then.people) == (now.images, now.people):
         counts += ", but other names, sizes or contents"
     raise Conflict(f"the faces have changed since step {step}: {counts}. Bring the old ones back, or start a new run")
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, what: str) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise NotFound(f"method.targets.map {path} cannot be read: {error.strerror}") from error
+        raise NotFound(f"{what} {path} cannot be read: {error.strerror}") from error

@@ -32,6 +32,7 @@ from steadface.files import write_atomically
 from steadface.recognizers import OpenedRecognizer, with_known_convention
 from steadface.recognizers.under_contract import opened_under_contract
 from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
+from steadface.training.lock import locked
 from steadface.training.loop import Observe
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
@@ -92,12 +93,26 @@ def harden(
     without labels, and nobody is held out of them. Where old templates stay valid the contract of the new model names
     the space of the old one, so that its galleries go on. Of a finished run another `max_clean_drop` or `choose` makes
     another of its candidates the model, without training. Raises SteadfaceError for weights that cannot be trained on,
-    for a folder that holds another run, where too few people are told apart, and for labels wished for where there are
-    none (`recipes/harden_labelled.yaml`); NothingGained, which leaves no model, where no candidate resists better than
-    the recogniser as it came and still recognises.
+    for a folder that holds another run or in which another process works, where too few people are told apart, and for
+    labels wished for where there are none (`recipes/harden_labelled.yaml`); NothingGained, which leaves no model, where
+    no candidate resists better than the recogniser as it came and still recognises.
     """
     weights, images, out = as_path(weights, "weights"), as_path(images, "images"), as_path(out, "out")
     extra = None if extra is None else as_path(extra, "extra")
+    with locked(out):
+        return _hardened(weights, images, out, extra, wishes, overrides, observe)
+
+
+def _hardened(
+    weights: Path,
+    images: Path,
+    out: Path,
+    extra: Path | None,
+    wishes: Wishes,
+    overrides: Sequence[str],
+    observe: Observe | None,
+) -> Hardened:
+    """`harden`, while nobody else works in `out`."""
     given, contract = opened_under_contract(weights)
     recipe, begun = harden_recipe(given, images, out, wishes, overrides, extra=extra), holds_run(out)
     if wishes.choose is not None and not begun:

@@ -11,6 +11,7 @@ import torch
 
 from steadface.arguments import AnyPath, as_path
 from steadface.backbones import read_metadata
+from steadface.errors import InvalidInput
 from steadface.evaluation.evaluate import Evaluation
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
@@ -26,15 +27,23 @@ def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
     recipe = read_run_recipe(folder)
     history = read_history(folder / METRICS_FILE)
     state = read_metadata(folder)
+    try:
+        seconds, duty_cycle = float(state["seconds"]), float(state["duty_cycle"])
+        steps = int(state["steps"] if "steps" in state else state["step"])  # a finished model, or a checkpoint
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(
+            f"the model of {folder} does not say how it was trained (seconds, steps, duty_cycle): it is not the one "
+            "that its run wrote; put that back"
+        ) from error
     return Arm(
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
         evaluation={} if evaluation is None else evaluation.to_json(),
         history=history,
         candidates=read_candidates(folder),
-        seconds=float(state["seconds"]),
-        steps=int(state["steps"] if "steps" in state else state["step"]),  # a finished model, or a checkpoint
-        duty_cycle=float(state["duty_cycle"]),
+        seconds=seconds,
+        steps=steps,
+        duty_cycle=duty_cycle,
         examples=() if evaluation is None else evaluation.examples,
     )
 

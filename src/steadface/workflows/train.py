@@ -14,6 +14,7 @@ from steadface.recognizers.calibration import calibrated
 from steadface.recognizers.contract import ENTRY, Contract, read_contract
 from steadface.training.assembly.faces import Faces, open_recipe_faces
 from steadface.training.checkpoint import difference
+from steadface.training.lock import locked
 from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
@@ -43,17 +44,22 @@ def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None
     """Trains a recipe in its `run.out`, on the faces it names unless they are open already.
 
     A finished model carries its contract, with thresholds from the people held out, if they are enough for any. Raises
-    SteadfaceError where the folder already holds a run; see `resume`.
+    SteadfaceError where the folder already holds a run, see `resume`, or another process works there.
     """
-    return _stored(run_to_end(TrainingRun.start(recipe, faces), observe))
+    with locked(recipe.run.out):
+        return _stored(run_to_end(TrainingRun.start(recipe, faces), observe))
 
 
 def resume(folder: AnyPath, *, faces: Faces | None = None, observe: Observe | None = None) -> Trained:
     """Goes on with the run in `folder` from its newest checkpoint, to the same end as if it had never stopped.
 
-    A finished run is left as it is. Raises SteadfaceError where recipe or faces have changed since.
+    A finished run is left as it is. Raises SteadfaceError where recipe or faces have changed since, or where another
+    process works there.
     """
-    return _stored(run_to_end(TrainingRun.resume(as_path(folder, "the run"), faces), observe))
+    folder = as_path(folder, "the run")
+    read_run_recipe(folder)  # of what is no run nothing is made
+    with locked(folder):
+        return _stored(run_to_end(TrainingRun.resume(folder, faces), observe))
 
 
 def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Trained:
@@ -61,7 +67,8 @@ def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Obse
 
     Raises as `start_or_resume`.
     """
-    return _stored(run_to_end(start_or_resume(recipe, faces), observe))
+    with locked(recipe.run.out):
+        return _stored(run_to_end(start_or_resume(recipe, faces), observe))
 
 
 def start_or_resume(recipe: Recipe, faces: Faces | None = None) -> TrainingRun:

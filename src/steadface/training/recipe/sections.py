@@ -91,6 +91,8 @@ class Data(Section):
 
     `people` is a CSV file of `image,person` (paths relative to `images`) for images that lie in no person's
     folder; `extra` a folder of faces without labels that are trained on too, each its own class, and never held out.
+    `contents` says of which images the bytes are compared with those at the start when a run is gone on with: of a
+    sample, or of all, which are then read at the start and each time.
     """
 
     images: File | None = None
@@ -105,6 +107,7 @@ class Data(Section):
     images_per_person: Positive = 1
     augmentation: AugmentationOptions = AugmentationOptions()
     workers: Annotated[int, Field(ge=0, le=1024)] = 1
+    contents: Literal["sample", "all"] = "sample"
 
     @model_validator(mode="after")
     def _batch_has_room(self) -> "Data":

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from steadface.backbones import Backbone, load_backbone, save_backbone
+from steadface.errors import InvalidInput
+from steadface.signals import StopRequest
 from steadface.training.assembly.faces import Faces, make_loader
 from steadface.training.assembly.trainer import assemble, load_start
 from steadface.training.averaging import between
@@ -29,7 +31,7 @@ from steadface.training.recipe.method import GateOptions
 from steadface.training.recipe.sections import HeadOptions
 from steadface.training.schedule import learning_rate
 from steadface.training.selection.rules import Kind
-from steadface.training.signals import StopRequest
+from steadface.training.step import NonFiniteLoss
 from steadface.training.within_class import normalise_within
 
 RECOVERED_FILE = "recovered.safetensors"
@@ -104,7 +106,13 @@ def recover(
                 return None
             for group in parts.trainer.optimizer.param_groups:
                 group["lr"] = learning_rate(step / steps, clean.optimizer)
-            parts.trainer.step(next(batches))
+            try:
+                parts.trainer.step(next(batches))
+            except NonFiniteLoss as error:
+                raise InvalidInput(
+                    f"step {step + 1} of recovering from the rounding of corners: {error}. Set run.select.recover to "
+                    "0, lower optimizer.rate, or use precision fp32, in a new run"
+                ) from error
             if parts.average is not None:
                 parts.average.update()
     with parts.averaged():

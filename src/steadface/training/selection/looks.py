@@ -12,6 +12,7 @@ from steadface.data.faces import FaceSource
 from steadface.errors import SteadfaceError
 from steadface.evaluation.labelled import ValidationMetrics, validation_metrics
 from steadface.evaluation.robustness import AttackPlan
+from steadface.signals import StopRequest
 from steadface.training.assembly.faces import Faces
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.compute import Compute
@@ -20,7 +21,6 @@ from steadface.training.recipe import Recipe
 from steadface.training.selection.candidates import Candidates
 from steadface.training.selection.competitors import RECOVERED_FILE, competitors, recover
 from steadface.training.selection.rules import Candidate
-from steadface.training.signals import StopRequest
 
 Save = Callable[[], object]
 """Writes a checkpoint of this moment."""

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from steadface.training.signals import stop_on_signal
+from steadface.signals import stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
