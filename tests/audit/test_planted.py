@@ -14,8 +14,10 @@ from steadface.attacks import PGD, ball
 from steadface.audit.request import Name, preset
 from steadface.audit.run import perform_audit
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.evaluation.embedding import MirrorEmbedder
 from steadface.evaluation.evaluate import evaluate
 from steadface.evaluation.robustness import AttackPlan
+from steadface.evaluation.series import cosines
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.calibration import calibrated
 from steadface.workflows.calibrate import calibrate
@@ -78,6 +80,22 @@ class Turning(LinearBackbone):
     def embed(self, pixels: Tensor) -> Tensor:
         self.left -= 1
         return super().embed(pixels).roll(int(self.left < 0), 1)
+
+
+class Crowded(LinearBackbone):
+    """Depends on the others where they are many."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        embedded = super().embed(pixels)
+        return embedded if len(embedded) <= 4 else F.batch_norm(embedded, None, None, training=True)
+
+
+class NanUnderAttack(LinearBackbone):
+    """NaN for whatever was moved by as much as an attack moves it: here, far from grey in one place."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        moved = (pixels[:, :, 0, 0].abs() > 1e-3).any(1, keepdim=True)
+        return torch.where(moved, torch.nan, super().embed(pixels))
 
 
 class Counting(LinearBackbone):
@@ -148,6 +166,26 @@ def test_one_that_changed_meanwhile_is_refused_at_the_end(tmp_path: Path, make: 
         evaluate(make(), people_pairs(people=40), fmr=0.1, max_pairs=4, batch_size=4)
     with pytest.raises(InvalidInput, match="changed while it was at work"):
         calibrated(replace(opened(make()), content="0" * 64, embedding_size=32), noise_faces(50, 20))
+
+
+def test_one_that_depends_on_many_others_is_refused_by_what_it_gave_at_work(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="among many others"):
+        perform_audit(request(Crowded()), tmp_path / "audit")
+    assert not list(tmp_path.rglob("*.safetensors")), "before any attack"
+    with pytest.raises(InvalidInput, match="among many others"):
+        evaluate(Crowded(), people_pairs(people=20), mirror=False, fmr=0.1, max_pairs=4)
+    with pytest.raises(InvalidInput, match="among many others"):
+        calibrated(replace(opened(Crowded()), content="0" * 64, embedding_size=32), noise_faces(20, 3))
+
+
+def test_one_that_answers_nothing_under_attack_has_no_rate() -> None:
+    references = torch.eye(32)[:2]
+    images = torch.full((2, 3, SIZE, SIZE), 0.5)
+    embed = MirrorEmbedder(NanUnderAttack().eval(), mirror=False)
+    assert torch.isfinite(cosines(embed, images, references)).all()
+    images[1, 0, 0, 0] += 4 / 255
+    with pytest.raises(InvalidInput, match="attacked image"):
+        cosines(embed, images, references)
 
 
 CODE = """
@@ -227,3 +265,13 @@ def test_a_face_without_an_embedding_matches_nobody(tmp_path: Path) -> None:
     black = np.zeros((112, 112, 3), dtype=np.uint8)
     with pytest.raises(InvalidInput, match="zeros"):
         recognizer.verify(black, black, threshold=0.0, aligned=True)
+
+
+def test_one_embedding_for_different_pictures_is_no_match(tmp_path: Path) -> None:
+    code = tmp_path / "same.py"
+    code.write_text(CODE + "\n\ndef same(faces):\n    return np.ones((len(faces), 96))\n")
+    recognizer = Recognizer.open(f"{code}:same")
+    black, grey = (np.full((112, 112, 3), value, dtype=np.uint8) for value in (0, 90))
+    with pytest.raises(InvalidInput, match="one and the same"):
+        recognizer.verify(black, grey, threshold=0.35, aligned=True)
+    assert recognizer.verify(black, black, threshold=0.35, aligned=True).match

@@ -70,7 +70,7 @@ def perform_audit(request: Request, folder: Path, *, progress: Progress | None =
     drawn = _surfaces(prepared)
     corrupted = [entry for side in sides.values() for entry in corruption_rates(session, side)]
     patches = [entry for side in sides.values() for entry in patch_rates(session, side)]
-    prepared.witness.confirm(session.networks.embedder, session.victim.crafts)
+    prepared.witness.confirm(session.networks.embedder, session.victim.crafts)  # and not only as it began
     session.meter.advance("writing pictures")
     pairs, examples = pair_pictures(session, folder, sides, found)
     record = results.record(
@@ -114,6 +114,7 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         batch_size=request.batch,
         progress=lambda done, total: report("embedding", done, total),
     )
+    witness.confirm(networks.embedder, rows=embedded.embeddings[list(witness.indices)])
     identifier = None
     if plan.identification is not None:
         identifier = open_gallery(plan.identification, plan.pairs, embedded.embeddings)

@@ -183,7 +183,7 @@ def evaluate(
             batch_size=batch_size,
             progress=None if progress is None else partial(progress, "attacking"),
         )
-    witness.confirm(embedder)
+    witness.confirm(embedder, rows=embeddings[list(witness.indices)])
     named = {name: judged.get(name, result) for name in bins}
     return Evaluation(
         main=result,

@@ -12,6 +12,7 @@ from torch import Tensor
 from steadface.attacks.base import Attack
 from steadface.attacks.goals import CosineScore, Embed, Score, dodge, impersonate
 from steadface.attacks.rounding import as_bytes, towards_source
+from steadface.errors import InvalidInput
 
 Goal = Literal["dodging", "impersonation"]
 
@@ -144,9 +145,17 @@ class Course:
 
 
 def cosines(embed: Embed, images: Tensor, references: Tensor) -> Tensor:
-    """(n,) cosines of the images' unit embeddings and unit `references` (n, D)."""
+    """(n,) cosines of the images' unit embeddings and unit `references` (n, D).
+
+    Raises InvalidInput where there are none: a pair is neither right nor wrong then.
+    """
     with torch.no_grad():
         cosine: Tensor = (embed(images) * references).sum(1)
+    if not torch.isfinite(cosine).all():
+        raise InvalidInput(
+            "the recogniser gives NaN or infinity for an attacked image, so that nothing says whether it resists; give "
+            "it without what looks for such images, or with weights that are not damaged"
+        )
     return cosine
 
 

@@ -31,9 +31,13 @@ ALIKE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Witness:
-    """`images` (n, 3, H, W), their unit `embeddings` (n, D), and the digest of the network's `state` by then."""
+    """`images` (n, 3, H, W), their unit `embeddings` (n, D), and the digest of the network's `state` by then.
+
+    `indices` are those of the faces, none for noise.
+    """
 
     name: str
+    indices: tuple[int, ...]
     images: Tensor
     embeddings: Tensor
     state: str
@@ -47,7 +51,8 @@ class Witness:
         Raises InvalidInput, which says why, for a network that does not behave like a recogniser: one that is random,
         depends on the batch, gives NaN, all zeros, or one embedding for different faces.
         """
-        state, images = weights_digest(embedder), _different(faces, indices, embedder)
+        state = weights_digest(embedder)
+        taken, images = _different(faces, indices, embedder)
         with crafting(embedder):
             embeddings = check_steady(embedder, images, name)
         if all_alike(embeddings):
@@ -55,7 +60,7 @@ class Witness:
             raise InvalidInput(
                 f"{name} gives {what} faces: it does not look at them, or its weights are damaged; use another model"
             )
-        return cls(name=name, images=images, embeddings=embeddings, state=state)
+        return cls(name=name, indices=taken, images=images, embeddings=embeddings, state=state)
 
     def gradient_fault(self, embedder: MirrorEmbedder) -> str | None:
         """Why the gradients of the network cannot be followed, in words; None where they can, or it has none."""
@@ -64,17 +69,23 @@ class Witness:
         with crafting(embedder):
             return gradient_fault(embedder, self.images)
 
-    def confirm(self, *embedders: MirrorEmbedder) -> None:
-        """Raises InvalidInput unless the network, and fast copies of it, are what they were before the work."""
+    def confirm(self, *embedders: MirrorEmbedder, rows: NDArray[np.float32] | None = None) -> None:
+        """Raises InvalidInput unless the network, and fast copies of it, are what they were before the work; and unless
+        `rows` (n, D), what it gave for these faces among all others, are that too.
+        """
+        if rows is not None and len(rows) and not _same(torch.from_numpy(rows), self.embeddings):
+            raise InvalidInput(
+                f"{self.name} embedded a face among many others otherwise than alone: what it answers depends on who "
+                "else is asked for, or changed. Give it in evaluation mode, or wrapped so that each image is embedded "
+                "by itself"
+            )
         for embedder in embedders:
             with crafting(embedder), torch.no_grad():
-                embeddings = embedder((self.images * 255).round() / 255).double().cpu()
-            apart = float((F.normalize(embeddings) - F.normalize(self.embeddings)).norm(dim=1).max())
-            if not apart <= STEADY:
+                embeddings = embedder((self.images * 255).round() / 255).cpu()
+            if not _same(embeddings, self.embeddings):
                 raise InvalidInput(
                     f"{self.name} changed while it was at work: a face that was embedded before and after it has two "
-                    f"embeddings, {apart:.2f} apart. What was found is of no one model; switch off what learns or "
-                    "counts in it"
+                    "embeddings. What was found is of no one model; switch off what learns or counts in it"
                 )
         if weights_digest(embedders[0]) != self.state:
             raise InvalidInput(
@@ -83,14 +94,21 @@ class Witness:
             )
 
 
-def _different(faces: FaceSource, indices: NDArray[np.int64], embedder: MirrorEmbedder) -> Tensor:
-    """The first readable face and the next that is another picture; noise where there are none."""
-    kept = torch.empty(0, 3, *embedder.size)
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool((F.normalize(one.double()) - F.normalize(other)).norm(dim=1).max() <= STEADY)
+
+
+def _different(
+    faces: FaceSource, indices: NDArray[np.int64], embedder: MirrorEmbedder
+) -> tuple[tuple[int, ...], Tensor]:
+    """The first readable face and the next that is another picture, and which they are; noise where there are none."""
+    kept, taken = torch.empty(0, 3, *embedder.size), []
     for index in indices[:LOOKED_AT]:
         read, _ = read_images(faces, [index], embedder.size, skip_unreadable=True)
         image = as_tensor(read)
         if len(image) and (not len(kept) or float((image - kept).abs().mean()) > ALIKE):
             kept = torch.cat([kept, image])
+            taken.append(int(index))
         if len(kept) == FACES:
-            return kept.to(embedder.device)
-    return noise_for(embedder.backbone)
+            return tuple(taken), kept.to(embedder.device)
+    return (), noise_for(embedder.backbone)

@@ -273,8 +273,18 @@ class Recognizer:
         return self.embed_faces([self.seeing.face(picture, aligned=aligned) for picture in listed(pictures)])
 
     def embed_faces(self, faces: Sequence[SeenFace]) -> Vectors:
-        """Unit embeddings (n, D) of faces that were seen already."""
-        return self.embedder(stacked([face.aligned for face in faces], self.embedder.size))
+        """Unit embeddings (n, D) of faces that were seen already.
+
+        Raises InvalidInput where faces that differ all have one and the same.
+        """
+        pixels = stacked([face.aligned for face in faces], self.embedder.size)
+        found = self.embedder(pixels)
+        if len(found) > 1 and (found == found[0]).all() and np.abs(pixels - pixels[0].astype(np.int16)).mean() > 1:
+            raise InvalidInput(
+                f"{self.contract.name} gives one and the same embedding for different pictures: it does not look at "
+                "them, or its weights are damaged; use another model"
+            )
+        return found
 
     def _clear_faces(self, person: str, pictures: Pictures, aligned: bool) -> tuple[tuple[SeenFace, ...], Vectors]:
         """The faces of somebody of whom it is clear that the pictures are theirs, and their embeddings."""

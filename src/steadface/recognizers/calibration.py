@@ -95,7 +95,7 @@ def calibrated(
     embedder = MirrorEmbedder(quickened(opened.network), mirror).to(device)
     witness = Witness.of(embedder, faces, chosen, name=opened.name)
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
-    witness.confirm(embedder)
+    witness.confirm(embedder, rows=embeddings[np.searchsorted(chosen, witness.indices)])
     pairs = CrossPairs.of(embeddings, labels[chosen])
     thresholds = measure_thresholds(pairs, seed=seed)
     poor = tuple(note for note in opened.notes if POORLY in note)
