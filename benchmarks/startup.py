@@ -3,7 +3,8 @@
 python benchmarks/startup.py [--beside CHECKOUT] [--onnx FILE] [--rounds 5]
 
 Everything is made of synthetic faces in a temporary folder by the code of this checkout. Both sides take turns; medians
-of user and system time of the process and its children, which other work on the machine hardly moves.
+of user and system time of the process and its children, which other work on the machine hardly moves. Each is called
+once before, so that the code is compiled as an installed one is, whatever the environment says of keeping bytecode.
 """
 
 import argparse
@@ -67,7 +68,8 @@ def prepared(folder: Path) -> None:
 
 def called(checkout: Path, folder: Path, arguments: list[str]) -> float:
     """CPU seconds that Python with these arguments took with the code of `checkout`."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**kept, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as out:
         given = [one.replace("OUT", f"{out}/run") for one in arguments]
         before = _used()
@@ -95,6 +97,8 @@ def main() -> None:
         prepared(Path(folder))
         print("CPU seconds, median", *(["beside, here"] if given.beside else []), sep=" | ")
         for name, arguments in commands(Path(folder), onnx).items():
+            for one in checkouts:
+                called(one, Path(folder), arguments)
             took = [[called(one, Path(folder), arguments) for one in checkouts] for _ in range(given.rounds)]
             medians = [statistics.median(column) for column in zip(*took, strict=True)]
             print(name, *(f"{median:.2f}" for median in medians), sep=" | ")
