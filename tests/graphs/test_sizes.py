@@ -181,6 +181,14 @@ def test_graphs_that_break_the_rules_are_refused(nodes: list[NodeProto]) -> None
         cost(model(*nodes))
 
 
+@pytest.mark.parametrize("factor", [0.0, -1e30, float("nan"), 1e38])
+def test_maps_resized_by_what_is_no_factor_are_refused(factor: float) -> None:
+    """OpenCV takes the process down with them."""
+    whole = model(node("Resize", "x - n", "y"), constants={"n": np.array([1, 1, factor, factor], np.float32)})
+    with pytest.raises(SteadfaceError):
+        cost(whole)
+
+
 def test_constants_whose_dimensions_lie_are_refused() -> None:
     for dims in ([10**12], [-1], [2**40, 2**40], [0, 2**62]):
         whole = model(node("Add", "x w", "y"))

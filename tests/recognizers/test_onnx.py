@@ -329,3 +329,54 @@ def test_slopes_of_any_sign_and_size_compute_the_same() -> None:
 def test_one_slope_for_all_channels_stays_as_it_is() -> None:
     made = prelu_between(np.full((1, 1, 5), 0.25, dtype=np.float32))
     assert without_prelu(copied(made)) == made
+
+
+COSTLY = {
+    "a product with everything": (
+        [node("Flatten", "images", "f"), node("Tile", "f n", "embeddings")],
+        [1, 10**7],
+        "holds",
+    ),
+    "as many as pixels say": (
+        [
+            node("ReduceMax", "images", "m", keepdims=0),
+            node("Range", "zero m one", "r"),
+            node("Flatten", "images", "f"),
+            node("ReduceSum", "r", "s", keepdims=0),
+            node("Add", "f s", "embeddings"),
+        ],
+        [1],
+        "depends on the pixels",
+    ),
+    "without an output": ([helper.make_node("Identity", ["images"], [])], [1], "damaged"),
+    "without an input": ([node("BatchNormalization", "images", "embeddings")], [1], "damaged"),
+    "a fixed batch of millions": ([node("Flatten", "images", "embeddings")], [10**7], "holds"),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_costs_too_much_or_is_damaged_is_refused_when_it_is_opened(tmp_path, name) -> None:
+    nodes, numbers, match = COSTLY[name]
+    constants = {"n": np.array(numbers), "zero": np.float32(0), "one": np.float32(1)}
+    shape = (numbers[0] if "batch" in name else "batch", 3, 16, 16)
+    with pytest.raises(SteadfaceError, match=match):
+        open_recognizer(written(tmp_path / "w.onnx", nodes, constants, shape=shape))
+
+
+def test_a_number_of_images_that_a_graph_does_not_take_is_no_traceback(tmp_path) -> None:
+    nodes = [node("Reshape", "images n", "embeddings")]
+    network = Runtime(read_onnx(written(tmp_path / "w.onnx", nodes, {"n": np.array([2, 768])})))
+    assert network(noise(2, 16)).shape == (2, 768)
+    with pytest.raises(SteadfaceError, match=r"cannot run .* on 3 images of 16 x 16"):
+        network(noise(3, 16))
+
+
+def test_notes_beyond_the_bound_are_not_read(tmp_path) -> None:
+    path = written(tmp_path / "w.onnx", [node("Flatten", "images", "embeddings")])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\x72\0" * 5000)
+    with pytest.raises(SteadfaceError, match="more than 4,096 parts"):
+        read_properties(path)
+    path.write_bytes(whole + b"\x72\x80\x80\x80\x10" + bytes(32 << 20))
+    with pytest.raises(SteadfaceError, match="a note of 33,554,432 bytes"):
+        read_properties(path)

@@ -186,6 +186,8 @@ class _Run:
 
     def _hold(self, node: NodeProto, given: Sequence[_Value], found: Mapping[str, _Value]) -> None:
         self._values.update(found)
+        if node.op_type in ("Resize", "Upsample") and not all(one.count for one in found.values()):
+            raise ValueError("it resizes a map to nothing")  # on which OpenCV takes the process down
         if node.op_type == "Constant":  # no larger than the file
             return
         self._live += sum(one.count for one in found.values() if not one.constant)
