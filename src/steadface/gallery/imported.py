@@ -39,6 +39,8 @@ DECODED = 2**28
 """Bytes that any file may decode to."""
 RATIO = 20
 """Times its size that a larger one may: templates do not get smaller by compression."""
+ROW = 2**8
+"""Bytes that a row takes besides its vector, at least."""
 BATCH = 2**14
 """Rows at a time."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,7 +142,7 @@ def _about(path: Path) -> tuple[About, str]:
             f"{path} is not an export of a gallery ({short(ascii(error))}); `steadface gallery export` writes them"
         ) from None
     most = max(DECODED, RATIO * path.stat().st_size)
-    if max(decoded, rows * 4 * about.model.dimension) > most:
+    if max(decoded, rows * (ROW + 4 * about.model.dimension)) > most:
         raise InvalidInput(
             f"{path} says that it holds {rows} rows and {decoded} bytes, and for a file of its size {most} bytes are "
             "the most; export fewer people at a time"

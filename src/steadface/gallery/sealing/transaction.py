@@ -53,8 +53,10 @@ class Reader:
 
     def check_end(self) -> None:
         """Raises `Unsealable` where the log does not end as it did when the gallery was last written."""
+        if not self.state.sequence:
+            return
         last = self.rows.last_entry()
-        if self.state.sequence and (last is None or last.hash.hex() != self.state.head):
+        if last is None or log.expected_hash(last, self.vault.log_key).hex() != self.state.head:
             raise Unsealable(f"the end of the log behind entry {self.state.sequence}")
 
     def find(self, name: str) -> Person | None:
