@@ -232,3 +232,10 @@ def test_a_tile_larger_than_its_picture_is_refused_before_room_is_made() -> None
         read_photograph(tiff(30000))
     with pytest.raises(UnreadableImage, match="damaged"):
         read_photograph(tiff(16))
+
+
+def test_a_ppm_of_comments_alone_is_refused_at_once() -> None:
+    sound = b"P3 2 1 255 # two pixels\n1 2 3\n# the second\n4 5 6\n"
+    np.testing.assert_array_equal(read_photograph(sound).pixels, [[[1, 2, 3], [4, 5, 6]]])
+    with pytest.raises(UnreadableImage, match="comments"):
+        read_photograph(b"P3 7000 7000 255\n" + b"#a\n" * 1_000_000)

@@ -38,6 +38,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 JPEG = b"\xff\xd8\xff"
 """How the file begins."""
+PLAIN = (b"P1", b"P2", b"P3")
+"""How a PPM written as text does."""
+MOST_COMMENTS = 1000
+"""Of such a file; for each of them Pillow copies what comes after it."""
 
 BACKGROUND = 127
 """Grey behind what is transparent: neither black hair nor white paper draws a line there."""
@@ -130,11 +134,7 @@ def _no_file(path: Path, name: str) -> str:
 
 
 def _from_file(stream: BinaryIO, name: str) -> Image:
-    if stream.read(3) == JPEG:
-        stream = io.BytesIO(JPEG + stream.read())
-        if too_many_scans(stream.getvalue()):
-            raise UnreadableImage(f"{name} is a JPEG of more than {MOST_SCANS} scans; save it anew")
-    stream.seek(0)
+    stream = _of_bounded_work(stream, name)
 
     def opened() -> Image:
         with PIL.Image.open(stream, formats=FORMATS) as picture:
@@ -148,6 +148,19 @@ def _from_file(stream: BinaryIO, name: str) -> Image:
         stream.seek(0)
         kind = kind_of(stream.read(64)) or "give " + ", ".join(FORMATS)
         raise UnreadableImage(f"{name} is no photograph that can be read: {kind}") from None
+
+
+def _of_bounded_work(stream: BinaryIO, name: str) -> BinaryIO:
+    """The same from its start. Raises UnreadableImage for what would take long however few pixels it has."""
+    head = stream.read(3)
+    if head == JPEG or head[:2] in PLAIN:
+        stream = io.BytesIO(head + stream.read())
+        if too_many_scans(stream.getvalue()):
+            raise UnreadableImage(f"{name} is a JPEG of more than {MOST_SCANS} scans; save it anew")
+        if head != JPEG and stream.getvalue().count(b"#") > MOST_COMMENTS:
+            raise UnreadableImage(f"{name} is a PPM of more than {MOST_COMMENTS} comments; save it anew")
+    stream.seek(0)
+    return stream
 
 
 def _decoded(decode: Callable[[], Image], name: str) -> Image:
