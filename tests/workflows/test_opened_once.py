@@ -109,7 +109,7 @@ def test_a_hardening_and_its_judgement(faces: Path, tmp_path: Path, counts: Coun
     done = harden(weights, faces, tmp_path / "run", wishes=Wishes(max_clean_drop=1.0), overrides=HARDENED)
     judged = judge(done.outcome).evaluation
     assert counts.listed == 1
-    assert counts.weights <= 6  # as it was given; of the run its start, as weights and as reference; of the model two
+    assert counts.weights <= 5  # as it was given; of the run its start, for a copy and from there; of the model two
     # To find out what pixels it takes, the last look, the old templates, and once for all that needs the new ones.
     assert counts.embedded(done.outcome) == 4
     assert done.compatibility is not None

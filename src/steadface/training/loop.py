@@ -80,6 +80,7 @@ class TrainingRun:
         self._loader = make_loader(recipe, faces.training, self._compute.device)
         self._parts: Assembly = assemble(recipe, faces, self._compute, fresh=fresh, start=start, reference=reference)
         self._looks = Looks(recipe, folder, faces, self._parts, step=step, start=start, reference=reference)
+        self._compiling = self._compute.compiled
         self._probe = StrengthProbe.of(recipe, faces.validation, self._compute.device)
         self._length = Length(recipe.run, steps_per_epoch=self._loader.sampler.steps_per_epoch)
         self.step = step
@@ -210,6 +211,9 @@ class TrainingRun:
         took = time.perf_counter() - began
         self.seconds += took
         self._length.timed(took)
+        if self._compiling:
+            logger.info("the first step took %.0f seconds, compiling among them, which count as training", took)
+            self._compiling = False
         progress = Progress(
             step=self.step,
             done=min(1.0, self._done()),

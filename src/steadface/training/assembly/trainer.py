@@ -3,6 +3,7 @@
 The weights that a run starts from and is compared with are kept in its folder, so that it can be resumed.
 """
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ def reference_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
 
 def load_start(recipe: Recipe, start: Path) -> Backbone:
     """The weights that a run starts from, in the form in which they are trained on."""
-    backbone = load_backbone(start)
+    return _trainable(recipe, load_backbone(start))
+
+
+def _trainable(recipe: Recipe, backbone: Backbone) -> Backbone:
     if recipe.model.corner is not None:
         backbone.round_corners(recipe.model.corner)
     if recipe.method.batchnorm == "folded":
@@ -78,11 +82,10 @@ def _own_copy(recipe: Recipe, key: str, given: Path | None, run: Path, *, fresh:
     return copy
 
 
-def load_reference(recipe: Recipe, weights: Path | None, backbone: Backbone, compute: Compute) -> Reference | None:
-    """The frozen model whose embeddings `backbone` is compared with; None where the recipe compares with none."""
-    if weights is None or not (recipe.needs_reference or recipe.method.regularizer.function):
+def _reference(model: Backbone | None, backbone: Backbone, compute: Compute) -> Reference | None:
+    """The frozen `model`, which is changed, whose embeddings `backbone` is compared with; None without one."""
+    if model is None:
         return None
-    model = load_backbone(weights)
     size, own = model.architecture.embedding_size, backbone.architecture.embedding_size
     if size != own:
         raise InvalidInput(
@@ -131,7 +134,11 @@ def assemble(
     method, device = recipe.method, compute.device
     # Drawn from in this order: backbone, head, attack.
     seeds = torch.Generator().manual_seed(recipe.run.seed)
-    backbone = _backbone(recipe, start, seeds).to(device)
+    given = None if start is None else load_backbone(start)
+    compared = None
+    if recipe.needs_reference or recipe.method.regularizer.function:
+        compared = copy.deepcopy(given) if reference is None else load_backbone(reference)
+    backbone = _backbone(recipe, given, seeds).to(device)
     size = backbone.architecture.embedding_size
     objective = _objective(recipe.head, len(faces.training.people), size, seeds).to(device)
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
@@ -149,7 +156,7 @@ def assemble(
         attack=attack,
         targets=make_targets(recipe, faces.training, device),
         regularizer=make_regularizer(recipe),
-        reference=load_reference(recipe, reference or start, backbone, compute),
+        reference=_reference(compared, backbone, compute),
         timing=method.timing,
         adversarial_batches=method.adversarial_batches,
         goal=method.attack.goal,
@@ -167,9 +174,9 @@ def assemble(
     )
 
 
-def _backbone(recipe: Recipe, start: Path | None, seeds: torch.Generator) -> Backbone:
-    if start is not None:
-        return load_start(recipe, start)
+def _backbone(recipe: Recipe, given: Backbone | None, seeds: torch.Generator) -> Backbone:
+    if given is not None:
+        return _trainable(recipe, given)
     return recipe.model.architecture.model_copy(update={"image_size": recipe.data.size}).build(seeds)
 
 
