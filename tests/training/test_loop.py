@@ -62,18 +62,27 @@ def test_a_run_leaves_its_recipe_its_log_its_checkpoints_and_its_model(tmp_path:
     assert yaml.safe_load((out / "recipe.yaml").read_text())["optimizer"]["rate"] == 0.1, "defaults are written out"
 
 
+LOOKED_AT = ["data.validation=0.4", "data.synthetic.people=10", "run.validate_every=2", *GATED]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    TrainingRun.start(tiny(folder, *LOOKED_AT)).train()
+    return folder
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
-def test_a_run_stopped_by_ctrl_c_and_resumed_ends_bitwise_equal(tmp_path: Path, stop_at: int) -> None:
-    recipe = ["data.validation=0.4", "data.synthetic.people=10", "run.validate_every=2", *GATED]
-    TrainingRun.start(tiny(tmp_path / "whole", *recipe)).train()
-    stopped = TrainingRun.start(tiny(tmp_path / "stopped", *recipe)).train(Stop(stop_at))
+def test_a_run_stopped_by_ctrl_c_and_resumed_ends_bitwise_equal(tmp_path: Path, whole: Path, stop_at: int) -> None:
+    stopped = TrainingRun.start(tiny(tmp_path / "stopped", *LOOKED_AT)).train(Stop(stop_at))
 
     assert not stopped.finished
     assert stopped.steps == stop_at
     assert checkpoint.paths(tmp_path / "stopped")[-1].name == f"step-{stop_at:09d}.safetensors"
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     assert TrainingRun.resume(tmp_path / "stopped").train().finished
-    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    assert_same_run(tmp_path / "stopped", whole)
 
 
 def test_a_rate_measured_now_and_then_is_measured_when_it_would_have_been(tmp_path: Path) -> None:
