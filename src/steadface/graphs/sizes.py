@@ -11,6 +11,7 @@ be told, and is refused; so are operations that the format does not know. Legend
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +66,7 @@ class _Value:
     def count(self) -> int:
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def type(self) -> TypeProto:
         return helper.make_tensor_type_proto(self.kind, self.shape)
 
@@ -111,6 +112,7 @@ class _Run:
     def __init__(self, model: onnx.ModelProto, images: Shape, live: int, work: int) -> None:
         self._graph, self._bounds = model.graph, (live, work)
         self._versions = {("" if one.domain == "ai.onnx" else one.domain): one.version for one in model.opset_import}
+        self._opsets = [helper.make_opsetid(key, version) for key, version in self._versions.items()]
         self._values = dict(_constants(self._graph))
         for one in self._graph.input:
             if one.name not in self._values:
@@ -180,7 +182,7 @@ class _Run:
             node,
             {name: one.type for name, one in names.items()},
             {name: numpy_helper.from_array(one.array, name) for name, one in names.items() if one.array is not None},
-            opset_imports=[helper.make_opsetid(key, version) for key, version in self._versions.items()],
+            opset_imports=self._opsets,
         )
         return {name: _value_of(types.get(name), node) for name in node.output if name}
 
