@@ -3,6 +3,7 @@ what stands in place of those not fetched.
 """
 
 import errno
+import io
 import math
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from steadface.errors import InvalidInput, Unavailable, quoted
 
@@ -25,7 +26,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | AS_BYTES
 PIECE = 1 << 16
 
 
-def open_file(path: str | os.PathLike[str], *, most: int | None = None) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], *, most: int | None = None) -> io.BufferedReader:
     """A regular file of at most `most` bytes, or links to one, opened for reading.
 
     Never waits for a pipe, and opens no device, of which some answer by doing something. Raises OSError whose

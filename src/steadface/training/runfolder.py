@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from steadface.errors import Conflict, InvalidInput, NotFound
-from steadface.files import write_atomically
+from steadface.errors import Conflict, InvalidInput, NotFound, unreadable
+from steadface.files import open_file, write_atomically
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import Recipe, make_recipe
@@ -156,7 +156,7 @@ def refuse_changed_data(saved: State, now: Seen) -> None:
 
 def _digest(path: Path, what: str) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise NotFound(f"{what} {path} cannot be read: {error.strerror}") from error
+        raise unreadable(error, f"{what} {path} cannot be read: {error.strerror}") from error
