@@ -625,3 +625,26 @@ def test_a_gallery_is_made_for_no_model_that_it_would_not_open(path: Path) -> No
             Gallery.create(path, model=model)
     assert not path.exists()
     assert isinstance(MODEL, ModelIdentity)
+
+
+@pytest.mark.parametrize("table", ["gallery", "people", "templates", "journal"])
+def test_a_value_of_any_other_type_is_told(full: Path, clock: Clock, table: str) -> None:
+    """SQLite looks at types where it writes, which somebody who edits bytes, or takes the check away, goes round."""
+    whole = full.read_bytes()
+    for column, value in product(EDITS[table], ("NULL", "7", "1.5", "'x'", "x'00'")):
+        full.write_bytes(whole)
+        with closing(sqlite3.connect(full, isolation_level=None)) as connection:
+            (declared,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        loose = declared.replace(" STRICT", "").replace(" NOT NULL", "")
+        renamed = "UPDATE sqlite_master SET sql = ? WHERE name = ?"
+        edit(full, renamed, words=(loose, table))
+        with suppress(sqlite3.IntegrityError):
+            edit(full, f"UPDATE {table} SET {column} = {value}")
+        edit(full, renamed, words=(declared, table))
+        with suppress(SteadfaceError), Gallery.open(full, clock=clock) as gallery:
+            for use in ("search", "people", "confusable", "templates", "info", "findable", "export", "remove"):
+                with suppress(SteadfaceError):
+                    USES[use](gallery, full.with_name("target"))
+            gallery.verify_log()
+        for companion in full.parent.glob(f"{full.name}-*"):
+            companion.unlink()

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
+from types import UnionType
 from typing import Any, TypeVar
 
 from steadface.errors import InvalidInput, short
@@ -68,6 +69,13 @@ MODEL = 2**14
 NUMBERS = 2**53
 """What numbers of rows stay below."""
 
+Kinds = tuple[type | UnionType, ...]
+HEADER: Kinds = (str, str, str, str, bytes, int)
+PERSON: Kinds = (int, str, bytes, str, str | None, bytes, int)
+TEMPLATE: Kinds = (int, int, str | None, bytes)
+ENTRY: Kinds = (int, str, str, str | None, str, bytes, bytes)
+"""Of the columns as they are asked for."""
+
 Condition = tuple[str, Any]
 """SQL with one question mark, and what stands for it; None: nothing is asked."""
 
@@ -85,7 +93,7 @@ class Rows:
         if len(rows) != 1:
             lacks = "its header is missing" if not rows else "it has more than one header"
             raise InvalidInput(f"the gallery {self._name} is damaged or was changed by other means, {lacks}: {RESTORE}")
-        identity, created, model, key, secret, owed = rows[0]
+        identity, created, model, key, secret, owed = self._typed(rows[0], HEADER)
         return Header(id=identity, created=created, model=self._model(model), key=key, secret=secret, owed=bool(owed))
 
     def _model(self, text: str) -> ModelIdentity:
@@ -117,7 +125,7 @@ class Rows:
             ("number IN (SELECT value FROM json_each(?))", _listed(numbers)),
             ("expires <= ?", expired_by),
         )
-        return self._ascending(map(PersonRow._make, rows))
+        return map(PersonRow._make, self._ascending(rows, PERSON))
 
     def count_people(self, *, expired_by: str | None = None) -> int:
         condition = "" if expired_by is None else "WHERE expires <= ?"  # by their index: not a look at everybody
@@ -132,7 +140,7 @@ class Rows:
         rows = self._selected(
             TEMPLATES, "templates.number", ("templates.number > ?", after or None), ("templates.person = ?", person)
         )
-        return self._ascending(map(TemplateRow._make, rows))
+        return map(TemplateRow._make, self._ascending(rows, TEMPLATE))
 
     def count_templates(self) -> int:
         return int(self._one("SELECT count(*) FROM templates"))
@@ -147,11 +155,11 @@ class Rows:
             ("event IN (SELECT value FROM json_each(?))", _listed(events)),
             ("person = ?", person),
         )
-        return (_entry(row) for row in self._ascending(rows))
+        return map(_entry, self._ascending(rows, ENTRY))
 
     def last_entry(self) -> Entry | None:
         row = self.connection.execute(f"{ENTRIES} ORDER BY sequence DESC LIMIT 1").fetchone()
-        return None if row is None else _entry(row)
+        return None if row is None else _entry(self._typed(row, ENTRY))
 
     def size(self) -> int:
         return int(self._one("PRAGMA page_count")) * int(self._one("PRAGMA page_size"))
@@ -226,16 +234,23 @@ class Rows:
             raise self._damaged(f"the numbering of {table} was changed")
         return 1 + int(max([last, *counts]))
 
-    def _ascending(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def _ascending(self, rows: Iterable[Row], kinds: Kinds) -> Iterator[Row]:
         """Rows by their first column. Raises `InvalidInput` where a number comes twice: pages of a file may be made to
         lead to each other, and would never end.
         """
         last = 0
         for row in rows:
+            self._typed(row, kinds)
             if row[0] <= last:
                 raise self._damaged(f"row {last} is followed by row {row[0]}")
             last = row[0]
             yield row
+
+    def _typed(self, row: Row, kinds: Kinds) -> Row:
+        """The same. Raises `InvalidInput` for other types: SQLite looks at them when it writes, not when it reads."""
+        if not all(map(isinstance, row, kinds)):
+            raise self._damaged("a value is of another type")
+        return row
 
     def _damaged(self, what: str) -> InvalidInput:
         return InvalidInput(f"the gallery {self._name} is damaged or was changed by other means ({what}): {RESTORE}")
