@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,24 @@ def test_what_it_says_of_itself_is_checked_before_a_network_is_made(
 ) -> None:
     write_safetensors(file, network.state_dict(), {**described().model_dump(mode="json"), key: value})
     with pytest.raises(SteadfaceError, match=rf"another version .*{key}"):
+        load_generative(file)
+
+
+@pytest.mark.parametrize("lie", [{"width": 1024, "blocks": 64}, {"embedding_size": 65_536}])
+def test_sizes_that_lie_cost_no_memory(network: SteadyNetwork, file: Path, lie: dict[str, int]) -> None:
+    save_generative(file, network, described(**lie))  # 4.8 and 2.5 GB, were they true
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SteadfaceError, match="damaged"):
+        load_generative(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused(network: SteadyNetwork, file: Path, value: float) -> None:
+    with torch.no_grad():
+        network.patterns.weight[0, 0] = value
+    save_generative(file, network, described())
+    with pytest.raises(SteadfaceError, match=r"patterns\.weight holds other than finite"):
         load_generative(file)
 
 

@@ -28,6 +28,10 @@ SHARE = 0.1
 """Of what the face itself adds to the pattern. At 1 the patterns took several times as many steps to be learnt."""
 
 
+MOST_NUMBERS = 65_536
+"""Of an embedding: what is larger is a mistake, and no file of weights."""
+
+
 class SteadyNetwork(PerturbationNetwork):
     """`PerturbationNetwork` with a pattern for each wish, and a field of mean 0 and variance 1 in every channel.
 
@@ -63,7 +67,7 @@ class Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["generative attack"] = "generative attack"
-    embedding_size: int = Field(ge=1, le=65536)
+    embedding_size: int = Field(ge=1, le=MOST_NUMBERS)
     width: int = Field(ge=1, le=1024)
     blocks: int = Field(ge=1, le=64)
     norm: Norm
@@ -80,10 +84,9 @@ class Description(BaseModel):
     impersonation_moved: float | None = None
 
     def network(self) -> SteadyNetwork:
-        """The network without weights, on the CPU."""
-        with torch.device("meta"):  # drawing weights would use the global random state
-            bare = SteadyNetwork(embedding_size=self.embedding_size, width=self.width, blocks=self.blocks)
-        return bare.to_empty(device="cpu")
+        """The network on the meta device, which holds no weights: no size that is stated here costs memory."""
+        with torch.device("meta"):  # drawing weights would use the global random state, too
+            return SteadyNetwork(embedding_size=self.embedding_size, width=self.width, blocks=self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +180,18 @@ def _rebuilt(
 ) -> tuple[SteadyNetwork, Description]:
     try:
         description = parsed(Description, metadata)
+        if odd := next((name for name, value in state.items() if not _sound(value)), None):
+            raise ValueError(f"{odd} holds other than finite float32 numbers")
         network = description.network()
-        network.load_state_dict(state)
-    except (InvalidInput, RuntimeError) as error:
+        network.load_state_dict(state, assign=True)
+    except (InvalidInput, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{path} is damaged, or of another version ({reason:.300}); train it anew") from error
     return network.eval(), description
+
+
+def _sound(value: Tensor) -> bool:
+    return value.dtype == torch.float32 and bool(value.isfinite().all())
 
 
 def _proposing(network: SteadyNetwork, description: Description) -> GenerativeAttack:
