@@ -9,6 +9,7 @@
 Output is flushed here. Python itself would do so after the exit code is settled, and end with 120 where it fails.
 """
 
+import errno
 import io
 import os
 import sys
@@ -26,6 +27,9 @@ from steadface.files import NO_ROOM
 from steadface.signals import INTERRUPTED
 
 WRONG, UNFORESEEN, READER_LEFT = 2, 70, 141
+
+NAMED_WRONG = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EROFS)
+"""What a name that somebody has given can be to blame for."""
 
 DEBUG = "STEADFACE_DEBUG"
 """Environment variable: with any value, what nobody foresaw is shown with its traceback."""
@@ -78,6 +82,8 @@ def _code_of(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = f", {error.filename}" if error.filename else ""
         return _said(f"no room for the output ({error.strerror}{where}); free some, or send it elsewhere", WRONG)
+    if isinstance(error, OSError) and error.filename is not None and error.errno in NAMED_WRONG:
+        return _said(f"{error.filename} cannot be used: {error.strerror}; name another", WRONG)
     return _unforeseen(error)
 
 

@@ -18,6 +18,7 @@ from steadface.backbones.soundness import (
     weights_digest,
 )
 from steadface.errors import InvalidInput, NotFound, SteadfaceError
+from steadface.files import is_name
 from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
 from steadface.recognizers.callables import Named, load_named
 from steadface.recognizers.convention import ChannelOrder, Convention, Known, Origin, Stated, range_named
@@ -58,6 +59,8 @@ def open_recognizer(
     stated = Stated(image_size=image_size, pixel_range=pixel_range, channel_order=channel_order)
     stated.over(Convention())  # refuses what cannot be, before anything is loaded
     path = Path(spec)
+    if not is_name(str(spec)):
+        raise _missing(spec)
     if path.suffix == ".py" and path.is_file():
         raise InvalidInput(f"{path} is a file of code; name a function in it, as in {path}:function")
     if path.is_file() and path.suffix == ".onnx":
@@ -71,7 +74,7 @@ def open_recognizer(
 
 def check_exists(spec: str | Path) -> None:
     """Raises SteadfaceError for a spec that cannot name a recogniser, before anything else is looked for."""
-    if not Path(spec).exists() and ":" not in str(spec):
+    if not is_name(str(spec)) or (not Path(spec).exists() and ":" not in str(spec)):
         raise _missing(spec)
 
 

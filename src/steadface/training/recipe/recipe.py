@@ -169,13 +169,18 @@ def with_present_names(values: dict[str, Any]) -> dict[str, Any]:
     return {RENAMED.get(key, key): value for key, value in values.items()}
 
 
+def _real(path: Path) -> Path:
+    """Links followed; a link to itself, which `Path.resolve` raises RuntimeError for, is left for opening to refuse."""
+    return Path(os.path.realpath(path))
+
+
 def _merged(path: Path, inner: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a file over those of the file that it extends; `inner` are the files that led to it."""
-    if path.resolve() in inner:
-        raise InvalidInput(f"recipe {path} extends itself: {' -> '.join(map(str, (*inner, path.resolve())))}")
+    if _real(path) in inner:
+        raise InvalidInput(f"recipe {path} extends itself: {' -> '.join(map(str, (*inner, _real(path))))}")
     values = _read(path)
     base = values.pop("extends", None)
-    return values if base is None else _overlay(_merged(_base(path, base, inner), (*inner, path.resolve())), values)
+    return values if base is None else _overlay(_merged(_base(path, base, inner), (*inner, _real(path))), values)
 
 
 def _base(path: Path, base: Any, inner: tuple[Path, ...]) -> Path:
@@ -187,7 +192,7 @@ def _base(path: Path, base: Any, inner: tuple[Path, ...]) -> Path:
         raise InvalidInput(f"recipe {path}: extends is {quoted(base)}; name a file beside it, such as clean.yaml")
     if len(inner) >= MOST_EXTENDED:
         raise InvalidInput(f"recipe {path} is extended more than {MOST_EXTENDED} times; bring some of them together")
-    first = inner[0].parent if inner else path.resolve().parent
+    first = inner[0].parent if inner else _real(path).parent
     check_below(path.parent / base, first, Path.cwd(), named_in=path)
     return path.parent / base
 
