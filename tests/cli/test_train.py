@@ -119,10 +119,12 @@ def test_what_is_no_run_is_not_made_one(call: Call, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_outside_of_the_steps_says_how_to_go_on(
-    call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """While listing, between two steps for the second time, and while judging."""
     run = tmp_path / "run"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)

@@ -1,6 +1,5 @@
 """Detectors whose faces the test has put there: a file, and a network that sees any face whichever way up it is."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,25 +50,20 @@ def write_scrfd(path: Path, *, side: int | None = SIDE, outputs: int = 9, batche
     return path
 
 
-def write_yunet(path: Path, seed: int = 0, *, nan_at: float = math.inf, short: bool = False) -> Path:
-    """A network with YuNet's outputs: one convolution for each of them. Faces are where it pleases; where a blue pixel
-    exceeds `nan_at`, its scores are NaN although every weight is a number. `short` ones are too small.
+def write_yunet(path: Path, seed: int = 0, *, short: bool = False) -> Path:
+    """A network with YuNet's outputs: one convolution for each of them. Faces are where it pleases; `short` outputs are
+    too small.
     """
     rng, nodes, tensors, found = np.random.default_rng(seed), [], [], []
     for stride in (8, 16, 32):
         for kind, count in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
             name = f"{kind}_{stride}"
             weights = rng.normal(0, 0.1 / stride, (count, 3, stride, stride)) / 16
-            if math.isfinite(nan_at) and kind == "cls":
-                weights[:, 0] += 1e38 / nan_at
-                nodes += [helper.make_node("Mul", [f"{name}/c", f"{name}/zero"], [f"{name}/n"])]
-                tensors.append(numpy_helper.from_array(np.zeros(1, np.float32), f"{name}/zero"))
             tensors.append(numpy_helper.from_array(weights.astype(np.float32), f"{name}/w"))
             tensors.append(numpy_helper.from_array(np.array([1, -1, count], np.int64), f"{name}/shape"))
             convolved = helper.make_node("Conv", ["input", f"{name}/w"], [f"{name}/c"], strides=[stride, stride])
             nodes.insert(0, convolved)
-            last = f"{name}/n" if math.isfinite(nan_at) and kind == "cls" else f"{name}/c"
-            nodes.append(helper.make_node("Transpose", [last], [f"{name}/t"], perm=[0, 2, 3, 1]))
+            nodes.append(helper.make_node("Transpose", [f"{name}/c"], [f"{name}/t"], perm=[0, 2, 3, 1]))
             end = f"{name}/r" if count == 1 else name
             nodes.append(helper.make_node("Reshape", [f"{name}/t", f"{name}/shape"], [end]))
             nodes += [helper.make_node("Sigmoid", [end], [name])] if count == 1 else []

@@ -29,13 +29,15 @@ class ScaledCosine(Head):
 
 def test_a_head_of_ones_own_is_trained() -> None:
     generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    linear = nn.Linear(3 * 8 * 8, 4, bias=False)
+    nn.init.normal_(linear.weight, std=0.05, generator=generator)
+    network = nn.Sequential(nn.Flatten(), linear)
     objective = MarginObjective(ScaledCosine(3, 4, generator=generator))
     trainer = Trainer(
         backbone=network,
         network=network,
         objective=objective,
-        optimizer=torch.optim.SGD([*network.parameters(), *objective.parameters()], lr=0.05),
+        optimizer=torch.optim.SGD([*network.parameters(), *objective.parameters()], lr=0.01),
         gate=FixedGate(is_open=False),
         performance=negative_loss,
         batchnorm=BatchNormPasses(network, "clean"),
