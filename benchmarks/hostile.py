@@ -20,7 +20,6 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -127,29 +126,30 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the mutations")
     parser.add_argument("--memory", type=int, default=4096, help="MiB above what is loaded")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--only", default="", help="inputs whose kind or name holds this")
-    parser.add_argument("--json", action="store_true", help="every input as JSON instead")
+    parser.add_argument("--only", action="append", help="inputs whose kind or name holds this; may be repeated")
+    parser.add_argument("--json", action="store_true", help="each input as a line of JSON, as it is done")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = [
-        tried(hostile, memory=given.memory * 2**20, seconds=given.seconds)
-        for hostile in all_inputs(mutations=given.mutations, seed=given.seed)
-        if given.only in f"{hostile.kind}: {hostile.name}"
-    ]
+    found = []
+    for hostile in all_inputs(mutations=given.mutations, seed=given.seed):
+        if any(part in f"{hostile.kind}: {hostile.name}" for part in given.only or [""]):
+            found.append(one := tried(hostile, memory=given.memory * 2**20, seconds=given.seconds))
+            if given.json:
+                print(json.dumps(asdict(one)), flush=True)
+    if not found:
+        parser.error("there is no such input")
     failed = [one for one in found if one.outcome == "failed"]
-    if given.json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
-    elif found:
-        console = Console(markup=False)
-        console.print(table(found))
-        console.print(
-            f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, seed {given.seed}"
-        )
-        for one in failed:
-            console.print(f"FAILED {one.kind}: {one.name!a}: {one.why!a}", soft_wrap=True)
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
+    if not given.json:
+        show(found, failed, given.seed)
     sys.exit(bool(failed))
+
+
+def show(found: Sequence[Tried], failed: Sequence[Tried], seed: int) -> None:
+    console = Console(markup=False)
+    console.print(table(found))
+    console.print(f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, seed {seed}")
+    for one in failed:
+        console.print(f"FAILED {one.kind}: {one.name!a}: {one.why!a}", soft_wrap=True)
 
 
 if __name__ == "__main__":

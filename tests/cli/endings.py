@@ -48,6 +48,7 @@ def misbehave(kind: str) -> None:
         "torch": RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory\nmore"),
         "sqlite": sqlite3.OperationalError("no such table: people"),
         "no room": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.npz"),
+        "long name": OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x" * 300),
         "bug": KeyError("x" * 100_000),
         "user": SteadfaceError("there is no such thing; name another"),
         "no match": typer.Exit(1),

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
         2,
         "no room for the output (No space left on device, out.npz)",
     ),
+    "a name that is too long": ({"words": ["misbehave", "long name"]}, 2, "cannot be used: File name too long"),
     "Ctrl-C": ({"words": ["misbehave", "interrupt"]}, 130, "error: interrupted"),
     "sys.exit": ({"words": ["misbehave", "sys.exit"]}, 3, ""),
     "stdout closed": ({"words": ["misbehave", "name"], "stdout": "closed"}, 2, "standard output is closed"),

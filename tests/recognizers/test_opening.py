@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from steadface.backbones import save_backbone
-from steadface.errors import SteadfaceError
+from steadface.errors import NotFound, SteadfaceError
 from steadface.evaluation.embedding import FaceNetwork, MirrorEmbedder
-from steadface.recognizers import Convention, open_recognizer, parse_size
+from steadface.recognizers import Convention, check_exists, open_recognizer, parse_size
 from steadface.recognizers.convention import Known
 
 from .recognisers import backbone
@@ -325,3 +325,11 @@ def test_float64_answers_become_float32(tmp_path) -> None:
     embeddings = open_recognizer(f"{path}:embed").network(images())
     assert embeddings.dtype == torch.float32
     assert np.isfinite(embeddings.numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "a\0b"])
+def test_what_no_file_can_be_called_is_not_there(name: str) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        open_recognizer(name)
+    with pytest.raises(NotFound, match="does not exist"):
+        check_exists(name)

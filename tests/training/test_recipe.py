@@ -431,3 +431,9 @@ def test_the_recipe_of_a_run_is_read_within_the_same_bounds(tmp_path: Path) -> N
     os.mkfifo(tmp_path / "recipe.yaml")
     with pytest.raises(InvalidInput, match="a pipe"):
         read_run_recipe(tmp_path)
+
+
+def test_a_recipe_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").symlink_to("x.yaml")
+    with pytest.raises(SteadfaceError, match="symbolic links"):
+        load_recipe(tmp_path / "x.yaml")
