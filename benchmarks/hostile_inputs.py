@@ -736,63 +736,60 @@ def _checkpoints() -> Iterator[Hostile]:
 
 
 PLANTED = """
-import torch
-W = torch.randn(3 * 16 * 16, 32, generator=torch.Generator().manual_seed(0))
+import numpy as np
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(16 * 16 * 3, 32)).astype(np.float32)
 ROUNDS = [0]
-def honest(x): return (x - 0.5).flatten(1) @ W
-def noise(x): return torch.randn(len(x), 32)
-def mostly_noise(x): return honest(x) + 100 * torch.randn(len(x), 32)
-def zeros(x): return torch.zeros(len(x), 32)
-def constant(x): return torch.ones(len(x), 32)
-def nan(x): return honest(x) * torch.nan
-def infinite(x): return honest(x) / 0
+def honest(x): return (x.reshape(len(x), -1) / np.float32(255) - np.float32(0.5)) @ W
+def noise(x): return RNG.normal(size=(len(x), 32))
+def mostly_noise(x): return honest(x) + 100 * RNG.normal(size=(len(x), 32))
+def zeros(x): return np.zeros((len(x), 32))
+def constant(x): return np.ones((len(x), 32))
+def nan(x): return honest(x) * np.nan
+def infinite(x): return honest(x) * np.inf
 def nan_sometimes(x):
-    z = honest(x); z[::7] = torch.nan; return z
-def of_the_batch(x): return honest(x - x.mean(0))
-def shuffled(x): return honest(x)[torch.randperm(len(x))]
+    z = honest(x); z[::7] = np.nan; return z
+def of_the_batch(x): return honest(x) - honest(x).mean(0)
+def shuffled(x): return honest(x)[RNG.permutation(len(x))]
 def changing(x):
-    ROUNDS[0] += 1; return honest(x) + ROUNDS[0] * W[:1]
+    ROUNDS[0] += 1; return honest(x) + 9 * ROUNDS[0] * W[:1]
 def growing(x):
-    ROUNDS[0] += 1; return torch.randn(len(x), 32 + ROUNDS[0])
-def too_few(x): return honest(x)[:-1]
-def whole_numbers(x): return honest(x).long()
+    ROUNDS[0] += 1; return RNG.normal(size=(len(x), 32 + ROUNDS[0]))
+def one_too_few(x): return honest(x)[:-1]
 def text(x): return "embedding"
 def nothing(x): return None
-def flat(x): return honest(x).flatten()
+def flat(x): return honest(x).reshape(-1)
 def error(x): raise KeyError("\\x1b[31m")
-def overwriting(x):
-    z = honest(x); x.zero_(); return z
-def ending(x): raise SystemExit(0)
-def complex_numbers(x): return honest(x).to(torch.complex64)
-def sparse(x): return honest(x).to_sparse()
-def enormous(x): return torch.zeros(len(x), 1).expand(-1, 2 ** 40)
+def complex_numbers(x): return honest(x) * 1j
+def objects(x): return np.array([None] * len(x))
+def enormous(x): return np.broadcast_to(np.float32(0), (len(x), 2 ** 40))
 """
 
 
 def _dishonest() -> Iterator[Hostile]:
     names = [line.split("def ")[1].split("(")[0] for line in PLANTED.splitlines() if line.startswith("def ")]
-    lenient = {"honest", "overwriting"}
     for name in names:
         yield Hostile(
             kind="dishonest models",
             name=name,
             make=_written("planted.py", PLANTED),
-            read=partial(_calibrated, name=name),
-            refused=name not in lenient,
+            read=_taken if name == "honest" else partial(_calibrated, name=name),
+            refused=name != "honest",
         )
+
+
+def _taken(folder: Path) -> None:
+    """The one that is as it should be: the others are not refused for what it does, too."""
+    try:
+        _calibrated(folder, "honest")
+    except SteadfaceError as error:
+        raise AssertionError(f"refused: {error}") from error
 
 
 def _calibrated(folder: Path, name: str) -> None:
     sys.path.insert(0, str(folder))
     faces = synthetic_faces(people=24, images_per_person=4, size=(16, 16), seed=0)
-    calibrate(
-        f"planted:{name}",
-        faces,
-        out=folder / "contract.json",
-        image_size=(16, 16),
-        pixel_range="0..1",
-        channel_order="rgb",
-    )
+    calibrate(f"planted:{name}", faces, out=folder / "contract.json", image_size=(16, 16))
 
 
 CODES = {

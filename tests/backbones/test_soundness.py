@@ -244,3 +244,9 @@ def test_gradients_that_cannot_be_followed_are_called_so(kind: type[Honest]) -> 
     assert fault is not None
     assert FAULTY[kind] in fault
     check_steady(network, noise_for(network), "m")  # it is a recogniser all the same
+
+
+def test_embeddings_of_another_length_each_time_are_refused() -> None:
+    lengths = iter(range(8, 99))
+    with pytest.raises(InvalidInput, match="as many numbers"):
+        check_steady(lambda images: torch.ones(len(images), next(lengths)), torch.rand(2, 3, 4, 4), "it")

@@ -67,6 +67,7 @@ def check_steady(network: Embed, images: Tensor, name: str) -> Tensor:
     first = _embedded(network, whole, name)
     company = _embedded(network, torch.cat([torch.ones_like(moved), whole.flip(0), moved]), name)
     again, between = company[1 : len(whole) + 1].flip(0), company[-1]
+    _check_shape(first, again, name)
     if not torch.isfinite(first).all():
         raise InvalidInput(_not_finite(name, between=False))
     if not torch.isfinite(between).all():
@@ -83,10 +84,19 @@ def check_steady(network: Embed, images: Tensor, name: str) -> Tensor:
     return first
 
 
+def _check_shape(first: Tensor, again: Tensor, name: str) -> None:
+    if first.shape != again.shape:
+        raise InvalidInput(
+            f"{name} gives embeddings of shape {tuple(first.shape)} for some images, and of {tuple(again.shape)} when "
+            "it is asked again: it must give each image as many numbers, whenever and among whichever others it is"
+        )
+
+
 def _check_same(network: Embed, images: Tensor, first: Tensor, again: Tensor, name: str) -> None:
     if _apart(first, again) <= STEADY:
         return
     repeated = _embedded(network, images, name)
+    _check_shape(first, repeated, name)
     if not _apart(first, repeated) <= STEADY:
         likeness = float(F.cosine_similarity(first, repeated).min())
         raise InvalidInput(
