@@ -59,6 +59,12 @@ def test_the_leftover_of_a_killed_writer_is_written_over(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_folder_without_a_name_is_no_file_to_write(path: str) -> None:
+    with pytest.raises(InvalidInput, match="no name of a file"):
+        write_atomically(Path(path), b"")
+
+
 def test_a_private_file_is_never_anybody_elses_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, modes, fsync = tmp_path / "file.bin", [], os.fsync
     write_atomically(path, b"shown")

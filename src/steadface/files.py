@@ -151,6 +151,8 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """
     # In the same folder, since a rename is atomic only within a file system; one name, so that the leftovers of
     # killed writers do not pile up.
+    if not path.name:
+        raise InvalidInput(f"{quoted(str(path))} is a folder, and no name of a file to write; name one in it")
     partial = path.with_name(f".{path.name}.partial")
     try:
         with suppress(FileNotFoundError):

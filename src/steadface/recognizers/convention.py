@@ -163,8 +163,8 @@ def range_named(mean: float, std: float) -> str:
 
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) of "112x96" or "112". Raises SteadfaceError for anything else."""
-    match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", text)
+    match = re.fullmatch(r"\s*(\d{1,9})\s*(?:[xX]\s*(\d{1,9})\s*)?", text)
     size = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
     if min(size) < 1:
-        raise InvalidInput(f"size {text!r} is not a height x width in pixels; give e.g. 112x112")
+        raise InvalidInput(f"size {quoted(text)} is not a height x width in pixels; give e.g. 112x112")
     return size
