@@ -133,7 +133,7 @@ def check_below(path: str | os.PathLike[str], *roots: Path, named_in: Path) -> N
         raise InvalidInput(f"{named_in} names {quoted(str(path))}, which no file can be called; correct it") from None
     if not any(is_within(real, os.path.realpath(root)) for root in roots):
         raise InvalidInput(
-            f"{named_in} names {quoted(str(path))}, which leads out of {' and '.join(map(str, roots))}: files may only "
+            f"{named_in} names {quoted(str(path))}, which leads out of {' and '.join(dict.fromkeys(map(str, roots)))}: files may only "
             "name what lies below; move it there, or correct the name"
         )
 
