@@ -134,8 +134,8 @@ def check_below(path: str | os.PathLike[str], *roots: Path, named_in: Path) -> N
     if not any(is_within(real, os.path.realpath(root)) for root in roots):
         places = " and ".join(dict.fromkeys(map(str, roots)))
         raise InvalidInput(
-            f"{named_in} names {quoted(str(path))}, which leads out of {places}: files may only name what lies below; move "
-            "it there, or correct the name"
+            f"{named_in} names {quoted(str(path))}, which leads out of {places}: files may only name what lies "
+            "below; move it there, or correct the name"
         )
 
 
