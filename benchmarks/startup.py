@@ -2,7 +2,7 @@
 
 python benchmarks/startup.py [--beside CHECKOUT] [--onnx FILE] [--rounds 5]
 
-Everything is made of synthetic faces in a temporary folder by the code of this checkout. Both sides take turns; medians
+Each side works on faces, a run and a gallery of its own making in a temporary folder. Both take turns; medians
 of user and system time of the process and its children, which other work on the machine hardly moves. Each is called
 once before, so that the code is compiled as an installed one is, whatever the environment says of keeping bytecode.
 """
@@ -55,15 +55,16 @@ def commands(folder: Path, onnx: Path | None) -> dict[str, list[str]]:
     return found
 
 
-def prepared(folder: Path) -> None:
-    """Faces, a run on them and a gallery with one person in `folder`."""
+def prepared(checkout: Path, folder: Path) -> None:
+    """Faces, a run on them and a gallery with one person in `folder`, by the code of `checkout`."""
+    folder.mkdir()
     (folder / "tiny.yaml").write_text(RECIPE)
     steadface = ["-m", "steadface"]
-    called(HERE, folder, [*steadface, "faces", "faces", "--people", "16", "--images", "4", "--size", "32"])
-    called(HERE, folder, [*steadface, "train", "tiny.yaml", "--set", "run.out=run"])
+    called(checkout, folder, [*steadface, "faces", "faces", "--people", "16", "--images", "4", "--size", "32"])
+    called(checkout, folder, [*steadface, "train", "tiny.yaml", "--set", "run.out=run"])
     face = str(min((folder / "faces").rglob("*.png")))
     gallery = ["--gallery", "people.db", "--key", "people.key"]
-    called(HERE, folder, [*steadface, "enroll", "ada", face, "--aligned", *gallery, "--model", "run"])
+    called(checkout, folder, [*steadface, "enroll", "ada", face, "--aligned", *gallery, "--model", "run"])
 
 
 def called(checkout: Path, folder: Path, arguments: list[str]) -> float:
@@ -94,12 +95,14 @@ def main() -> None:
     onnx = None if given.onnx is None else given.onnx.resolve()
     checkouts = [HERE] if given.beside is None else [given.beside.resolve(), HERE]
     with tempfile.TemporaryDirectory() as folder:
-        prepared(Path(folder))
+        places = {checkout: Path(folder) / str(number) for number, checkout in enumerate(checkouts)}
+        for checkout, place in places.items():
+            prepared(checkout, place)
         print("CPU seconds, median", *(["beside, here"] if given.beside else []), sep=" | ")
-        for name, arguments in commands(Path(folder), onnx).items():
-            for one in checkouts:
-                called(one, Path(folder), arguments)
-            took = [[called(one, Path(folder), arguments) for one in checkouts] for _ in range(given.rounds)]
+        for name, arguments in commands(places[HERE], onnx).items():
+            for one, place in places.items():
+                called(one, place, arguments)
+            took = [[called(one, place, arguments) for one, place in places.items()] for _ in range(given.rounds)]
             medians = [statistics.median(column) for column in zip(*took, strict=True)]
             print(name, *(f"{median:.2f}" for median in medians), sep=" | ")
 
