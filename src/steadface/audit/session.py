@@ -78,7 +78,7 @@ def _kept(file: Path) -> Arrays | None:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is not a mapping
     except (SafetensorError, OSError):
         return None
-    return arrays if metadata.get(DIGEST, _digest(arrays)) == _digest(arrays) else None
+    return arrays if DIGEST not in metadata or metadata[DIGEST] == _digest(arrays) else None
 
 
 def _digest(arrays: Arrays) -> str:

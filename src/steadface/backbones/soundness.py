@@ -11,7 +11,7 @@ that follow them (Athalye, Carlini and Wagner, ICML 2018), so that only attacks 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import torch
@@ -93,11 +93,11 @@ def _check_shape(first: Tensor, again: Tensor, name: str) -> None:
 
 
 def _check_same(network: Embed, images: Tensor, first: Tensor, again: Tensor, name: str) -> None:
-    if _apart(first, again) <= STEADY:
+    if apart(first, again) <= STEADY:
         return
     repeated = _embedded(network, images, name)
     _check_shape(first, repeated, name)
-    if not _apart(first, repeated) <= STEADY:
+    if not apart(first, repeated) <= STEADY:
         likeness = float(F.cosine_similarity(first, repeated).min())
         raise InvalidInput(
             f"{name} gives another embedding each time that it is asked for the same image (cosine {likeness:.2f}): "
@@ -164,14 +164,15 @@ def digest(parts: Iterable[bytes]) -> str:
 
 def weights_digest(network: nn.Module) -> str:
     """SHA-256 of the names, types, shapes and values of all parameters and buffers of a state dict."""
-    parts = []
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor):
-            plain = value.detach().cpu().contiguous().reshape(-1)
-            parts += [repr((name, value.dtype, tuple(value.shape))).encode(), plain.view(torch.uint8).numpy().tobytes()]
-        else:
-            parts.append(repr((name, value)).encode())
-    return digest(parts)
+    return digest(part for name, value in network.state_dict().items() for part in _parts(name, value))
+
+
+def _parts(name: str, value: object) -> Iterator[bytes]:
+    if not isinstance(value, Tensor):
+        yield repr((name, value)).encode()
+        return
+    yield repr((name, value.dtype, tuple(value.shape))).encode()
+    yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _embedded(network: Embed, images: Tensor, name: str = "the network") -> Tensor:
@@ -188,6 +189,6 @@ def _embedded(network: Embed, images: Tensor, name: str = "the network") -> Tens
         ) from error
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
+def apart(one: Tensor, other: Tensor) -> float:
     """The largest distance of unit embeddings, NaN where there are none."""
     return float((F.normalize(one) - F.normalize(other)).norm(dim=1).max())

@@ -56,7 +56,7 @@ class LateCommands(TyperGroup):
         raise_on_ctrl_c()  # what takes long to import is there
         if not isinstance(here, typer.Typer):
             alone = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
-            alone.command(name)(_with_checked_paths(here))
+            alone.command(name)(here)
             here = alone
         for one in here.registered_commands:
             one.callback = _with_checked_paths(one.callback)

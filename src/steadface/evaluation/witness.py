@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from steadface.attacks.gradients import crafting
 from steadface.backbones.soundness import (
     STEADY,
     all_alike,
+    apart,
     check_steady,
     gradient_fault,
     noise_for,
@@ -95,7 +95,7 @@ class Witness:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return bool((F.normalize(one.double()) - F.normalize(other)).norm(dim=1).max() <= STEADY)
+    return apart(one.double(), other) <= STEADY
 
 
 def _different(

@@ -25,6 +25,9 @@ MOST_PARTS = 1 << 18
 """Fields of all messages in a file: IResNet-200 has 20,000, and each may take some 500 bytes of memory."""
 MOST_OUTPUTS = 256
 
+VARINT, DELIMITED, FIXED = 0, 2, {1: 8, 5: 4}
+"""Wire types of protobuf; of a fixed one the bytes."""
+
 ELSEWHERE = "give code that runs it as path/to/file.py:function"
 
 
@@ -56,7 +59,7 @@ def first_line(error: Exception) -> str:
 
 
 def _check_parts(path: Path) -> None:
-    """Counts the fields of all messages, in place (https://protobuf.dev/programming-guides/encoding)."""
+    """Counts the fields of all messages, in place."""
     size = path.stat().st_size
     if not 0 < size <= LARGEST:
         raise InvalidInput(f"{path} has {size:,} bytes, and an ONNX file has 1 to {LARGEST:,}; fetch it again")
@@ -72,25 +75,32 @@ def _check_parts(path: Path) -> None:
                     raise InvalidInput(
                         f"{path} has more than {MOST_PARTS:,} parts, which no network needs; {ELSEWHERE}"
                     )
-                start, place, number = _field(data, place)
-                if place > end:
-                    raise ValueError("a part ends beyond that in which it lies")
+                start, place, number = field_at(data, place, end)
                 if number in inner:
                     waiting.append((start, place, inner[number]))
 
 
-def _field(data: mmap.mmap, place: int) -> tuple[int, int, int]:
-    """Where the content of the field at `place` begins and ends, and its number."""
-    tag, place = _varint(data, place)
-    kind = tag & 7
-    if kind == 0:
-        return place, _varint(data, place)[1], 0
-    if kind in (1, 5):
-        return place, place + (8 if kind == 1 else 4), 0
-    if kind != 2:
+def field_at(data: mmap.mmap, place: int, end: int) -> tuple[int, int, int]:
+    """Where the content of the field at `place` begins and ends, and its number, 0 for what holds neither message nor
+    text (https://protobuf.dev/programming-guides/encoding).
+
+    Raises ValueError or IndexError for what is no field, or does not end before `end`.
+    """
+    tag, start = _varint(data, place)
+    number, kind = divmod(tag, 8)
+    if number < 1:
+        raise ValueError("a field without a number")
+    if kind == VARINT:
+        length = _varint(data, start)[1] - start
+    elif kind == DELIMITED:
+        length, start = _varint(data, start)
+    elif kind in FIXED:
+        length = FIXED[kind]
+    else:
         raise ValueError(f"a part of the kind {kind}")
-    length, place = _varint(data, place)
-    return place, place + length, tag >> 3
+    if start + length > end:
+        raise ValueError(f"a part of {length:,} bytes ends beyond that in which it lies")
+    return start, start + length, number if kind == DELIMITED else 0
 
 
 def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:

@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Generator, Tensor
 
 from steadface.attacks import PGD
 from steadface.errors import InvalidInput, short
+from steadface.records import Record
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import MOST_STEPS, Checkpoint
 from steadface.training.performance import HeldOutVerification
@@ -37,20 +38,14 @@ Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
 
 
-class Strict(BaseModel):
-    """Numbers as they are, finite ones, and nothing turned into another type."""
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Measured(Strict):
+class Measured(Record):
     """A performance that is measured now and then."""
 
     judged: Count
     value: float
 
 
-class Seen(Strict):
+class Seen(Record):
     """What a run depends on besides its recipe: its faces by listing and by `contents`, a map of targets, and its own
     copies of the weights that it began with, by digest. Runs of earlier versions took down less.
     """
@@ -60,10 +55,10 @@ class Seen(Strict):
     fingerprint: str
     target_map: str | None
     contents: str | None = None
-    weights: dict[str, str] = {}
+    weights: dict[str, str] = Field(default_factory=dict)
 
 
-class State(Strict):
+class State(Record):
     """The JSON of a checkpoint. It also has what readers of weights and reports look for (architecture, duty cycle)."""
 
     step: Count
@@ -95,17 +90,22 @@ def impossible(state: dict[str, Any]) -> str | None:
     try:
         State.model_validate(state)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "state"
-        return f"{short(where)}: {first['msg'].removeprefix('Value error, ')}"
+        return _first(error)
     return None
 
 
 def state_of(saved: Checkpoint) -> State:
     """The state of a checkpoint. Raises InvalidInput, naming the entry, for values that no run has."""
-    if (problem := impossible(saved.state)) is not None:
-        raise _refusal(saved, problem)
-    return State.model_validate(saved.state)
+    try:
+        return State.model_validate(saved.state)
+    except ValidationError as error:
+        raise _refusal(saved, _first(error)) from None
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(map(str, fault["loc"])) or "state"
+    return f"{short(where)}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:

@@ -4,10 +4,11 @@ Facts of the format: one input of images, NCHW or NHWC, mostly with a dynamic ba
 """
 
 import hashlib
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 
 from steadface.backbones.filekinds import first_few, refuse_other_than_onnx, shown
 from steadface.errors import InvalidInput, SteadfaceError
-from steadface.graphs.reading import first_line, read_model
+from steadface.graphs.reading import field_at, first_line, read_model
 
 Array = NDArray[Any]
 
@@ -193,8 +194,8 @@ def read_properties(path: Path) -> dict[str, str]:
     refuse_other_than_onnx(path)
     found: dict[str, str] = {}
     try:
-        with path.open("rb") as file:
-            for part in _noted(file, path.stat().st_size):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for part in _noted(data):
                 entry = onnx.StringStringEntryProto.FromString(part)
                 found.setdefault(entry.key, entry.value)
     except Exception as error:  # protobuf's own among them, which share no base class
@@ -211,38 +212,16 @@ MOST_FIELDS = 1 << 12
 MOST_NOTED = 16 << 20
 """Bytes of a note; contracts with guards have some 100,000."""
 
-VARINT, DELIMITED, FIXED = 0, 2, {1: 8, 5: 4}
-"""Wire types of protobuf; of a fixed one the bytes."""
 
-
-def _noted(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The metadata of a protobuf message of `size` bytes (https://protobuf.dev/programming-guides/encoding)."""
+def _noted(data: mmap.mmap) -> Iterator[bytes]:
+    """The metadata of a model, in place."""
+    place = 0
     for _ in range(MOST_FIELDS):
-        if file.tell() >= size:
+        if place >= len(data):
             return
-        field_number, kind = divmod(_varint(file), 8)
-        if field_number < 1:
-            raise ValueError("a field without a number")
-        if kind == VARINT:
-            _varint(file)
-            continue
-        length = _varint(file) if kind == DELIMITED else FIXED[kind]
-        if file.tell() + length > size:
-            raise ValueError(f"a part of {length:,} bytes ends beyond the file")
-        if (field_number, kind) == (METADATA_PROPS, DELIMITED):
-            if length > MOST_NOTED:
-                raise ValueError(f"a note of {length:,} bytes, beyond {MOST_NOTED:,}")
-            yield file.read(length)
-        else:
-            file.seek(length, 1)
+        start, place, number = field_at(data, place, len(data))
+        if number == METADATA_PROPS:
+            if place - start > MOST_NOTED:
+                raise ValueError(f"a note of {place - start:,} bytes, beyond {MOST_NOTED:,}")
+            yield data[start:place]
     raise ValueError(f"more than {MOST_FIELDS:,} parts")
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for place in range(10):
-        (byte,) = file.read(1)
-        value |= (byte & 127) << 7 * place
-        if byte < 128:
-            return value
-    raise ValueError("a number of more than ten bytes")
