@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from steadface.report.fonts import load_matplotlib
 
@@ -31,6 +30,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Networks as small as these only lose time on several threads; and training sets the number as its recipe says."""
+    import torch  # the process that hands out the tests needs none of it
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -24,8 +24,8 @@ from .report.audits import audit
 
 TRIES = int(os.environ.get("STEADFACE_FUZZ", "0"))
 """How many mutations of each kind are wanted by hand; 0: those of every day."""
-SLOW = {"gallery": 15, "plain export": 15, "sealed export": 15, "ONNX": 15, "detector": 15, "audit": 15}
-FEW, USUAL = 15, 60
+SLOW = ("gallery", "plain export", "sealed export", "ONNX", "detector", "audit")
+FEW, USUAL = 10, 40
 SECONDS = 10.0
 """Of CPU time for a file of some kilobytes; most take a thousandth of it."""
 
@@ -33,7 +33,7 @@ SECONDS = 10.0
 def tried(kind: Brought) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """So many mutations of `kind`, the same ones each time unless they are for hours."""
     return settings(
-        max_examples=TRIES or SLOW.get(kind.name, USUAL),
+        max_examples=TRIES or (FEW if kind.name in SLOW else USUAL),
         derandomize=not TRIES,
         database=None,
         deadline=None,

@@ -75,7 +75,8 @@ sys.addaudithook(lambda event, _: asked.append(event) if event in ("socket.conne
 import steadface
 light = [name for name in ("torch", "onnxruntime", "matplotlib", "cv2", "onnx") if name in sys.modules]
 names = [getattr(steadface, name) for name in steadface.__all__]
-heavy = [name for name in ("onnxruntime", "matplotlib") if name in sys.modules]
+steadface.Architecture().build()
+heavy = [name for name in ("onnxruntime", "matplotlib", "sympy") if name in sys.modules]
 print(light, heavy, asked, len(names) > 20)
 """
 LOOK = """

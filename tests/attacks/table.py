@@ -90,7 +90,7 @@ WHITE_BOX = (
     ),
     Case(
         name="CarliniWagnerL2",
-        make=lambda ball: CarliniWagnerL2(ball=ball, searches=3, steps=15, rate=0.02),
+        make=lambda ball: CarliniWagnerL2(ball=ball, searches=2, steps=10, rate=0.03),
         norms=("l2",),
         drops=False,
         best=False,

@@ -19,6 +19,6 @@ class Deciding(Case):
 
 BLACK_BOX = (
     Case(name="Square", make=lambda ball: Square(ball=ball, queries=60)),
-    Deciding(name="HopSkipJump", make=lambda ball: HopSkipJump(ball=ball, queries=150, probes=20)),
-    Deciding(name="Evolutionary", make=lambda ball: Evolutionary(ball=ball, queries=150, grid=16), radius=(0.06, 2.0)),
+    Deciding(name="HopSkipJump", make=lambda ball: HopSkipJump(ball=ball, queries=100, probes=20)),
+    Deciding(name="Evolutionary", make=lambda ball: Evolutionary(ball=ball, queries=80, grid=16), radius=(0.08, 3.0)),
 )

@@ -42,6 +42,7 @@ def words(faces: Path, out: Path, *more: object) -> tuple[object, ...]:
     return (*options, "--fmr", "0.2", "--max-pairs", 4, "--seed", 0, "--out", out, "--device", "cpu", *more)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_leaves_the_contract(call: Call, faces: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "deep" / "audit"
     said = call("audit", models[0], *words(faces, out, "--surrogate", models[1], "--detail"))

@@ -113,10 +113,13 @@ def test_brackets_in_names_are_printed_as_they_are(call: Call, name: str) -> Non
 
 def test_it_is_a_module_too() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "steadface", "train", "nowhere.yaml"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "steadface", "gallery", "list", "--gallery", "nowhere.db"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (NotFound.exit_code, "")
-    assert done.stderr.startswith("error: recipe nowhere.yaml")
+    assert done.stderr.startswith("error: no gallery at nowhere.db")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from steadface.recognizers.onnx import write
 def backbone(name: str = "mobilefacenet", *, std: float = 128.0, size: tuple[int, int] = (32, 32)) -> Backbone:
     """A narrow network whose BatchNorms have seen images and have weights of their own, so that embeddings differ."""
     generator = torch.Generator().manual_seed(0)
-    blocks = (1, 1, 0, 0) if name == "mobilefacenet" else (1, 1, 1, 1)
+    blocks = (1, 0, 0, 0) if name == "mobilefacenet" else (1, 1, 1, 1)
     described = Architecture(name=name, image_size=size, embedding_size=8, width=0.125, blocks=blocks, std=std)
     built = described.build(generator)
     for part in built.modules():

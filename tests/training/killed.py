@@ -2,6 +2,7 @@
 
 ``{"name": {"recipe": PATH, "kills": [MOMENT, ...], "seed": 0}, ...}``; each kill ends one process, and the next one
 goes on. All are forks of this one, which saves importing torch for each. A MOMENT is one of ``MOMENTS`` below.
+Where there is ``"ctrl_c"`` instead, the command itself trains, in a terminal's stead, and is interrupted at that step.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import scipy.special  # noqa: F401
 import torch._dynamo  # noqa: F401
 
+from steadface.cli import main as command
 from steadface.training import checkpoint, log
 from steadface.training.loop import TrainingRun
 from steadface.training.recipe import load_recipe
@@ -123,8 +125,43 @@ def through(recipe_file: Path, moment: str, draw: random.Random) -> str:
     return "finished"
 
 
+def interrupted(recipe_file: Path, step: int) -> list[Any]:
+    """The command's exit code and what it said on either side, where Ctrl-C was pressed once it had logged ``step``."""
+    said = [recipe_file.with_suffix(suffix) for suffix in (".stdout", ".stderr")]
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        for number, file in enumerate(said, start=1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
+        press_after(step)
+        sys.argv = ["steadface", "train", str(recipe_file)]
+        try:
+            command.main()
+        except SystemExit as end:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return [code, *(file.read_text() for file in said)]
+
+
+def press_after(step: int) -> None:
+    logged = log.MetricsLog.step
+
+    def log_and_press(self: log.MetricsLog, at: int, *what: Any) -> None:
+        logged(self, at, *what)
+        if at == step:
+            os.killpg(0, signal.SIGINT)  # as a terminal does: to the worker processes too
+
+    log.MetricsLog.step = log_and_press  # type: ignore[method-assign]
+
+
 def main(plan_file: str) -> None:
     for name, plan in json.loads(Path(plan_file).read_text()).items():
+        if "ctrl_c" in plan:
+            print(name, json.dumps(interrupted(Path(plan["recipe"]), plan["ctrl_c"])), flush=True)
+            continue
         draw = random.Random(plan["seed"])
         ends = [through(Path(plan["recipe"]), moment, draw) for moment in (*plan["kills"], "none")]
         print(name, json.dumps(ends), flush=True)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,9 +16,9 @@ from steadface.training.loop import TrainingRun
 from .killed import MOMENTS
 from .runs import GATED, assert_same_run, metrics, steps, tiny
 
-STEPS = 24
+STEPS = {"generator": 24, "literal": 15, "next": 14}
 RUNS = {
-    "generator": [*GATED, "data.validation=0.4", "run.validate_every=5", "data.synthetic.people=10"],
+    "generator": [*GATED, "data.validation=0.4", "run.validate_every=9", "data.synthetic.people=10"],
     "literal": [
         "method.gate.kind=loss",
         "method.gate.loss=1.3 chance",
@@ -42,44 +43,48 @@ KILLS = {
 }
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+STOPPED = [*GATED, "run.steps=14", "run.checkpoint_every=1000", "data.workers=1"]
+CTRL_C_AT = 9
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
-    """All runs, each killed several times, in one process tree; with how each of its processes ended."""
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
+    """All runs, each killed several times or interrupted once, in one process tree; with how its processes ended."""
     root = tmp_path_factory.mktemp("killed")
-    plan = {}
-    for name, overrides in RUNS.items():
-        recipe = tiny(root / name, f"run.steps={STEPS}", *overrides)
+    plan: dict[str, dict[str, Any]] = {
+        name: {"kills": KILLS[name], "seed": len(name), "overrides": [f"run.steps={STEPS[name]}", *overrides]}
+        for name, overrides in RUNS.items()
+    }
+    plan["stopped"] = {"ctrl_c": CTRL_C_AT, "overrides": STOPPED}
+    for name, one in plan.items():
         file = root / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-        plan[name] = {"recipe": str(file), "kills": KILLS[name], "seed": len(name)}
+        file.write_text(yaml.safe_dump(tiny(root / name, *one.pop("overrides")).model_dump(mode="json")))
+        one["recipe"] = str(file)
     (root / "plan.json").write_text(json.dumps(plan))
     program = [sys.executable, str(Path(__file__).with_name("killed.py")), str(root / "plan.json")]
-    done = subprocess.run(program, env=environment(), capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lines = (line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(tuple(RUNS)))
+    lines = (line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(tuple(plan)))
     return root, {name: json.loads(ends) for name, ends in lines}
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_at_several_moments_ends_bitwise_equal(
-    killed: tuple[Path, dict[str, list[str]]], name: str, tmp_path: Path
+    killed: tuple[Path, dict[str, list[Any]]], name: str, tmp_path: Path
 ) -> None:
     root, ends = killed
     assert ends[name] == ["killed"] * len(KILLS[name]) + ["finished"]
-    TrainingRun.start(tiny(tmp_path / "whole", f"run.steps={STEPS}", *RUNS[name])).train()
+    TrainingRun.start(tiny(tmp_path / "whole", f"run.steps={STEPS[name]}", *RUNS[name])).train()
 
     parts = ["backbone", "objective", "optimiser"]
     parts += ["proposer", "proposer_optimiser", "batchnorm"] if name == "generator" else []
     assert_same_run(root / name, tmp_path / "whole", parts=parts)
-    assert steps(root / name) == list(range(1, STEPS + 1))
+    assert steps(root / name) == list(range(1, STEPS[name] + 1))
     assert (root / name / "model.safetensors").exists()
 
 
-def test_the_gate_was_both_open_and_closed_in_the_runs_compared(killed: tuple[Path, dict[str, list[str]]]) -> None:
+def test_the_gate_was_both_open_and_closed_in_the_runs_compared(killed: tuple[Path, dict[str, list[Any]]]) -> None:
     for name in RUNS:
         lines = [line for line in metrics(killed[0] / name) if "loss" in line]
         gate = {line["gate"] for line in lines}
@@ -88,44 +93,17 @@ def test_the_gate_was_both_open_and_closed_in_the_runs_compared(killed: tuple[Pa
     assert ramp[0] < ramp[-1], "the ramp was under way"
 
 
-CTRL_C_AT = 9
-CTRL_C = f"""
-import os, signal
-from steadface.training.log import MetricsLog
+def test_ctrl_c_saves_says_how_to_go_on_and_leads_to_the_same_end(
+    killed: tuple[Path, dict[str, list[Any]]], tmp_path: Path
+) -> None:
+    root, ends = killed
+    stopped, (code, out, err) = root / "stopped", ends["stopped"]
+    assert code == 130, err
+    assert f"go on with: steadface resume {stopped}" in out
+    assert "Traceback" not in err
+    assert checkpoint.load(checkpoint.paths(stopped)[-1]).state["step"] == CTRL_C_AT
+    assert not (stopped / "model.safetensors").exists()
 
-log = MetricsLog.step
-
-def log_and_press(self, step, *what):
-    log(self, step, *what)
-    if step == {CTRL_C_AT}:
-        os.killpg(0, signal.SIGINT)  # as a terminal does: to the worker processes too
-
-MetricsLog.step = log_and_press
-from steadface.cli.main import main
-main()
-"""
-
-
-def test_ctrl_c_saves_says_how_to_go_on_and_leads_to_the_same_end(tmp_path: Path) -> None:
-    overrides = [*GATED, "run.steps=14", "run.checkpoint_every=1000", "data.workers=1"]
-    recipe = tiny(tmp_path / "stopped", *overrides)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    done = subprocess.run(
-        [sys.executable, "-c", CTRL_C, "train", str(file)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        check=False,
-    )
-
-    assert done.returncode == 130, done.stderr
-    assert f"go on with: steadface resume {tmp_path / 'stopped'}" in done.stdout
-    assert "Traceback" not in done.stderr
-    assert checkpoint.load(checkpoint.paths(tmp_path / "stopped")[-1]).state["step"] == CTRL_C_AT
-    assert not (tmp_path / "stopped" / "model.safetensors").exists()
-
-    assert TrainingRun.resume(tmp_path / "stopped").train().finished
-    TrainingRun.start(tiny(tmp_path / "whole", *overrides)).train()
-    assert_same_run(tmp_path / "stopped", tmp_path / "whole", parts=("backbone", "proposer_optimiser"))
+    assert TrainingRun.resume(stopped).train().finished
+    TrainingRun.start(tiny(tmp_path / "whole", *STOPPED)).train()
+    assert_same_run(stopped, tmp_path / "whole", parts=("backbone", "proposer_optimiser"))

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,19 +63,26 @@ def test_a_run_leaves_its_recipe_its_log_its_checkpoints_and_its_model(tmp_path:
     assert yaml.safe_load((out / "recipe.yaml").read_text())["optimizer"]["rate"] == 0.1, "defaults are written out"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Runs with these overrides that nothing stopped, each made once; to be looked at only."""
+
+    @cache
+    def made(*overrides: str) -> Path:
+        folder = tmp_path_factory.mktemp("finished") / "run"
+        TrainingRun.start(tiny(folder, *overrides)).train()
+        return folder
+
+    return made
+
+
 LOOKED_AT = ["data.validation=0.4", "data.synthetic.people=10", "run.validate_every=2", *GATED]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    TrainingRun.start(tiny(folder, *LOOKED_AT)).train()
-    return folder
-
-
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
-def test_a_run_stopped_by_ctrl_c_and_resumed_ends_bitwise_equal(tmp_path: Path, whole: Path, stop_at: int) -> None:
+def test_a_run_stopped_by_ctrl_c_and_resumed_ends_bitwise_equal(
+    tmp_path: Path, finished: Callable[..., Path], stop_at: int
+) -> None:
     stopped = TrainingRun.start(tiny(tmp_path / "stopped", *LOOKED_AT)).train(Stop(stop_at))
 
     assert not stopped.finished
@@ -82,7 +90,7 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_ends_bitwise_equal(tmp_path: Path, 
     assert checkpoint.paths(tmp_path / "stopped")[-1].name == f"step-{stop_at:09d}.safetensors"
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     assert TrainingRun.resume(tmp_path / "stopped").train().finished
-    assert_same_run(tmp_path / "stopped", whole)
+    assert_same_run(tmp_path / "stopped", finished(*LOOKED_AT))
 
 
 def test_a_rate_measured_now_and_then_is_measured_when_it_would_have_been(tmp_path: Path) -> None:
@@ -151,25 +159,25 @@ def test_a_folder_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None
         TrainingRun.resume(tmp_path / "run")
 
 
-def test_leftovers_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_do_no_harm(tmp_path: Path, finished: Callable[..., Path]) -> None:
     out = tmp_path / "run"
-    TrainingRun.start(tiny(tmp_path / "whole")).train()
     TrainingRun.start(tiny(out)).train(Stop(3))
     for leftover in ("checkpoints/.step-000000004.safetensors.partial", ".model.safetensors.partial", ".writable"):
         (out / leftover).write_bytes(b"half")
     with (out / "metrics.jsonl").open("a") as log:
         log.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
     TrainingRun.resume(out).train()
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, finished())
 
 
-def test_a_start_killed_before_its_first_checkpoint_is_simply_repeated(tmp_path: Path) -> None:
+def test_a_start_killed_before_its_first_checkpoint_is_simply_repeated(
+    tmp_path: Path, finished: Callable[..., Path]
+) -> None:
     out = tmp_path / "run"
     (out / "tensorboard").mkdir(parents=True)
     for name in ("recipe.yaml", "metrics.jsonl", "start.safetensors", "tensorboard/events.out.1"):
         (out / name).write_text("half")
-    TrainingRun.start(tiny(tmp_path / "teacher")).train()
-    start = f"model.start={tmp_path / 'teacher'}"
+    start = f"model.start={finished()}"
     TrainingRun.start(tiny(out, start)).train()
     assert TrainingRun.start(tiny(tmp_path / "clean", start)).train().finished
     assert_same_run(out, tmp_path / "clean")
@@ -177,10 +185,9 @@ def test_a_start_killed_before_its_first_checkpoint_is_simply_repeated(tmp_path:
 
 
 def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, finished: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "run"
-    TrainingRun.start(tiny(tmp_path / "whole", *GATED)).train()
     TrainingRun.start(tiny(out, *GATED)).train(Stop(5))
     newest = checkpoint.paths(out)[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -189,7 +196,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     assert f"{newest} cannot be" in caplog.text
     assert "step-000000004.safetensors, 1 step before" in caplog.text
     assert resumed.train().finished
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, finished(*GATED))
     assert steps(out) == [1, 2, 3, 4, 5, 6]
 
 
@@ -204,10 +211,9 @@ def test_a_step_beyond_the_end_is_refused(tmp_path: Path) -> None:
             TrainingRun.resume(out)
 
 
-def test_weights_that_a_run_began_with_are_compared(tmp_path: Path) -> None:
-    TrainingRun.start(tiny(tmp_path / "teacher")).train()
+def test_weights_that_a_run_began_with_are_compared(tmp_path: Path, finished: Callable[..., Path]) -> None:
     out = tmp_path / "run"
-    TrainingRun.start(tiny(out, f"model.start={tmp_path / 'teacher'}")).train(Stop(3))
+    TrainingRun.start(tiny(out, f"model.start={finished()}")).train(Stop(3))
     start = out / "start.safetensors"
     whole = start.read_bytes()
     start.write_bytes(whole[:-4] + b"\0\0\0\0")
@@ -259,14 +265,13 @@ def _one_other_picture(faces: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
 
 
-def test_how_many_processes_read_the_faces_may_change(tmp_path: Path) -> None:
+def test_how_many_processes_read_the_faces_may_change(tmp_path: Path, finished: Callable[..., Path]) -> None:
     out = tmp_path / "run"
     TrainingRun.start(tiny(out, "data.workers=1")).train(Stop(3))
     recipe = out / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("workers: 1", "workers: 0"))
-    TrainingRun.start(tiny(tmp_path / "whole")).train()
     assert TrainingRun.resume(out).train().finished
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, finished())
 
 
 @pytest.mark.parametrize("compared", ["sample", "all"])
@@ -327,9 +332,8 @@ def test_a_key_younger_than_the_run_changes_nothing(tmp_path: Path, monkeypatch:
         TrainingRun.resume(out)
 
 
-def test_a_run_folder_with_older_names_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_folder_with_older_names_is_gone_on_with(tmp_path: Path, finished: Callable[..., Path]) -> None:
     """As written before `optimizer` had its present spelling, in the recipe and in the checkpoints."""
-    TrainingRun.start(tiny(tmp_path / "whole")).train()
     out = tmp_path / "run"
     TrainingRun.start(tiny(out)).train(Stop(3))
     recipe = (out / "recipe.yaml").read_text()
@@ -340,7 +344,7 @@ def test_a_run_folder_with_older_names_is_gone_on_with(tmp_path: Path) -> None:
         saved.state["recipe"]["optimiser"] = saved.state["recipe"].pop("optimizer")
         write_safetensors(path, saved.tensors, saved.state)
     assert TrainingRun.resume(out).train().finished
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, finished())
 
 
 def test_a_run_begun_on_a_gpu_is_gone_on_with_on_a_cpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -403,7 +407,7 @@ def test_a_changed_map_of_targets_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, fsync = tmp_path / "run", os.fsync
 
@@ -423,12 +427,11 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint_whole(
     assert not list(out.rglob("*.partial")), "what was half written makes room"
 
     TrainingRun.resume(out).train()
-    TrainingRun.start(tiny(tmp_path / "whole")).train()
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, finished())
 
 
 def test_a_log_that_cannot_be_written_names_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, write = tmp_path / "run", loop.MetricsLog.step  # type: ignore[attr-defined]
 
@@ -443,8 +446,7 @@ def test_a_log_that_cannot_be_written_names_the_last_good_checkpoint(
         TrainingRun.start(tiny(out)).train()
     monkeypatch.undo()
     TrainingRun.resume(out).train()
-    TrainingRun.start(tiny(tmp_path / "whole")).train()
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, finished())
 
 
 def test_a_model_that_cannot_be_written_names_the_last_checkpoint(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class Architecture(Description):
         return dict(self.model_extra or {})
 
     def skeleton(self) -> Backbone:
-        """The network without storage (on the device `meta`), in training mode; `to_empty` gives it some.
+        """The network without storage (on the device `meta`), in training mode; `with_storage` gives it some.
 
         Raises InvalidInput where it would have more than `MOST_NUMBERS` weights.
         """
@@ -114,9 +114,19 @@ class Architecture(Description):
     def build(self, generator: torch.Generator | None = None) -> Backbone:
         """The network on the CPU in training mode, its weights drawn from `generator` (None: torch's global one)."""
         # Built without storage first: torch's own initialisation would draw from the global random state.
-        backbone = self.skeleton().to_empty(device="cpu")
+        backbone = with_storage(self.skeleton())
         backbone.reset_parameters(generator)
         return backbone
+
+
+def with_storage(skeleton: Backbone) -> Backbone:
+    """The same network on the CPU, its numbers whatever was there before.
+
+    As `to_empty` does, which asks the meta tensors for their strides and loads sympy for that, most of a second.
+    """
+    state = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in skeleton.state_dict().items()}
+    skeleton.load_state_dict(state, assign=True)
+    return skeleton
 
 
 def _family(name: Any) -> Family[Any] | None:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from steadface.backbones.architecture import Architecture
+from steadface.backbones.architecture import Architecture, with_storage
 from steadface.backbones.base import Backbone
 from steadface.backbones.filekinds import SAFETENSORS, file_kind, first_few, shown
 from steadface.backbones.parts import Part, nothing_fits, parts_of, some, unwrapped
@@ -197,7 +197,7 @@ def skeleton_for(fields: Any, state: Mapping[str, Tensor], given: Mapping[str, A
 def filled(skeleton: Backbone, state: Mapping[str, Tensor]) -> Backbone:
     """The network with these weights, in evaluation mode."""
     _check_values(state)
-    backbone = skeleton.to_empty(device="cpu")
+    backbone = with_storage(skeleton)
     # Counters of steps that inference never reads and that converters tend to drop.
     counters = {key: torch.tensor(0) for key in backbone.state_dict() if key.endswith(_COUNTER)}
     backbone.load_state_dict({**counters, **state})
