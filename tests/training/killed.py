@@ -149,8 +149,8 @@ def interrupted(recipe_file: Path, step: int) -> list[Any]:
 def press_after(step: int) -> None:
     logged = log.MetricsLog.step
 
-    def log_and_press(self: log.MetricsLog, at: int, *what: Any) -> None:
-        logged(self, at, *what)
+    def log_and_press(self: log.MetricsLog, at: int, seconds: float, values: dict[str, Any]) -> None:
+        logged(self, at, seconds, values)
         if at == step:
             os.killpg(0, signal.SIGINT)  # as a terminal does: to the worker processes too
 
