@@ -154,7 +154,7 @@ def press_after(step: int) -> None:
         if at == step:
             os.killpg(0, signal.SIGINT)  # as a terminal does: to the worker processes too
 
-    log.MetricsLog.step = log_and_press  # type: ignore[method-assign]
+    log.MetricsLog.step = log_and_press  # type: ignore[assignment, method-assign]
 
 
 def main(plan_file: str) -> None:
