@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from steadface.backbones import Architecture, Backbone, load_backbone, read_metadata, save_backbone
+from steadface.backbones.soundness import weights_digest
 from steadface.cli.main import main
 from steadface.data.faces import FaceSource
 from steadface.errors import NotFound, SteadfaceError
@@ -27,7 +28,7 @@ from steadface.training.recipe import Recipe
 from steadface.training.runfolder import read_run_recipe
 from steadface.training.selection import looks
 from steadface.workflows import harden as hardening
-from steadface.workflows.harden import Wishes, harden_recipe
+from steadface.workflows.harden import ORIGINAL, Wishes, harden_recipe, keep_original
 
 from .conftest import Call
 
@@ -69,9 +70,9 @@ def _resisting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "validate", planted(lambda look: 0.9 - 0.05 * look))
 
 
-def write_weights(path: Path) -> Path:
+def write_weights(path: Path, seed: int = 0) -> Path:
     architecture = Architecture(width=0.25, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
-    save_backbone(path, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
+    save_backbone(path, architecture.build(torch.Generator().manual_seed(seed)).eval(), {})
     return path
 
 
@@ -180,7 +181,9 @@ def test_nothing_can_be_chosen_before_there_is_a_run(weights: Path, faces: Path,
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_same_command_goes_on_and_another_is_refused(hardened: tuple[object, ...], call: Call) -> None:
+def test_the_same_command_goes_on_and_another_is_refused(
+    hardened: tuple[object, ...], tmp_path: Path, call: Call
+) -> None:
     model = hardened[5] / "model.safetensors"
     before = model.read_bytes()
     said = call(*hardened)
@@ -190,6 +193,17 @@ def test_the_same_command_goes_on_and_another_is_refused(hardened: tuple[object,
     other = call(*hardened, *sets("run.steps=6"))
     assert other.code == 5
     assert "another recipe" in other.err
+    other = call(hardened[0], write_weights(tmp_path / "given.safetensors", seed=1), *hardened[2:])
+    assert other.code == 5
+    assert "began with other weights" in other.err
+    assert model.read_bytes() == before
+
+
+def test_weights_left_by_a_run_that_never_began_are_not_those_of_the_next(tmp_path: Path) -> None:
+    first, second = (open_recognizer(write_weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (0, 1))
+    keep_original(first, tmp_path / "run")
+    keep_original(second, tmp_path / "run")
+    assert weights_digest(load_backbone(tmp_path / "run" / ORIGINAL)) == second.content
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from steadface.arguments import AnyPath, as_path
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.frozen import frozen
+from steadface.backbones.soundness import weights_digest
 from steadface.clustering import people_alike
 from steadface.data.faces import FaceSource, split_people
 from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
 from steadface.data.people_csv import write_people
 from steadface.devices import resolve_device
-from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unsupported
 from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.compatibility import Compatibility, compatibility
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
@@ -188,11 +189,20 @@ def harden_recipe(
 
 
 def keep_original(given: OpenedRecognizer, out: Path) -> Backbone:
-    """The weights as they came, copied into `out` unless they are there; raises SteadfaceError as `harden_recipe`."""
+    """The weights as they came, copied into `out` unless a run has begun with them there.
+
+    Raises SteadfaceError as `harden_recipe`, and Conflict where it has begun with others.
+    """
     backbone, original = _backbone(given), out / ORIGINAL
-    if original.exists():  # of whatever the run began with
-        return load_backbone(original)
-    make_run_folder(out)
+    if holds_run(out) and original.exists():
+        kept = load_backbone(original)
+        if weights_digest(kept) != given.content:
+            raise Conflict(
+                f"{out} holds a run that began with other weights than those of {given.name}: give the ones it began "
+                f"with ({original}), or another --out"
+            )
+        return kept
+    make_run_folder(out)  # a copy that is there without a run is another's, killed before its first checkpoint
     save_backbone(original, backbone, {})
     return backbone
 
