@@ -3,6 +3,7 @@ what stands in place of those not fetched.
 """
 
 import errno
+import hashlib
 import io
 import math
 import os
@@ -48,6 +49,12 @@ def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
     if left <= 0:
         raise too_long(most + 1, most)
     return b"".join(parts)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Of all bytes of a file, hex. Raises as `open_file`."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _opened(path: str | os.PathLike[str], most: int | None) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What becomes of a run: the candidate that resists best among those not shown to have lost too much, or nothing."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -201,6 +202,14 @@ def test_another_choice_of_a_finished_run_needs_no_look_and_changes_nothing_else
         TrainingRun.resume(run).train()
     assert same(load_backbone(run).state_dict(), looks[6]), "what is wrong leaves the model as it was"
 
+    shutil.copy(run / "candidates" / "step_2.safetensors", run / "candidates" / "step_4.safetensors")
+    (run / "recipe.yaml").write_text(recipe.replace("max_clean_drop: 0.01", "max_clean_drop: 0.5"))
+    with pytest.raises(SteadfaceError, match="step_4.* has changed"):
+        TrainingRun.resume(run).train()
+    (run / "candidates.json").unlink()
+    with pytest.raises(SteadfaceError, match=r"candidates.json is gone.* put it back"):
+        TrainingRun.resume(run)
+
 
 def test_a_run_that_gains_nothing_has_no_model_and_says_why(tmp_path, monkeypatch):
     run = tmp_path / "run"
@@ -298,9 +307,13 @@ TABLE_EDITS = [
     ("candidates", 0, "attacks", [{"goal": "dodging"}]),
     ("candidates", 0, "attacks", "none"),
     ("candidates", 0, "gained", {"value": 0.1}),
+    ("candidates", 0, "clean", "without", [0.1, 0.2, 0.3]),
+    ("candidates", 0, "name", "step 2"),
     ("candidates", {}),
     ("candidates", [None]),
     ("reference", []),
+    ("reference", None),
+    ("reference", "attacked", "without", [0.1, 0.2]),
     ("reference", "clean", "value", True),
     ("model", "step 2"),
     ("model", {"name": "step 2"}),
@@ -338,6 +351,12 @@ def test_a_table_that_is_none_is_refused(table, text):
     (folder / "candidates.json").write_text(text)
     with pytest.raises(SteadfaceError, match="put it back as it was"):
         read_candidates(folder)
+
+
+def test_nothing_of_an_earlier_run_in_the_folder_competes(tmp_path):
+    (tmp_path / "recovered.safetensors").write_bytes(b"of other weights")
+    Candidates.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_needs_somebody_to_look_at(tmp_path):

@@ -1,7 +1,6 @@
 """A run folder: the recipe it was started with, and what must not have changed when it is gone on with."""
 
 import copy
-import hashlib
 import logging
 import sys
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 from steadface.errors import Conflict, InvalidInput, NotFound, unreadable
-from steadface.files import open_file, write_atomically
+from steadface.files import sha256_of, write_atomically
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import Faces
 from steadface.training.recipe import Recipe, make_recipe
@@ -156,7 +155,6 @@ def refuse_changed_data(saved: State, now: Seen) -> None:
 
 def _digest(path: Path, what: str) -> str:
     try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise unreadable(error, f"{what} {path} cannot be read: {error.strerror}") from error

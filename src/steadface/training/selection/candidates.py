@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from steadface.backbones import Backbone, save_backbone
+from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.errors import InvalidInput, NotFound
-from steadface.files import read_file, write_atomically
+from steadface.files import read_file, sha256_of, write_atomically
 from steadface.records import Count, Interval, Record, Share, Word, parsed
 from steadface.training.recipe.sections import Selection
 from steadface.training.selection.rules import (
@@ -34,6 +34,7 @@ from steadface.training.selection.rules import (
 
 TABLE_FILE = "candidates.json"
 FOLDER = "candidates"
+RECOVERED_FILE = "recovered.safetensors"
 LARGEST = 32 * 2**20
 """Bytes; a candidate of a run that holds a thousand people out has some 50 KiB."""
 
@@ -61,7 +62,9 @@ class _Attack(Record):
 
 
 class _Row(Record):
-    """A candidate, or the reference. The name is that of a file as well."""
+    """A candidate, or the reference. The name is that of a file as well; `file` is the digest of that file, which
+    earlier versions did not take down.
+    """
 
     name: Annotated[str, Field(pattern=r"^\w[\w .,%-]*$", max_length=100)]
     kind: Kind
@@ -70,6 +73,7 @@ class _Row(Record):
     clean: _Figure
     attacked: _Figure
     attacks: tuple[_Attack, ...]
+    file: Word | None = None
     lost: _Difference | None = None
     gained: _Difference | None = None
 
@@ -84,6 +88,17 @@ class _Table(Record):
     candidates: tuple[_Row, ...]
     model: _Made | None
 
+    @model_validator(mode="after")
+    def _of_one_run(self) -> Self:
+        if self.candidates and self.reference is None:
+            raise ValueError("there are candidates, and no reference that they are compared with")
+        rows = self.candidates if self.reference is None else (self.reference, *self.candidates)
+        if len({len(figure.without) for row in rows for figure in (row.clean, row.attacked)}) > 1:
+            raise ValueError("the figures are not all of the same groups of people")
+        if len({row.name for row in self.candidates}) < len(self.candidates):
+            raise ValueError("two candidates have one name")
+        return self
+
 
 class Candidates:
     """Those of the run in `folder`, as of `until` steps: what a killed process saw after that is seen again."""
@@ -93,16 +108,19 @@ class Candidates:
         table = read_candidates(folder)
         self.reference: Candidate | None = None
         self.entries: list[Candidate] = []
+        self._files: dict[str, str | None] = {}
         self._made: Mapping[str, Any] | None = None
         if table is not None:
             self.reference = None if table["reference"] is None else _candidate(table["reference"])
             self.entries = [one for row in table["candidates"] if (one := _candidate(row)).step <= until]
+            self._files = {row["name"]: row.get("file") for row in table["candidates"]}
             self._made = table["model"]
 
     @staticmethod
     def clear(folder: Path) -> None:
-        """No candidates: an earlier run here was killed before its first checkpoint."""
+        """No candidates: an earlier run here was killed before its first checkpoint, or what it saved was removed."""
         (folder / TABLE_FILE).unlink(missing_ok=True)
+        (folder / RECOVERED_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
     def __contains__(self, name: str) -> bool:
@@ -133,6 +151,7 @@ class Candidates:
         """Takes down a candidate and keeps its weights; one of that name is replaced."""
         (self._folder / FOLDER).mkdir(exist_ok=True)
         save_backbone(self.weights(candidate.name), backbone, {"candidate": candidate.name})
+        self._files[candidate.name] = sha256_of(self.weights(candidate.name))
         self.entries = [*(one for one in self.entries if one.name != candidate.name), candidate]
         self._write()
 
@@ -146,6 +165,16 @@ class Candidates:
     def weights(self, name: str) -> Path:
         """Where a candidate's weights lie, if they were kept."""
         return self._folder / FOLDER / f"{name.replace(' ', '_').replace('%', 'percent')}.safetensors"
+
+    def load(self, name: str) -> Backbone:
+        """A candidate's network. Raises InvalidInput where its file is not the one that was looked at."""
+        path, seen = self.weights(name), self._files[name]
+        if seen is not None and sha256_of(path) != seen:
+            raise InvalidInput(
+                f"{path} has changed since the people held out were looked at with it: put it back, or choose another "
+                "candidate"
+            )
+        return load_backbone(path)
 
     def chosen(self) -> Candidate:
         """The one that becomes the model. Raises NotFound for a name that no candidate has, and NothingGained where
@@ -213,10 +242,14 @@ class Candidates:
         write_atomically(self._folder / TABLE_FILE, json.dumps(table, indent=1).encode())
 
     def _row(self, one: Candidate) -> dict[str, Any]:
-        if self.reference is None:
-            return one.to_json()
-        seen = verdict(one, self.reference)
-        return {**one.to_json(), "lost": seen.lost.to_json(), "gained": seen.gained.to_json()}
+        assert self.reference is not None
+        seen, file = verdict(one, self.reference), self._files.get(one.name)
+        return {
+            **one.to_json(),
+            **({} if file is None else {"file": file}),
+            "lost": seen.lost.to_json(),
+            "gained": seen.gained.to_json(),
+        }
 
 
 def read_candidates(folder: Path) -> dict[str, Any] | None:

@@ -34,8 +34,6 @@ from steadface.training.selection.rules import Kind
 from steadface.training.step import NonFiniteLoss
 from steadface.training.within_class import normalise_within
 
-RECOVERED_FILE = "recovered.safetensors"
-
 logger = logging.getLogger(__name__)
 
 

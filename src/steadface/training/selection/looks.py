@@ -9,7 +9,7 @@ from steadface.attacks import PGD, ball
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError
 from steadface.evaluation.labelled import ValidationMetrics, validation_metrics
 from steadface.evaluation.robustness import AttackPlan
 from steadface.signals import StopRequest
@@ -18,8 +18,8 @@ from steadface.training.assembly.trainer import Assembly
 from steadface.training.compute import Compute
 from steadface.training.log import MetricsLog
 from steadface.training.recipe import Recipe
-from steadface.training.selection.candidates import Candidates
-from steadface.training.selection.competitors import RECOVERED_FILE, competitors, recover
+from steadface.training.selection.candidates import RECOVERED_FILE, TABLE_FILE, Candidates
+from steadface.training.selection.competitors import competitors, recover
 from steadface.training.selection.rules import Candidate
 
 Save = Callable[[], object]
@@ -49,6 +49,11 @@ class Looks:
         self._start, self._reference = start, reference
         select = recipe.run.select
         self._candidates = None if select is None else Candidates(folder, select, until=step)
+        if step and self._candidates is not None and self._candidates.reference is None:
+            raise InvalidInput(
+                f"{folder / TABLE_FILE} is gone, or was emptied, and with it what step {step} is compared with: put it "
+                "back as it was, or start a new run"
+            )
 
     @property
     def exhausted(self) -> bool:
@@ -125,8 +130,7 @@ class Looks:
         logger.info("the model is %s: %s", chosen.name, self._candidates.describe(chosen))
         if doubt := self._candidates.doubt(chosen):
             logger.warning("%s", doubt)
-        backbone = load_backbone(self._candidates.weights(chosen.name))
-        save_backbone(path, backbone, {**facts, "selected": chosen.facts()})
+        save_backbone(path, self._candidates.load(chosen.name), {**facts, "selected": chosen.facts()})
         self._candidates.conclude(chosen)
 
     def _original(self, step: int) -> Backbone | None:
