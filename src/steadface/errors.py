@@ -101,6 +101,13 @@ def quoted(value: Any) -> str:
     return repr(short(value)) if isinstance(value, str) else short(value)
 
 
+def first_line(error: BaseException) -> str:
+    """What somebody else's error says: some 200 characters of its first line, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    line = lines[0] if lines else type(error).__name__
+    return short("".join(one if one.isprintable() else " " for one in line), 200)
+
+
 def visible(text: str, *, lines: bool = False) -> str:
     """`text` as one line of which everything is seen: escapes, as Python writes them, for what is not.
 

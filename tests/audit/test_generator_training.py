@@ -13,7 +13,6 @@ from steadface.audit.generator_training import (
     Trained,
     designate,
     embedding_size,
-    fast_copy,
     train_generator,
 )
 from steadface.backbones import Architecture
@@ -139,32 +138,6 @@ def test_faces_with_a_single_image_dodge_it_with_noise_on_it(embedder: MirrorEmb
 def test_a_batch_of_one_person_only_dodges(embedder: MirrorEmbedder, faces: ArrayFaces) -> None:
     _, wishes = designated(embedder, load_images(faces, np.arange(4), embedder.size), [5, 5, 5, 5])
     assert wishes.dodges.all()
-
-
-class Signed(torch.nn.Module):
-    """A network whose copies embed the opposite."""
-
-    differentiable = True
-
-    def __init__(self, network: torch.nn.Module, sign: int) -> None:
-        super().__init__()
-        self.network, self.sign = network, sign
-        self.image_size = network.image_size
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.sign * self.network(images)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "Signed":
-        return Signed(copy.deepcopy(self.network, memo), -self.sign)
-
-
-def test_a_copy_is_trained_against_only_where_it_embeds_alike(embedder: MirrorEmbedder, faces: ArrayFaces) -> None:
-    images = load_images(faces, np.arange(5), embedder.size)
-    quick = fast_copy(embedder)
-    assert quick is not embedder
-    torch.testing.assert_close(quick(images), embedder(images), atol=1e-4, rtol=0)
-    other = MirrorEmbedder(Signed(embedder.backbone, 1), mirror=False)
-    assert fast_copy(other) is other
 
 
 class NoGradient(MirrorEmbedder):

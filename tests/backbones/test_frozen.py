@@ -1,12 +1,14 @@
 """Fast copies: the same function and the same input gradient, and the original as it was."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from steadface.backbones import Architecture
 from steadface.backbones.base import PReLU
-from steadface.backbones.frozen import FrozenPReLU, Shift, fold_norms, frozen
+from steadface.backbones.frozen import FrozenPReLU, Shift, fold_norms, frozen, frozen_where_alike
 
 from ..rounding import rounding
 
@@ -141,3 +143,69 @@ def test_what_folding_left_of_a_batchnorm_is_folded_too(original):
     assert not any(isinstance(part, Shift) for part in fast.modules()) or original.architecture.name != "mobilefacenet"
     for one, other in zip(embedded_and_gradient(original), embedded_and_gradient(fast), strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9 * float(one.abs().max()))
+
+
+class Halves(nn.Sequential):
+    """Applies its children in another order than they stand in."""
+
+    def forward(self, x):
+        convolution, norm, last = self
+        return last(torch.relu(convolution(x)) + norm(convolution(x))).mean((2, 3))
+
+
+class Signed(nn.Sequential):
+    """Every copy has another sign."""
+
+    sign = 1
+
+    def forward(self, x):
+        return self.sign * super().forward(x)
+
+    def __deepcopy__(self, memo):
+        other = Signed(*(copy.deepcopy(part, memo) for part in self))
+        other.sign = -self.sign
+        return other
+
+
+def chain(kind=nn.Sequential):
+    torch.manual_seed(6)
+    made = kind(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 10) if kind is not Halves else nn.Conv2d(4, 8, 3)
+    )
+    made[1].running_mean.normal_()
+    made[1].running_var.uniform_(0.5, 2)
+    made.image_size = (12, 12)
+    return made.eval()
+
+
+def hooked():
+    made = chain()
+    made[0].register_forward_hook(lambda _module, _given, found: found.relu())
+    return made
+
+
+def normalised():
+    made = chain()
+    made[0] = WeightNorm()
+    return made
+
+
+class WeightNorm(nn.Conv2d):
+    """Cannot be copied once it has run with gradients, as `weight_norm` of old cannot."""
+
+    def __init__(self):
+        super().__init__(3, 4, 3)
+
+    def __deepcopy__(self, memo):
+        raise RuntimeError("only tensors created explicitly by the user can be copied")
+
+
+@pytest.mark.parametrize("make", [lambda: chain(Halves), lambda: chain(Signed), hooked, normalised])
+def test_what_a_copy_would_not_embed_alike_is_used_itself(make):
+    made = make()
+    assert frozen_where_alike(made) is made
+
+
+def test_what_it_embeds_alike_is_folded():
+    left = [part for part in frozen_where_alike(chain()).modules() if isinstance(part, nn.BatchNorm2d)]
+    assert not left

@@ -218,6 +218,13 @@ class Refusing(Honest):
         return Broken.apply(self.plain(images))
 
 
+class Elsewhere(Honest):
+    """Another network where a gradient is asked for."""
+
+    def planted(self, images: Tensor) -> Tensor:
+        return self.plain(images.flip(2) if torch.is_grad_enabled() else images)
+
+
 class Broken(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:  # noqa: ARG004
@@ -234,6 +241,7 @@ FAULTY = {
     Quantized: "is zero",
     Exploding: "NaN or infinite",
     Refusing: "not written",
+    Elsewhere: "of another network",
 }
 
 

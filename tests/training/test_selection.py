@@ -204,7 +204,7 @@ def test_another_choice_of_a_finished_run_needs_no_look_and_changes_nothing_else
 
     shutil.copy(run / "candidates" / "step_2.safetensors", run / "candidates" / "step_4.safetensors")
     (run / "recipe.yaml").write_text(recipe.replace("max_clean_drop: 0.01", "max_clean_drop: 0.5"))
-    with pytest.raises(SteadfaceError, match="step_4.* has changed"):
+    with pytest.raises(SteadfaceError, match=r"step_4.* has changed"):
         TrainingRun.resume(run).train()
     (run / "candidates.json").unlink()
     with pytest.raises(SteadfaceError, match=r"candidates.json is gone.* put it back"):

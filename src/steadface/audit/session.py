@@ -22,7 +22,7 @@ from steadface.attacks import crafting
 from steadface.audit.execution import Arrays, Batch, Victim
 from steadface.audit.plan import Plan
 from steadface.audit.request import Request
-from steadface.backbones.frozen import frozen
+from steadface.backbones.frozen import frozen_where_alike
 from steadface.backbones.soundness import digest
 from steadface.data.loading import load_images
 from steadface.errors import Conflict, InvalidInput, quoted, short
@@ -111,10 +111,6 @@ def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
         )
 
 
-PARITY = 1e-4
-"""How far unit embeddings of the fast copy may be from the network's own."""
-
-
 class Meter:
     """How much of all work, in passes of one image through the network, is done."""
 
@@ -151,8 +147,10 @@ class Networks:
     def of(cls, request: Request) -> "Networks":
         network = request.model.network.to(request.device)
         embedder = MirrorEmbedder(network, request.mirror)
-        gradients = bool(network.differentiable)
-        crafts = _fast(embedder, request) if gradients else embedder
+        crafts, gradients = embedder, bool(network.differentiable)
+        if gradients:
+            with crafting(embedder):
+                crafts = MirrorEmbedder(frozen_where_alike(network), request.mirror)
         return cls(
             embedder=embedder,
             victim=Victim(embedder=embedder, crafts=crafts, differentiable=gradients),
@@ -161,15 +159,6 @@ class Networks:
                 for other in request.surrogates
             ),
         )
-
-
-def _fast(embedder: MirrorEmbedder, request: Request) -> MirrorEmbedder:
-    """A fast copy for crafting where its embeddings are those of the network itself; else the network."""
-    copy = MirrorEmbedder(frozen(embedder.backbone), request.mirror).to(request.device)
-    noise = torch.rand((4, 3, *embedder.size), generator=torch.Generator().manual_seed(0)).to(request.device)
-    with crafting(embedder, copy), torch.no_grad():
-        apart = float((embedder(noise) - copy(noise)).abs().max())
-    return copy if apart <= PARITY else embedder
 
 
 @dataclass(frozen=True, kw_only=True)

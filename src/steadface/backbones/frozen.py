@@ -21,11 +21,16 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from steadface.backbones.base import DepthwiseConv2d, PReLU, per_channel
+from steadface.backbones.soundness import noise_for
+
+PARITY = 1e-4
+"""How far unit embeddings of a fast copy may be from the network's own, in any of their numbers."""
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -44,6 +49,22 @@ def frozen(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.PReLU) and type(child) in (nn.PReLU, PReLU):
                 setattr(part, name, FrozenPReLU(child.weight, getattr(child, "corner", 0.0)))
     return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def frozen_where_alike(network: nn.Module) -> nn.Module:
+    """`frozen`, where that embeds noise as `network` does, which is in evaluation mode; else the network itself.
+
+    For modules of any origin, of which nobody knows what they apply to what: hooks, an `nn.Sequential` with a `forward`
+    of its own, weights that are computed anew in each pass.
+    """
+    noise = noise_for(network)
+    try:
+        fast = frozen(network)
+        with torch.no_grad():
+            difference = (F.normalize(network(noise).float()) - F.normalize(fast(noise).float())).abs().max()
+    except Exception:  # whatever somebody's module raises when it is copied, changed or run
+        return network
+    return fast if difference <= PARITY else network
 
 
 class FrozenPReLU(nn.Module):

@@ -3,7 +3,7 @@
     z(x) = z(x) again      the same when asked again, at another place of the batch and in other company
     z(x + d) near z(x)     for |d| below half a step of 8 bits: adversarial images lie between the steps
     z(x) != z(y)           of numbers that are finite and not all zero
-    d<z, r>/dx             finite and not zero everywhere, r being a random direction
+    d<z, r>/dx             finite, not zero everywhere, and of the same z; r is a random direction
 
 A network that is random, changes while it runs or depends on the batch has no error rate: nothing can be calibrated on
 it, and attacks fail against it for reasons of their own. One whose gradients are zero or missing hides from attacks
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.errors import InvalidInput, SteadfaceError, short
+from steadface.errors import InvalidInput, SteadfaceError, first_line
 
 STEADY = 0.05
 """How far unit embeddings of one image may be from each other (a cosine of 0.9988): what half precision and other
@@ -132,7 +132,7 @@ def _not_finite(name: str, *, between: bool) -> str:
 
 def gradient_fault(network: Embed, images: Tensor) -> str | None:
     """What is wrong with the gradient of unit embeddings with respect to images (n, 3, H, W), in words; None if it can
-    be followed: it is there and finite, and not zero for all of them.
+    be followed: it is there and finite, not zero for all of them, and of the embeddings that there are without it.
     """
     images = images.detach().clone().requires_grad_(True)
     try:
@@ -143,13 +143,15 @@ def gradient_fault(network: Embed, images: Tensor) -> str | None:
             along = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(2)).to(embeddings)
             found: Tensor | None = torch.autograd.grad((embeddings * along).sum(), images, allow_unused=True)[0]
     except Exception as error:  # torch's, and whatever somebody's own backward pass raises
-        return f"{DETACHED} ({short(str(error).splitlines()[0] if str(error) else 'it fails')})"
+        return f"{DETACHED} ({first_line(error)})"
     if found is None:
         return DETACHED
     if not torch.isfinite(found).all():
         return "the gradient with respect to the images is NaN or infinite"
     if not found.any():
         return "the gradient with respect to the images is zero"
+    if not apart(embeddings.detach().double().cpu(), _embedded(network, images.detach())) <= STEADY:
+        return "where a gradient is asked for it gives other embeddings, so that the gradient is of another network"
     return None
 
 
@@ -184,7 +186,7 @@ def _embedded(network: Embed, images: Tensor, name: str = "the network") -> Tens
     except Exception as error:  # whatever somebody's module raises
         raise InvalidInput(
             f"{name} fails on images {tuple(images.shape)}, some of which lie between the steps of 8 bits: "
-            f"{type(error).__name__}: {short(str(error), 200)}; it must take any images in any number, as attacks and "
+            f"{type(error).__name__}: {first_line(error)}; it must take any images in any number, as attacks and "
             "evaluations give them"
         ) from error
 

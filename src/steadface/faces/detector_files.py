@@ -18,13 +18,13 @@ import onnx
 import onnx.numpy_helper
 
 from steadface.arguments import as_path, number
-from steadface.errors import InvalidInput, SteadfaceError, quoted
+from steadface.errors import InvalidInput, SteadfaceError, first_line, quoted
 from steadface.faces.detection import Detector
 from steadface.faces.scrfd import open_scrfd
 from steadface.faces.searching import MIN_SIZE, Searching
 from steadface.faces.yunet import OUTPUTS, open_yunet
 from steadface.files import write_atomically
-from steadface.graphs.reading import first_line, read_model
+from steadface.graphs.reading import read_model
 from steadface.graphs.sizes import MOST_LIVE, Unrunnable, check_cost, check_growth
 
 VARIABLE = "STEADFACE_DETECTOR"

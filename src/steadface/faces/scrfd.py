@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from steadface.data.faces import Image
 from steadface.devices import open_session
-from steadface.errors import SteadfaceError, Unsupported
+from steadface.errors import SteadfaceError, Unsupported, first_line
 from steadface.faces.detection import FARTHEST, LEAST_SCORE, Face, distinct
-from steadface.graphs.reading import first_line
 
 SMALLEST = 12.0
 """Pixels of the longer side of the smallest faces that it sees reliably."""

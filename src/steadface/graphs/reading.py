@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
-from steadface.errors import InvalidInput, SteadfaceError, Unsupported, quoted, short
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_line, quoted
 
 LARGEST = 2 << 30
 """Bytes of a file, which is protobuf's own bound; IResNet-200 has 0.5 GB."""
@@ -49,13 +49,6 @@ def read_model(path: Path, *, beside: bool = True) -> onnx.ModelProto:
     except Exception as error:  # protobuf's and onnx's own, which share no base class
         raise InvalidInput(f"{path} is not a readable ONNX file ({first_line(error)}); it may be truncated") from error
     return model
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, at most some 200 characters of its first line, none of which moves a cursor."""
-    lines = str(error).strip().splitlines()
-    line = lines[0] if lines else type(error).__name__
-    return short("".join(one if one.isprintable() else " " for one in line), 200)
 
 
 def _check_parts(path: Path) -> None:

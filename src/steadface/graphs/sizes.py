@@ -21,8 +21,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TypeProto, defs, helper, numpy_helper, shape_inference
 
-from steadface.errors import InvalidInput, SteadfaceError, Unsupported, quoted
-from steadface.graphs.reading import ELSEWHERE, first_line
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_line, quoted
+from steadface.graphs.reading import ELSEWHERE
 
 MOST_LIVE = 1 << 24
 """Numbers at once for each image of a recogniser, 64 MB; IResNet-200 holds 3 million at 112 x 112."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steadface.arguments import choice, count
-from steadface.backbones.frozen import frozen
+from steadface.backbones.frozen import frozen, frozen_where_alike
 from steadface.data.faces import Image, fit_size
 from steadface.devices import has_compiler, resolve_device
 from steadface.errors import InvalidInput, Unsupported
@@ -107,10 +107,11 @@ class NetworkEmbedder:
 
 def quickened(network: nn.Module) -> nn.Module:
     """`network` with BatchNorms folded, in evaluation mode; what runs in onnxruntime is that already, and a function is
-    what it is.
+    what it is. A module of other origin stays as it is where the copy does not embed as it does.
     """
-    given = isinstance(network, BlackBox) or in_onnxruntime(network)
-    return network.eval() if given else frozen(network)
+    if isinstance(network, BlackBox) or in_onnxruntime(network):
+        return network.eval()
+    return frozen_where_alike(network.eval()) if isinstance(network, Adapted) else frozen(network)
 
 
 def in_onnxruntime(network: nn.Module) -> bool:

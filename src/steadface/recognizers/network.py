@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from steadface.backbones.soundness import digest, noise_for, why_not_finite
 from steadface.data.faces import OLDER_CROP_MARGIN
-from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_line
 from steadface.recognizers.convention import Convention
 
 
@@ -72,7 +72,7 @@ def embedding_size_of(network: nn.Module, name: str) -> int:
         raise
     except Exception as error:  # whatever somebody's module raises
         raise InvalidInput(
-            f"{name} fails on images (2, 3, {height}, {width}): {type(error).__name__}: {_first_line(error)}; state "
+            f"{name} fails on images (2, 3, {height}, {width}): {type(error).__name__}: {first_line(error)}; state "
             "the image_size that it takes if this is not it, or try it on such images by itself"
         ) from error
     if not torch.isfinite(embeddings).all():
@@ -129,7 +129,3 @@ def surrogate_embed(surrogate: OpenedRecognizer, size: tuple[int, int]) -> nn.Mo
             "weights, a torch module, or an ONNX file that converts"
         )
     return fitted(surrogate.network, size)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

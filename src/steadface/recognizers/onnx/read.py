@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from steadface.backbones.filekinds import first_few, refuse_other_than_onnx, shown
-from steadface.errors import InvalidInput, SteadfaceError
-from steadface.graphs.reading import field_at, first_line, read_model
+from steadface.errors import InvalidInput, SteadfaceError, first_line
+from steadface.graphs.reading import field_at, read_model
 
 Array = NDArray[Any]
 

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from steadface.backbones.soundness import noise_for
 from steadface.devices import open_session
-from steadface.errors import InvalidInput, SteadfaceError, Unsupported
-from steadface.graphs.reading import first_line
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_line
 from steadface.graphs.sizes import MOST_LIVE, MOST_WORK, Unrunnable, check_cost, check_growth
 from steadface.recognizers.adapters import Adapted, External, embedding_output
 from steadface.recognizers.convention import Convention
