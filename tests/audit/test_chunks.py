@@ -1,13 +1,26 @@
 """Work that is done once: kept, found again, and never mixed with another audit's."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
+from steadface.audit.generator import Description, SteadyNetwork, load_generative, save_generative
 from steadface.audit.session import Chunks
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, SteadfaceError
+from steadface.training.lock import locked
+from steadface.workflows.audit import run_audit
+
+from .audits import request
 
 IDENTITY = {"model": "abc", "eps": [0.01, 0.02], "seed": 0}
+DESCRIPTION = Description(
+    **{"embedding_size": 32, "width": 2, "blocks": 1, "norm": "linf", "eps": 0.1, "victim": "v", "fingerprint": "f"},
+    **{"steps": 1, "planned": 1, "batch": 4, "seed": 0, "faces": "f"},
+)
 
 
 def unreachable():
@@ -31,15 +44,46 @@ def test_a_damaged_chunk_is_made_again(tmp_path):
     assert chunks.get("one", lambda: {"x": np.ones(3)})["x"].tolist() == [1, 1, 1]
 
 
-def test_a_chunk_that_was_changed_is_made_again_and_one_of_an_earlier_version_is_not(tmp_path):
-    chunks, file = Chunks(tmp_path, IDENTITY), tmp_path / "state" / "one.safetensors"
-    chunks.get("one", lambda: {"x": np.zeros(3)})
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1] + b"\x40")
-    assert chunks.get("one", lambda: {"x": np.ones(3)})["x"].tolist() == [1, 1, 1]
-    assert chunks.get("one", unreachable)["x"].tolist() == [1, 1, 1]
-    save_file({"x": np.full(3, 2.0)}, file)
-    assert chunks.get("one", unreachable)["x"].tolist() == [2, 2, 2]
+def test_a_chunk_that_was_changed_or_belongs_elsewhere_is_made_again(tmp_path):
+    chunks, file = Chunks(tmp_path / "a", IDENTITY), tmp_path / "a" / "state" / "one.safetensors"
+    other = Chunks(tmp_path / "b", IDENTITY | {"seed": 1})
+    for made in (chunks, other):
+        made.get("one", lambda: {"x": np.zeros(3)})
+    chunks.get("two", lambda: {"x": np.full(3, 2.0)})
+    for put in (
+        lambda: file.write_bytes(file.read_bytes()[:-1] + b"\x40"),
+        lambda: shutil.copy(file.with_stem("two"), file),
+        lambda: shutil.copy(other.folder / file.name, file),
+        lambda: save_file({"x": np.full(3, 2.0)}, file),  # as earlier versions wrote them
+        file.unlink,
+    ):
+        put()
+        assert chunks.get("one", lambda: {"x": np.ones(3)})["x"].tolist() == [1, 1, 1]
+        assert chunks.get("one", unreachable)["x"].tolist() == [1, 1, 1]
+
+
+def test_a_chunk_that_is_a_pipe_is_not_waited_for(tmp_path):
+    chunks = Chunks(tmp_path, IDENTITY)
+    os.mkfifo(tmp_path / "state" / "one.safetensors")
+    with pytest.raises(SteadfaceError, match="pipe"):
+        chunks.get("one", lambda: {"x": np.ones(3)})
+
+
+def test_one_process_at_a_time_works_in_the_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(Conflict, match="already"):
+        run_audit(request(), tmp_path)
+
+
+def test_what_a_trained_attack_has_learnt_is_part_of_what_an_audit_is_of(tmp_path):
+    told = set()
+    for seed in (0, 0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = SteadyNetwork(embedding_size=32, width=2, blocks=1)
+        save_generative(tmp_path / "g.safetensors", network, DESCRIPTION)
+        asked = request(extra=(("generator g", load_generative(tmp_path / "g.safetensors")),))
+        told.add(str(asked.identity()["extra"]))
+    assert len(told) == 2
 
 
 def test_another_audit_in_the_folder_is_refused_and_named(tmp_path):

@@ -1,11 +1,13 @@
 """Networks that do not behave like recognisers are told from those that do, by a few images."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadface.backbones.soundness import check_steady, gradient_fault, is_constant, noise_for
+from steadface.backbones.soundness import check_steady, gradient_fault, is_constant, noise_for, weights_digest
 from steadface.errors import InvalidInput
 
 SIZE = 8
@@ -258,3 +260,30 @@ def test_embeddings_of_another_length_each_time_are_refused() -> None:
     lengths = iter(range(8, 99))
     with pytest.raises(InvalidInput, match="as many numbers"):
         check_steady(lambda images: torch.ones(len(images), next(lengths)), torch.rand(2, 3, 4, 4), "it")
+
+
+class Beside(nn.Module):
+    """Keeps its weights beside the parameters, as quantised layers keep packed ones."""
+
+    def __init__(self, kept: Any) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def get_extra_state(self) -> Any:
+        return self.kept
+
+    def set_extra_state(self, state: Any) -> None:
+        self.kept = state
+
+
+def test_what_lies_beside_the_parameters_counts_to_its_last_number() -> None:
+    long = torch.zeros(5000)  # printed, the middle is left out
+    other = long.index_fill(0, torch.tensor([2500]), 1.0)
+    found = {weights_digest(Beside(({"packed": part}, 8))) for part in (long, long.clone(), other, other.to_sparse())}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("device", ["meta", "lazy"])
+def test_weights_without_values_are_refused(device: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be told from others"):
+        weights_digest(nn.LazyLinear(3) if device == "lazy" else nn.Linear(2, 3, device=device))

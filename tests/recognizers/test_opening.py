@@ -235,6 +235,9 @@ def test_code_without_a_function_and_code_that_fails(tmp_path, code) -> None:
     failing.write_text("1 / 0")
     with pytest.raises(SteadfaceError, match="raised ZeroDivisionError"):
         open_recognizer(f"{failing}:f")
+    failing.write_text("import sys\nsys.exit(0)")
+    with pytest.raises(SteadfaceError, match="raised SystemExit"):
+        open_recognizer(f"{failing}:f")
     failing.write_text("import no_such_module")
     with pytest.raises(SteadfaceError, match="no_such_module"):
         open_recognizer(f"{failing}:f")

@@ -16,6 +16,8 @@ import torch
 
 from steadface.arguments import choice, count, flag, number, rate
 from steadface.attacks import Attack, Norm
+from steadface.audit.generator import TrainedGenerator
+from steadface.backbones.soundness import weights_digest
 from steadface.data.pairs import PairSet
 from steadface.devices import resolve_device
 from steadface.errors import InvalidInput
@@ -183,7 +185,7 @@ class Request:
             "surrogates": [surrogate.fingerprint for surrogate in self.surrogates],
             "pairs": _fingerprint(self.pairs),
             "calibration": None if self.calibration is None else _fingerprint(self.calibration),
-            "extra": [name for name, _ in self.extra],
+            "extra": [_told(name, attack) for name, attack in self.extra],
             "batch_size": self.batch,
         }
 
@@ -196,6 +198,13 @@ def checked_radii(eps: float | Sequence[float], norm: Norm) -> tuple[float, ...]
     if norm == "linf" and max(radii) > 1:
         raise InvalidInput(f"eps {max(radii):g} is more than the whole pixel range: write {max(radii):g}/255")
     return radii
+
+
+def _told(name: str, attack: Attack) -> str:
+    """Which attack goes by a name: a trained one is another with other weights."""
+    if not isinstance(attack, TrainedGenerator):
+        return name
+    return f"{name} {weights_digest(attack.attack.network)[:16]}"
 
 
 def _fingerprint(pairs: PairSet) -> str:

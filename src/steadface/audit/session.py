@@ -52,41 +52,43 @@ class Chunks:
         if (folder / "audit.json").exists():
             raise Conflict(f"{folder} holds a finished audit already: choose another --out, or remove that folder")
         text = json.dumps(identity, indent=2, sort_keys=True)
+        self._identity = text.encode()
         file = self.folder / "audit-of.json"
         if file.exists():
             _check(folder, _of(file), json.loads(text))
         else:
-            write_atomically(file, text.encode())
+            write_atomically(file, self._identity)
 
     def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays of that chunk: those on the disk, or what `make` returns, kept from then on."""
         file = self.folder / f"{name}.safetensors"
-        if (kept := _kept(file)) is not None:
+        if (kept := self._kept(file)) is not None:
             return kept
         made = {key: np.ascontiguousarray(value) for key, value in make().items()}
-        write_atomically(file, save(made, metadata={DIGEST: _digest(made)}))
+        write_atomically(file, save(made, metadata={DIGEST: self._digest(file, made)}))
         return made
 
+    def _kept(self, file: Path) -> Arrays | None:
+        """The arrays of a chunk, None where there are none, or not those that were written there: in this audit, and
+        under this name. They can be made again.
+        """
+        try:
+            if not file.is_file():  # a pipe would be waited for
+                return None
+            with safe_open(file, framework="np") as opened:
+                metadata = opened.metadata() or {}
+                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is not a mapping
+        except (SafetensorError, OSError, MemoryError):
+            return None
+        return arrays if metadata.get(DIGEST) == self._digest(file, arrays) else None
 
-def _kept(file: Path) -> Arrays | None:
-    """The arrays of a chunk, None where there are none, or they are not those that were written: they can be made
-    again. What an earlier version wrote has no digest.
-    """
-    try:
-        with safe_open(file, framework="np") as opened:
-            metadata = opened.metadata() or {}
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is not a mapping
-    except (SafetensorError, OSError):
-        return None
-    return arrays if DIGEST not in metadata or metadata[DIGEST] == _digest(arrays) else None
-
-
-def _digest(arrays: Arrays) -> str:
-    return digest(
-        part
-        for name, array in sorted(arrays.items())
-        for part in (repr((name, str(array.dtype), array.shape)).encode(), array.tobytes())
-    )
+    def _digest(self, file: Path, arrays: Arrays) -> str:
+        parts = (
+            part
+            for name, array in sorted(arrays.items())
+            for part in (repr((name, str(array.dtype), array.shape)).encode(), array.tobytes())
+        )
+        return digest([self._identity, file.name.encode(), *parts])
 
 
 def _of(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ that follow them (Athalye, Carlini and Wagner, ICML 2018), so that only attacks 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 import torch
@@ -165,16 +165,34 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and values of all parameters and buffers of a state dict."""
-    return digest(part for name, value in network.state_dict().items() for part in _parts(name, value))
+    """SHA-256 of the names, types, shapes and values of all parameters and buffers of a state dict.
+
+    Raises InvalidInput for a state that has no values which could be told: weights that were never made, say.
+    """
+    try:
+        return digest(part for name, value in network.state_dict().items() for part in _parts(name, value))
+    except Exception as error:  # whatever somebody's module raises, and torch for tensors without values
+        raise InvalidInput(
+            f"the weights of {type(network).__name__} cannot be told from others ({first_line(error)}), so that no "
+            "figure could be bound to them; give it with all its weights as plain tensors"
+        ) from error
 
 
 def _parts(name: str, value: object) -> Iterator[bytes]:
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, list | tuple):  # what layers keep beside: packed weights of quantised ones
+        yield repr((name, type(value).__name__, len(value))).encode()
+        for place, part in enumerate(value):
+            yield from _parts(f"{name}.{place}", part)
+        return
     if not isinstance(value, Tensor):
         yield repr((name, value)).encode()
         return
     yield repr((name, value.dtype, tuple(value.shape))).encode()
-    yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    value = value.detach().cpu()
+    value = value.dequantize() if value.is_quantized else value.to_dense()
+    yield value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _embedded(network: Embed, images: Tensor, name: str = "the network") -> Tensor:

@@ -172,7 +172,7 @@ class BlackBox(nn.Module):
             answer = self.service(faces)
         except SteadfaceError:
             raise
-        except Exception as error:  # whatever somebody's service raises
+        except (Exception, SystemExit) as error:  # whatever somebody's service raises
             raise InvalidInput(
                 f"{self.name} raised {type(error).__name__}: {error}; it was given uint8 faces of shape {faces.shape}"
             ) from error

@@ -103,7 +103,7 @@ def _run(factory: Callable[[], Any], spec: str) -> Any:
         return factory()
     except SteadfaceError:
         raise
-    except Exception as error:  # whatever somebody's factory raises
+    except (Exception, SystemExit) as error:  # whatever somebody's factory raises, or how a script ends
         raise InvalidInput(f"{spec} raised {type(error).__name__}: {error}; call it by itself to see where") from error
 
 
@@ -116,7 +116,7 @@ def _imported(name: str) -> ModuleType:
                 f"there is no module {name}; give one that can be imported from here, or path/to/file.py:function"
             ) from error
         raise Unsupported(f"{name} imports {error.name}, which is not installed; install it") from error
-    except Exception as error:  # whatever somebody's module raises
+    except (Exception, SystemExit) as error:  # whatever somebody's module raises, or how a script ends
         raise InvalidInput(f"importing {name} raised {type(error).__name__}: {error}; import it by itself") from error
 
 
@@ -132,7 +132,7 @@ def _file_module(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         description.loader.exec_module(module)
-    except Exception as error:  # whatever somebody's file raises
+    except (Exception, SystemExit) as error:  # whatever somebody's file raises, or how a script ends
         del sys.modules[name]
         raise InvalidInput(f"{path} raised {type(error).__name__}: {error}; run it by itself to see where") from error
     return module

@@ -1,4 +1,4 @@
-"""One process at a time works in a run folder.
+"""One process at a time works in a folder, that of a run or of an audit.
 
 The lock is the operating system's, on a file that is kept open (`flock`): it is gone with the process that holds it,
 however that ends, so that none is ever left behind. Processes that are forked meanwhile, those that read faces, give
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else works in the run `folder` within; it is made, and goes again where nothing was put into it.
+    """Nobody else works in `folder` within; it is made, and goes again where nothing was put into it.
 
     Raises Conflict, saying who does, where somebody works there already, and InvalidInput where it cannot be written.
     """
@@ -57,9 +57,7 @@ def _acquired(folder: Path) -> int:
         except FileNotFoundError:  # removed in between, by whoever had made it
             continue
         except OSError as error:
-            raise InvalidInput(
-                f"run.out {folder} cannot be written: {error.strerror}; choose another folder"
-            ) from error
+            raise InvalidInput(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
         try:
             _lock(descriptor, folder)
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):

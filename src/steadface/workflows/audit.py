@@ -29,6 +29,7 @@ from steadface.evaluation.labelled import pairs_from_labels
 from steadface.recognizers import OpenedRecognizer, check_exists, open_recognizer, with_known_convention
 from steadface.recognizers.under_contract import opened_for_probing
 from steadface.report.fonts import load_matplotlib
+from steadface.training.lock import locked
 from steadface.workflows.evaluate import pair_set
 from steadface.workflows.opening import Stated, listed_faces, log_notes, open_probed, stage
 from steadface.workflows.report import versions
@@ -107,11 +108,20 @@ def run_audit(
     """Audits a recogniser and writes `report.html`, `audit.json` and `adversarial/*.png` into `folder`.
 
     Goes on with an audit of the same request that was stopped there. `files` says where images and pairs came from,
-    for the report. Raises SteadfaceError where the folder holds another audit, or a finished one.
+    for the report. Raises SteadfaceError where the folder holds another audit or a finished one, or another process
+    works there.
     """
     folder = as_path(folder, "the folder of the audit")
+    with locked(folder):
+        return _audited(request, folder, files=files or {}, command=command, progress=progress)
+
+
+def _audited(
+    request: Request, folder: Path, *, files: Mapping[str, str | None], command: str, progress: AuditProgress | None
+) -> Audited:
+    """`run_audit`, while nobody else works in `folder`."""
     done = perform_audit(request, folder, progress=progress)
-    settings = done.record.settings.model_copy(update=dict(files or {}))
+    settings = done.record.settings.model_copy(update=dict(files))
     record = done.record.model_copy(update={"settings": settings, "versions": versions(), "command": command})
     page = folder / "report.html"
     load_matplotlib()
