@@ -1,10 +1,11 @@
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from steadface.attacks import CosineScore, GenerativeAttack, ball, crafting
 from steadface.audit.generator_training import (
@@ -150,6 +151,33 @@ def test_a_recogniser_without_gradients_is_refused(embedder: MirrorEmbedder, fac
     blind = NoGradient(embedder.backbone, mirror=False)
     with pytest.raises(SteadfaceError, match=r"no gradient comes back .* against a PyTorch model"):
         train_generator(blind, faces, options())
+
+
+class Turning(nn.Module):
+    """Answers otherwise after so many calls."""
+
+    differentiable = True
+
+    def __init__(self, network: nn.Module, answer: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.answer, self.left = network, answer, 9
+        self.image_size = (SIDE, SIDE)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        found: Tensor = self.network(images)
+        return found if self.left > 0 else self.answer(found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(lambda found: found.roll(1, 1), "changed while"), (lambda found: found * torch.nan, "NaN or infinity")],
+)
+def test_nothing_is_learnt_from_one_that_changes(
+    embedder: MirrorEmbedder, faces: ArrayFaces, answer: Callable[[Tensor], Tensor], said: str
+) -> None:
+    with pytest.raises(SteadfaceError, match=said):
+        train_generator(MirrorEmbedder(Turning(embedder.backbone, answer), mirror=False), faces, options(steps=6))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from steadface.data.loading import Batch, FaceLoader
 from steadface.data.sampling import BalancedSampler
 from steadface.errors import InvalidInput, Unsupported
 from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.evaluation.witness import Witness
 
 BLOCKS = 3
 
@@ -119,8 +121,10 @@ def train_generator(
     """Trains on `faces` for `options.steps` steps, or until `stop` says so between two of them.
 
     The embedder stays on its device and as it was. Deterministic for a seed on one device. Raises `SteadfaceError` for
-    faces of fewer than two people, and a recogniser without gradients.
+    faces of fewer than two people, a recogniser without gradients, and one that does not behave like a recogniser
+    (`Witness`), changes meanwhile or gives NaN under attack.
     """
+    witness = Witness.of(embedder, faces, np.arange(len(faces)))
     attack = _fresh(options, embedding_size(embedder), embedder.device)
     sampler = BalancedSampler(faces.labels, batch_size=options.batch, seed=options.seed, images_per_person=2)
     loader = FaceLoader(faces, sampler=sampler, size=embedder.size, seed=options.seed, device=embedder.device)
@@ -136,6 +140,7 @@ def train_generator(
             moved.append(_learn(victim, attack, next(batches), step, generator))
             if progress is not None:
                 progress(moved[-1])
+    witness.confirm(embedder, victim)
     assert isinstance(attack.network, SteadyNetwork)
     return Trained(network=attack.network, moved=tuple(moved))
 
@@ -193,6 +198,11 @@ def _learn(
     watched = _Watched(embedder)
     score = dodge_or_impersonate(watched, wishes.own, wishes.other, wishes.dodges)
     attack(score, batch.images, generator=generator)
+    if not watched.last.isfinite().all():
+        raise InvalidInput(
+            f"step {step + 1}: the recogniser gives NaN or infinity for faces that the attack has changed, from which "
+            "nothing can be learnt; use another model"
+        )
     gained = score.signs * ((watched.last - clean) * score.anchors).sum(1)
     return Moved(
         step=step,
