@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steadface.errors import InvalidInput, SteadfaceError
+from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.storage import ModelIdentity
 from steadface.gallery.storage.sqlite import PAGE
@@ -606,6 +606,49 @@ def test_pages_that_lead_to_each_other_without_end_come_to_one(
         for use in ("findable", "confusable", "templates", "remove", "expire", "rename", "export"):
             with suppress(SteadfaceError):
                 USES[use](gallery, full.with_name("target"))
+
+
+@pytest.mark.parametrize("how", ["a name", "a consent", "a template of a copy"])
+def test_rows_that_were_in_their_place_once_or_in_a_copy_are_found(full: Path, clock: Clock, how: str) -> None:
+    """Each of them unseals, and is the right person's under the right number."""
+    (person,) = taken(full, "SELECT tag, created, expires, sealed FROM people WHERE number = 1")
+    with Gallery.open(full, clock=clock) as gallery:
+        gallery.backup(copy := full.with_name("copy.db"))
+        if how == "a name":
+            gallery.rename("Ada", "Eve")
+        gallery.enroll("Eve" if how == "a name" else "Ada", VECTORS[7:8], consent="less", expires="2032-01-01")
+        assert gallery.verify_log().intact
+    if "template" in how:
+        with Gallery.open(copy, clock=clock) as gallery:
+            gallery.enroll("Ada", VECTORS[8:9])
+        edit(full, "UPDATE templates SET sealed = ? WHERE number = 5",
+             words=taken(copy, "SELECT sealed FROM templates WHERE number = 5")[0])  # fmt: skip
+    else:
+        edit(full, "UPDATE people SET tag = ?, created = ?, expires = ?, sealed = ? WHERE number = 1", words=person)
+    with Gallery.open(full, clock=clock) as gallery:
+        assert not gallery.verify_log().intact
+        gallery.rotate()
+        gallery.remove("Bob")
+        assert not gallery.verify_log().intact  # whatever is done after it
+
+
+def taken(path: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_an_open_gallery_that_is_put_back_answers_no_more(full: Path) -> None:
+    """Within the same file: another one in its place would be noticed by that."""
+    with Gallery.open(full) as gallery:
+        gallery.backup(earlier := full.with_name("earlier.db"))
+        gallery.enroll("Dan", VECTORS[5:6])
+        with closing(sqlite3.connect(earlier)) as source, closing(sqlite3.connect(full)) as target:
+            source.backup(target)
+        for use in (lambda: gallery.search(VECTORS[:1]), lambda: gallery.enroll("Eve", VECTORS[6:7]), gallery.people):
+            with pytest.raises(Conflict, match="put back"):
+                use()
+    with Gallery.open(full) as gallery:
+        assert [person.name for person in gallery.people()] == ["Ada", "Bob"]
 
 
 def test_a_copy_that_somebody_kept_is_told_of(full: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, given_key, keys_folder, write_key
-from steadface.gallery.sealing.transaction import Reader, Writer
+from steadface.gallery.sealing.transaction import UNKNOWN, Reader, Writer
 from steadface.gallery.sealing.vault import State, Vault, stamp
 from steadface.gallery.storage import (
     Header,
@@ -78,6 +78,7 @@ class OpenGallery:
         self._log_searches = options.get("log_searches", False)
         self._now = options.get("clock", utc)
         self._known: tuple[Header, State] | None = None
+        self._newest = 0, ""
         self._storage.open()
         try:
             with _sealed_rows_of(self.name), self._storage.reading() as rows:
@@ -130,6 +131,7 @@ class OpenGallery:
             template=0,
             people=0,
             templates=0,
+            rows=0,
         )
         header = Header(
             id=identity, created=state.created, model=model, key=chosen.id, secret=vault.sealed(state), owed=False
@@ -193,11 +195,15 @@ class OpenGallery:
         vectors of `model` were made for it, or when the gallery was opened. `Unsealable` where the log does not end as
         it did, unless it is not asked for the `whole_log`.
         """
+        newest = self._newest  # before the state that is read is chosen: others may write meanwhile
         with _sealed_rows_of(self.name), self._storage.reading() as rows:
-            reader = Reader(rows=rows, vault=self._vault, state=self._current(rows, model), now=self._now())
+            reader = self._reader(rows, self._current(rows, model, newest))
             if whole_log:
                 reader.check_end()
             yield reader
+
+    def _reader(self, rows: Snapshot, state: State) -> Reader:
+        return Reader(rows=rows, vault=self._vault, state=state, now=self._now())
 
     @contextmanager
     def _writing(self, model: ModelIdentity | None = None) -> Iterator[Writer]:
@@ -214,8 +220,9 @@ class OpenGallery:
         """A change, sealed with `vault`, which may take the place of the present one; `settled` where nothing that was
         owed before is owed any more.
         """
+        newest = self._newest
         with _sealed_rows_of(self.name), self._storage.writing() as rows:
-            state = self._current(rows, model)
+            state = self._current(rows, model, newest)
             sealed = bool(state.sequence)
             if not sealed:  # of layout 1
                 state = replace(
@@ -224,12 +231,15 @@ class OpenGallery:
                     people=rows.count_people(),
                     templates=rows.count_templates(),
                 )
+            if state.rows == UNKNOWN:
+                state = replace(state, rows=self._reader(rows, state).sum())
             writer = Writer(rows=rows, vault=self._vault, state=state, now=self._now())
             writer.check_end()
             if not sealed:
                 writer.log(SEALED)
             yield writer
-            writer.seal(vault, settled=settled)
+            written = writer.seal(vault, settled=settled)
+        self._newest = written.sequence, written.head
 
     def _scrub(self, traces: Sequence[bytes] | None = None) -> None:
         """Clears the storage of what was deleted (None: whatever it was), and notes that this is done."""
@@ -240,8 +250,10 @@ class OpenGallery:
         except SteadfaceError as error:
             logger.warning("what was deleted will be looked for once more with the next change: %s", error)
 
-    def _current(self, rows: Snapshot, model: ModelIdentity | None) -> State:
-        """Raises `Conflict` where somebody changed the key or the model since the gallery was opened."""
+    def _current(self, rows: Snapshot, model: ModelIdentity | None, newest: tuple[int, str]) -> State:
+        """Raises `Conflict` where somebody changed the key or the model since the gallery was opened, or put it back to
+        before the `newest` end of its log that was seen.
+        """
         header = rows.header()
         if header.key != self._vault.key.id:
             raise Conflict(
@@ -254,6 +266,13 @@ class OpenGallery:
                 f"the gallery {self.name} was given templates of {described(state.model)} since it was opened; open "
                 "it again with that"
             )
+        end = state.sequence, state.head
+        if end != newest and end[0] <= newest[0]:
+            raise Conflict(
+                f"the gallery {self.name} was put back to what it was at entry {end[0]} of its log, while entry "
+                f"{newest[0]} was there already; nothing was done: where that is meant, open it again"
+            )
+        self._newest = max(end, self._newest)
         return state
 
     def _state(self, rows: Snapshot) -> State:

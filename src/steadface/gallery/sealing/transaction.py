@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +19,8 @@ from steadface.gallery.person import Person, checked_name
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Unsealable
 from steadface.gallery.sealing.log import Finding, Verification
-from steadface.gallery.sealing.vault import State, Vault, moment, stamp, trace
-from steadface.gallery.storage import Entry, Snapshot, TemplateRow, Transaction
+from steadface.gallery.sealing.vault import SUMS, State, Vault, moment, stamp, trace
+from steadface.gallery.storage import Entry, PersonRow, Snapshot, TemplateRow, Transaction
 
 UNKNOWN = -1
 BLOCK = 8192
@@ -145,13 +145,24 @@ class Reader:
             people={row.id for row in self.rows.people()},
             head=head,
         )
-        return replace(verified, findings=(*verified.findings, *edited, *self._header_findings()))
+        findings = (*verified.findings, *edited, *self._header_findings())
+        return replace(verified, findings=findings or tuple(self._older_rows()))
 
     def _header_findings(self) -> Iterator[Finding]:
         try:
             self.check_end()
         except Unsealable as error:
             what = f"{error} was cut off, or others were added there: it ends otherwise than when it was last written"
+            yield Finding(sequence=None, what=what)
+
+    def sum(self) -> int:
+        """Over all rows, as the state has it."""
+        return self.vault.sum(chain(self.rows.people(), self.rows.templates()))
+
+    def _older_rows(self) -> Iterator[Finding]:
+        """Where each row by itself is in order."""
+        if self.state.rows not in (UNKNOWN, self.sum()):
+            what = "rows are not those that were written last: earlier ones were put back, or those of a copy"
             yield Finding(sequence=None, what=what)
 
     def _look_through(self) -> tuple[dict[int, str], list[Finding]]:
@@ -194,7 +205,7 @@ class Writer(Reader):
 
     rows: Transaction
     change: Counter[str] = field(default_factory=Counter)
-    """How many `people` and `templates` came, less those that went."""
+    """How many `people` and `templates` came, less those that went; and the sum over `rows`."""
 
     def log(self, event: str, person: Person | None = None, **details: Any) -> None:
         identity = None if person is None else person.id
@@ -205,7 +216,7 @@ class Writer(Reader):
         """Notes that the storage has yet to be cleared of what is deleted here."""
         self.rows.write_header(replace(self.rows.header(), owed=True))
 
-    def seal(self, vault: Vault, *, settled: bool = False) -> None:
+    def seal(self, vault: Vault, *, settled: bool = False) -> State:
         """Seals the gallery as it is now, with the last entry of its log and, unless it is `settled`, what was owed."""
         header, last = self.rows.header(), self.rows.last_entry()
         assert last is not None  # a log begins when the gallery does
@@ -218,24 +229,31 @@ class Writer(Reader):
             template=max(self.rows.next_template() - 1, self.state.template),
             people=self.count_people() + self.change["people"],
             templates=self.count_templates() + self.change["templates"],
+            rows=(self.state.rows + self.change["rows"]) % SUMS,
         )
         if state != self.state or vault.key != self.vault.key:
             self.rows.write_header(replace(header, key=vault.key.id, secret=vault.sealed(state)))
+        return state
 
     def put(self, person: Person) -> Person:
         """The person as enrolled anew (number 0), under a random id, or as changed."""
         if not person.number:
             person = replace(person, id=secrets.token_hex(16))
             self.change["people"] += 1
-        return replace(person, number=self.rows.put_person(self.vault.seal_person(person)))
+        else:
+            self._count(gone=[self._row(person)])
+        row = self.vault.seal_person(person)
+        number = self.rows.put_person(row)
+        self._count(come=[row._replace(number=number)])
+        return replace(person, number=number)
 
     def put_templates(self, person: Person, vectors: Vectors) -> range:
         """Their numbers, which follow all that there ever were: as sealed, should what keeps count be set back."""
         first = max(self.rows.next_template(), self.state.template + 1)
-        self.change["templates"] += len(vectors)
-        self.rows.add_templates(
-            self.vault.seal_template(number, person, vector) for number, vector in enumerate(vectors, start=first)
-        )
+        rows = [self.vault.seal_template(number, person, vector) for number, vector in enumerate(vectors, start=first)]
+        self.rows.add_templates(rows)
+        self.change["templates"] += len(rows)
+        self._count(come=rows)
         return range(first, first + len(vectors))
 
     def delete_templates(self, person: Person, only: int | None = None) -> tuple[list[int], list[bytes]]:
@@ -244,12 +262,15 @@ class Writer(Reader):
         numbers = [row.number for row in gone]
         self.rows.delete_templates(numbers)
         self.change["templates"] -= len(numbers)
+        self._count(gone=gone)
         return numbers, [trace(row.sealed) for row in gone]
 
     def delete(self, person: Person, event: str) -> list[bytes]:
         """Deletes a person with all templates; the traces that must go."""
         numbers, traces = self.delete_templates(person)
-        traces.append(self.trace_of(person))
+        row = self._row(person)
+        traces.append(trace(row.sealed))
+        self._count(gone=[row])
         self.rows.delete_person(person.number)
         self.change["people"] -= 1
         self.log(event, person, removed=log.ranges(numbers), gone=True)
@@ -258,12 +279,22 @@ class Writer(Reader):
 
     def trace_of(self, person: Person) -> bytes:
         """Of their name, consent and notes as they are kept now."""
+        return trace(self._row(person).sealed)
+
+    def _row(self, person: Person) -> PersonRow:
         (row,) = self.rows.people(numbers=[person.number])
-        return trace(row.sealed)
+        return row
+
+    def _count(
+        self, *, come: Iterable[PersonRow | TemplateRow] = (), gone: Iterable[PersonRow | TemplateRow] = ()
+    ) -> None:
+        self.change["rows"] += self.vault.sum(come) - self.vault.sum(gone)
 
     def reseal(self, new: Vault) -> None:
         """Seals every row with the key of `new` in place of the present one."""
+        before = self.sum()
         for person in list(self.people()):
             self.rows.put_person(new.seal_person(person))
         templates = list(self.rows.templates())
         self.rows.reseal_templates(self.vault.resealed(row, new) for row in templates)
+        self.change["rows"] += self.sum() - before

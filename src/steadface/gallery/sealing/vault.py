@@ -6,13 +6,20 @@ in the file; the name, consent and notes are sealed, and a name is looked up by 
 
 Sealed together with that secret is the `State` of the gallery, anew with every change. What stands legible in the
 header is compared with it, and the end of the log, so that those who lack the key can change neither, nor exchange it
-for another. They can still put back all of an older copy: what shows that is a head of the log noted elsewhere.
+for another. A sum over all rows tells whether they are those that were written last, and not ones that were once in
+their place, or are so in a copy that the same key opens (MSet-Add-Hash of Clarke et al., Incremental Multiset Hash
+Functions and Their Application to Memory Integrity Checking, ASIACRYPT 2003):
+
+    rows = sum over rows of HMAC-SHA-256(rows key, (kind, number, nonce))        modulo 2^256
+
+They can still put back all of an older copy: what shows that is a head of the log noted elsewhere.
 """
 
 import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,13 +30,15 @@ from steadface.gallery.sealing.keys import BYTES, NONCE, Key, Unsealable, derive
 from steadface.gallery.storage import Header, ModelIdentity, PersonRow, TemplateRow
 
 HEADER = "the header"
+SUMS = 2**256
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What a gallery was when it was last written: `created`, `model` and `owed` of its header; the `sequence` and
-    `head` (hex) of the last entry of its log; the highest number that a `template` had until then; and how many
-    `people` and `templates` there were. The last three are -1 where that is not known, in galleries of layout 1.
+    `head` (hex) of the last entry of its log; the highest number that a `template` had until then; how many `people`
+    and `templates` there were; and the sum over `rows`. The last four are -1 where that is not known, as in galleries
+    of layout 1.
     """
 
     created: str
@@ -40,6 +49,7 @@ class State:
     template: int = -1
     people: int = -1
     templates: int = -1
+    rows: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +97,14 @@ class Vault:
     @cached_property
     def _names_key(self) -> bytes:
         return derive(self.secret, "names")
+
+    @cached_property
+    def _rows_key(self) -> bytes:
+        return derive(self.secret, "rows")
+
+    def sum(self, rows: Iterable[PersonRow | TemplateRow]) -> int:
+        """What the rows add to the `rows` of a state, modulo `SUMS`: everything else in a row is bound to its nonce."""
+        return sum(int.from_bytes(hmac.digest(self._rows_key, _place(row), "sha256")) for row in rows) % SUMS
 
     def tag(self, name: str) -> bytes:
         """What a name is looked up by; without the key nobody can tell whose it is."""
@@ -145,6 +163,11 @@ class Vault:
 
     def _template_bound(self, template: int, person: str | None) -> str:
         return f"template {template} of person {person} in gallery {self.gallery} under key {self.key.id}"
+
+
+def _place(row: PersonRow | TemplateRow) -> bytes:
+    kind = "template" if isinstance(row, TemplateRow) else "person"
+    return f"{kind} {row.number} ".encode() + trace(row.sealed)
 
 
 def trace(sealed: bytes) -> bytes:
