@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steadface.errors import InvalidInput, Unavailable, quoted
+from steadface.errors import Conflict, InvalidInput, Unavailable, quoted
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -149,6 +149,19 @@ def check_below(path: str | os.PathLike[str], *roots: Path, named_in: Path) -> N
 def is_within(path: str, folder: str) -> bool:
     """Whether `path` is `folder` or below it; both real."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def check_replaced(path: Path, begins: bytes) -> None:
+    """Raises Conflict where there is a file already that does not begin like the one that is to take its place: a key,
+    a gallery or a model, say, whose name was given by mistake.
+    """
+    try:
+        with open_file(path) as file:
+            head = file.read(len(begins))
+    except OSError:  # there is none, or whoever writes says what is wrong
+        return
+    if head and head != begins:
+        raise Conflict(f"the file at {path} is of another kind and would be lost; name another, or move it away first")
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:

@@ -3,6 +3,7 @@
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 
 from steadface.backbones import Architecture, save_backbone
 from steadface.data.faces import decode_image
-from steadface.errors import Conflict, Unsupported
+from steadface.errors import Conflict, InvalidInput, Unsupported
+from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import write_key
+from steadface.gallery.storage import ModelIdentity
+from steadface.workflows.recognize import with_gallery
 
 from ..rounding import rounding
 from .conftest import Call
@@ -140,13 +144,43 @@ def test_a_first_enrolment_that_fails_leaves_nothing_behind(
 ) -> None:
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
+    (tmp_path / "g.db-backup").write_bytes(b"of last week")
     said = call(
         "enroll", "Ada", pictures(faces, 0)[0], empty, "--model", model, "--gallery", tmp_path / "g.db", "--aligned"
     )
     assert said.code == 2
     assert "empty.png is empty" in said.err
-    assert not list(tmp_path.glob("g.db*"))
+    assert [file.name for file in tmp_path.glob("g.db*")] == ["g.db-backup"]
     assert not list((tmp_path / "config").rglob("*.key"))
+
+
+def test_a_gallery_that_another_process_filled_meanwhile_outlives_an_enrolment_that_fails(
+    tmp_path: Path,
+) -> None:
+    identity = ModelIdentity(fingerprint="ab", dimension=16, mirror=True)
+    recognizer = SimpleNamespace(contract=SimpleNamespace(identity_under=lambda _: identity))
+    place = tmp_path / "g.db"
+    with pytest.raises(InvalidInput), with_gallery(recognizer, place, None, create=True):  # type: ignore[arg-type]  # noqa: PT012
+        with Gallery.open(place) as other:
+            other.enroll("Bob", np.eye(1, 16, dtype=np.float32))
+        raise InvalidInput("no face")
+    with Gallery.open(place) as left:
+        assert len(left) == 1
+
+
+@pytest.mark.parametrize("words", [("calibrate", "--images", ".", "--guard"), ("evaluate", "--images", ".", "--json")])
+def test_a_model_is_not_written_over_by_what_is_no_model(bare: Path, call: Call, words: tuple[str, ...]) -> None:
+    content = bare.read_bytes()
+    said = call(words[0], bare, *words[1:], bare)
+    assert (said.code, "of another kind and would be lost" in said.err) == (5, True)
+    assert bare.read_bytes() == content
+
+
+def test_a_photograph_is_not_drawn_over(model: Path, tmp_path: Path, call: Call) -> None:
+    photograph = tmp_path / "p.png"
+    photograph.write_bytes(b"the only copy")
+    said = call("identify", photograph, "--model", model, "--gallery", tmp_path / "g.db", "--draw", photograph)
+    assert (said.code, "would overwrite" in said.err) == (2, True)
 
 
 def test_a_key_that_was_brought_survives_an_enrolment_that_fails(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steadface.errors import InvalidInput, SteadfaceError
+from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import Key, new_key
 
@@ -94,6 +94,25 @@ def test_exports_are_logged(full: Gallery, target: Gallery, file: Path) -> None:
         last = rows.last_entry()
     assert last is not None
     assert (last.event, last.details) == ("export", '{"kind": "plain", "rows": 5}')
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\0", b"A" * 43 + b"=\n", b"{}"])
+def test_an_export_takes_the_place_of_an_export_alone(full: Gallery, file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(Conflict, match="of another kind and would be lost"):
+        full.export(file)
+    assert file.read_bytes() == content
+    file.write_bytes(b"")
+    full.export(file)
+    assert full.export(file) == 2
+
+
+def test_an_export_misses_templates_that_were_taken_out(full: Gallery, file: Path) -> None:
+    with rows_of(full) as rows:
+        rows.delete_templates([1])
+    with pytest.raises(InvalidInput, match="the number of templates"):
+        full.export(file, plain=True)
+    assert not file.exists()
 
 
 def test_an_empty_gallery_is_exported_and_imported(gallery: Gallery, target: Gallery, file: Path) -> None:

@@ -517,6 +517,37 @@ def test_nothing_is_written_through_what_is_planted_beside(
     assert victim.read_bytes() == b"dear all" * 1000
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("plant", [link, hard_link])
+def test_nothing_is_written_through_what_is_planted_where_a_gallery_or_a_backup_is_to_be(
+    full: Path, suffix: str, plant: Callable[[Path, Path], None]
+) -> None:
+    victim = full.with_name("letter.txt")
+    victim.write_bytes(b"dear all" * 1000)
+    for name in ("new.db", ".backup.db.partial", "other.db"):
+        plant(full.with_name(name + suffix), victim)
+    with pytest.raises(Conflict, match=f"new.db{suffix}"):
+        Gallery.create(full.with_name("new.db"), model=MODEL)
+    with Gallery.open(full) as gallery:
+        gallery.backup(full.with_name("backup.db"))
+        for target in ("other.db", f"g.db{suffix}"):
+            with pytest.raises(Conflict, match=target):
+                gallery.backup(full.with_name(target))
+    with Gallery.open(full.with_name("backup.db")) as gallery:
+        assert gallery.verify_log().intact
+    assert victim.read_bytes() == b"dear all" * 1000
+
+
+def test_the_last_changes_of_a_gallery_that_was_moved_away_are_not_deleted_by_a_new_one(full: Path) -> None:
+    changes = full.with_name("g.db-wal")
+    full.rename(full.with_name("elsewhere.db"))
+    changes.write_bytes(b"acknowledged")
+    with pytest.raises(Conflict, match=r"g\.db-wal"):
+        Gallery.create(full, model=MODEL)
+    assert changes.read_bytes() == b"acknowledged"
+    assert not full.exists()
+
+
 def test_a_journal_that_names_another_file_deletes_nothing(full: Path) -> None:
     victim = full.with_name("letter.txt")
     victim.write_bytes(b"dear all")

@@ -19,6 +19,7 @@ from steadface.cli.options import (
 from steadface.errors import InvalidInput
 from steadface.evaluation.thresholds import GRID
 from steadface.evaluation.verification import why_no_row
+from steadface.files import check_replaced
 from steadface.recognizers import check_exists
 from steadface.recognizers.contract import is_named
 from steadface.report.text import percent
@@ -62,6 +63,8 @@ def calibrate_model(
     that does not tell them apart gets no contract.
     """
     check_exists(model)
+    if guard is not None:
+        check_replaced(guard, b"{")
     if images is None:
         _sign(model, key, out, as_json)
         return

@@ -12,6 +12,7 @@ from steadface.cli.options import OrderOption, OutputOption, RangeOption, SizeOp
 from steadface.errors import InvalidInput
 from steadface.evaluation.evaluate import Evaluation, write_json
 from steadface.evaluation.verification import why_no_row
+from steadface.files import check_replaced
 from steadface.recognizers import Convention
 from steadface.report.text import percent, power, radius
 from steadface.workflows import evaluate
@@ -64,6 +65,8 @@ def evaluate_model(
         raise InvalidInput("--eps is the radius of an attack: say which with --attack pgd")
     if json_file is not None and json_file.is_dir():
         raise InvalidInput(f"--json {json_file} is a folder: name a file, as in --json {json_file / 'out.json'}")
+    if json_file is not None:
+        check_replaced(json_file, b"{")
     with stage_bar() as progress:
         opened, result = evaluate.evaluate_model(
             model,

@@ -63,6 +63,8 @@ def identify_photograph(
     """
     if draw is not None and not cv2.haveImageWriter(draw.name):
         raise InvalidInput(f"--draw {draw} is not a name of an image; end it in .png")
+    if draw is not None and draw.resolve() == photograph.resolve():
+        raise InvalidInput(f"--draw {draw} would overwrite the photograph; name another file")
     recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
     )

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from steadface.arguments import as_path
 from steadface.errors import InvalidInput
+from steadface.files import check_replaced
 from steadface.gallery import enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.imported import Imported
@@ -257,9 +258,11 @@ class Gallery(OpenGallery):
 
     def export(self, target: str | os.PathLike[str], *, key: Key | None = None, plain: bool = False) -> int:
         """Writes Parquet: who is enrolled, and with `key` also templates sealed with it, or with `plain` as plain
-        vectors (see `steadface.gallery.parquet`). Returns the number of rows.
+        vectors (see `steadface.gallery.parquet`). Returns the number of rows. Raises `Conflict` where there is a file
+        of another kind.
         """
         file = as_path(target, "the export")
+        check_replaced(file, parquet.MAGIC)
         with self._writing() as writer:
             table = parquet.exported(writer, self.model, key=key, plain=plain)
             writer.log("export", kind=parquet.kind_of(key, plain), rows=table.num_rows)

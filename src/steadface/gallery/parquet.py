@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Kind = Literal["people", "sealed", "plain"]
 
 METADATA = b"steadface gallery"
+MAGIC = b"PAR1"
 FORMAT = 2
 ABOUT = ("name", "consent", "expires", "notes")
 
@@ -133,6 +134,7 @@ def types() -> dict[str, "pa.DataType"]:
 def _templates(reader: Reader, people: list[Person], dimension: int) -> tuple[Vectors, np.ndarray[Any, Any]]:
     """All vectors (n, D), and the place of each one's owner in `people`."""
     blocks = list(reader.templates())
+    reader.check_count("templates", sum(len(block.numbers) for block in blocks))
     if not blocks:
         return np.empty((0, dimension), dtype=np.float32), np.empty(0, dtype=np.int64)
     owners = np.concatenate([block.owners for block in blocks])

@@ -21,7 +21,7 @@ from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import add_metadata, find_weights, holds_model
 from steadface.errors import SteadfaceError, Unsupported, short, unreadable
 from steadface.evaluation.thresholds import Thresholds
-from steadface.files import read_file, write_atomically
+from steadface.files import check_replaced, read_file, write_atomically
 from steadface.gallery.sealing.keys import Key
 from steadface.gallery.storage import ModelIdentity, check_model
 from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer
@@ -219,9 +219,10 @@ def store_contract(model: Path | str, contract: Contract, file: Path | None = No
 def contract_place(model: Path | str, file: Path | None = None) -> Path:
     """Where the contract of a model is written: `file`, or the model's own, or one beside it.
 
-    Raises SteadfaceError for `module:function`, which has no place of its own.
+    Raises SteadfaceError for `module:function`, which has no place of its own, and where `file` is of another kind.
     """
     if file is not None:
+        check_replaced(file, b"{")
         return file
     if is_named(model):
         named = _beside_code(str(model))

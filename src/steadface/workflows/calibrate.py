@@ -12,6 +12,7 @@ from steadface.data.faces import FaceSource
 from steadface.errors import Conflict, InvalidInput, NotFound, Unsupported
 from steadface.evaluation.evaluate import StageProgress
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.files import check_replaced
 from steadface.gallery.sealing.keys import Key, given
 from steadface.recognizers import OpenedRecognizer, with_known_convention
 from steadface.recognizers.calibration import Calibrated, calibrated, calibrated_guard, check_told_apart
@@ -83,6 +84,7 @@ def calibrate_guard(
     """
     key = given(key)
     out, rate = as_path(out, "out"), checked_rate("the false-alarm rate", rate)
+    check_replaced(out, b"{")
     where = None if contract is None else as_path(contract, "the contract")
     opened, known = opened_under_contract(as_path(model, "the model"), file=where)
     guard = calibrated_guard(opened, known, faces, rate=rate, seed=seed)

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from steadface.data.faces import UnreadableImage
 from steadface.data.listing import PictureTree, Skips, composed, spellings
-from steadface.errors import InvalidInput, NotFound
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.evaluation.embedding import Progress
 from steadface.files import write_atomically
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import given_key, read_or_write_key
+from steadface.gallery.storage.sqlite import remove_files
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
 
@@ -49,7 +50,7 @@ def with_gallery(
 ) -> Iterator[Path | None]:
     """Opens the recogniser's gallery; one that is not there is made if `create`, and the file with its key is given.
 
-    Where what follows fails nothing is left of a gallery that was made for it.
+    Where what follows fails nothing is left of a gallery that was made for it, and that is still empty.
     """
     if gallery.exists() or not create:
         with Gallery.open(gallery, key=key) as opened:
@@ -65,11 +66,12 @@ def with_gallery(
         try:
             yield lies_in
         except BaseException:
-            opened.close()
-            for path in (gallery, *gallery.parent.glob(f"{gallery.name}-*")):
-                path.unlink(missing_ok=True)
-            if makes_key:
-                lies_in.unlink()
+            with suppress(SteadfaceError):  # it may be gone already
+                if not len(opened):  # nor has anybody else used it meanwhile
+                    opened.close()
+                    remove_files(gallery)
+                    if makes_key:
+                        lies_in.unlink()
             raise
 
 

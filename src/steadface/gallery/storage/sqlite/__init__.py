@@ -60,8 +60,12 @@ class SQLiteStorage:
         return str(self.path)
 
     def check_free(self) -> None:
-        if self.path.exists():
-            raise Conflict(f"there is a file at {self.path} already; name another, or remove it first")
+        """Nor may there be what SQLite would take for a part of it: that may be linked to another file, or hold the
+        last changes of a gallery that was moved away.
+        """
+        for path in _all_of(self.path):
+            if os.path.lexists(path):
+                raise Conflict(f"there is a file at {path} already; name another, or move it away first")
 
     def create(self, header: Header, first: Entry) -> None:
         """A file that only its owner can read. Raises `InvalidInput` where none can be written."""
@@ -75,8 +79,7 @@ class SQLiteStorage:
             with explained(self.path), closing(connected(self.path, self._timeout)) as connection:
                 _fill(connection, self.name, header, first)
         except BaseException:
-            for suffix in ("", *COMPANIONS, JOURNAL):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            remove_files(self.path)
             raise
 
     def open(self, files: OpenedFiles | None = None) -> None:
@@ -131,13 +134,14 @@ class SQLiteStorage:
         """
         with self.reading() as rows:
             size = rows.size()
-        if target.exists():
-            raise Conflict(f"there is a file at {target} already; name another")
+        SQLiteStorage(target).check_free()
+        if target.resolve() in _all_of(self.path.resolve()):
+            raise Conflict(f"{target} is the name of a part of the gallery {self.path}; name another file")
         partial = target.with_name(f".{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _check_room(target, size)
-            partial.unlink(missing_ok=True)
+            remove_files(partial)
             _make_file(partial)
             with self._reader.outside_transactions() as connection:
                 _copy(connection, partial, target, self.name)
@@ -192,6 +196,17 @@ def _copy(connection: sqlite3.Connection, partial: Path, target: Path, name: str
             f"cannot write {target}: its disk is full, or cannot be written ({printable(str(error))}); free some space "
             "there or name a folder on another disk (the gallery is as it was)"
         ) from error
+
+
+def _all_of(path: Path) -> list[Path]:
+    """The file, and what SQLite may keep beside it."""
+    return [path.with_name(path.name + suffix) for suffix in ("", *COMPANIONS, JOURNAL)]
+
+
+def remove_files(path: Path) -> None:
+    """A gallery that nobody has open, or what is left of one."""
+    for file in _all_of(path):
+        file.unlink(missing_ok=True)
 
 
 def _make_file(path: Path) -> None:
