@@ -133,10 +133,11 @@ def test_a_chunk_longer_than_its_file_is_not_made_room_for(monkeypatch):
             decode_image(whole[:33] + struct.pack(">I", 0x7FFFFFF0) + kind + b"abc", "x.png")
 
 
-def test_a_text_that_unpacks_to_much_is_not_unpacked():
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
+
+def test_a_text_that_unpacks_to_much_is_not_unpacked():
     whole = written("PNG", (16, 16))
     bomb = zlib.compress(bytes(50_000_000), 9)
     tracemalloc.start()
@@ -146,6 +147,15 @@ def test_a_text_that_unpacks_to_much_is_not_unpacked():
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_the_name_of_a_colour_profile_does_not_reach_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = written("PNG", (16, 16))
+    profile = chunk(b"iCCP", b"\x1b[31m" + b"\0\0" + zlib.compress(struct.pack(">I", 400) + bytes(396), 0))
+    for profiles in (profile, profile * 2):
+        pixels = decode_image(whole[:33] + profiles + whole[33:], "x.png")
+        np.testing.assert_array_equal(pixels, decode_image(whole, "x.png"))
+    assert "\x1b" not in capfd.readouterr().err
 
 
 def test_a_jpeg_does_not_go_over_its_picture_without_end():

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steadface.data.pictureheader import MOST_SCANS, claimed_size, too_many_scans
+from steadface.data.pictureheader import MOST_SCANS, claimed_size, too_many_scans, without_profile
 from steadface.errors import InvalidInput, too_few
 from steadface.files import read_file, stand_in
 
@@ -226,7 +226,7 @@ def decode_image(encoded: bytes, name: str) -> Image:
     if too_many_scans(encoded):
         raise UnreadableImage(f"{name} is a JPEG of more than {MOST_SCANS} scans; save it anew")
     try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(without_profile(encoded), np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV allows
         raise UnreadableImage(f"{name} cannot be decoded: {error}") from None
     if pixels is None:

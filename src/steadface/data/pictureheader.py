@@ -23,6 +23,8 @@ MOST_SCANS = 100
 """Of a JPEG; progressive ones have ten, and each takes as long as the picture is large."""
 SEGMENT, SIDES = struct.Struct(">BH"), struct.Struct(">HH")
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 WIDTHS, HEIGHTS = (256, 322), (257, 323)
 """Tags of TIFF: of the picture, and of a tile."""
 SHORT, LONG, LONG8 = 3, 4, 16
@@ -81,6 +83,20 @@ def _png(encoded: bytes) -> Size | None:
     return struct.unpack_from(">II", encoded, 16)
 
 
+def without_profile(encoded: bytes) -> bytes:
+    """A PNG without its colour profile, which is not applied; other pictures as they are. Of a faulty one libpng tells
+    the terminal, by the name that stands in it.
+    """
+    if not encoded.startswith(PNG) or b"iCCP" not in encoded:
+        return encoded
+    kept, place = [PNG], len(PNG)
+    while place < len(encoded):
+        chunk = encoded[place : place + 12 + int.from_bytes(encoded[place : place + 4], "big")]
+        kept += [] if chunk[4:8] == b"iCCP" else [chunk]
+        place += len(chunk)
+    return b"".join(kept)
+
+
 def _webp(encoded: bytes) -> Size | None:
     if len(encoded) < 30:
         return None
@@ -135,7 +151,7 @@ def _value(order: str, kind: int, field: int, big: bool) -> int:
 
 FORMATS: tuple[tuple[bytes, Callable[[bytes], Size | None]], ...] = (
     (b"\xff\xd8\xff", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
+    (PNG, _png),
     (b"RIFF", _webp),
     (b"GIF8", _gif),
     (b"BM", _bmp),
