@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,6 +121,11 @@ def test_names_are_written_as_their_people_write_them(gallery: Gallery, name: st
         (unit(1, dimension=8), r"have shape \(1, 8\); the gallery takes one or more of 16"),
         (unit(1)[0], r"have shape \(16,\)"),
         (np.empty((0, 16)), r"have shape \(0, 16\)"),
+        (np.full((1, 16), 1e300), "is not a unit vector"),
+        ("abc", "no array of real numbers"),
+        ([[1.0], [1.0, 2.0]], "no array of real numbers"),
+        (1j * unit(1), "no array of real numbers"),
+        (None, "no array of real numbers"),
     ],
 )
 def test_what_is_no_template_is_refused(gallery: Gallery, vectors: np.ndarray, said: str) -> None:
@@ -412,9 +418,15 @@ def test_a_backup_opens_with_the_same_key(gallery: Gallery, tmp_path: Path) -> N
         assert copy.verify_log().intact
 
 
-def test_k_below_one_is_refused(gallery: Gallery) -> None:
-    with pytest.raises(SteadfaceError, match="a search for 0 people"):
-        gallery.search(unit(1), 0)
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, math.nan])
+def test_only_a_number_of_people_is_asked_for(gallery: Gallery, k: int) -> None:
+    with pytest.raises(InvalidInput, match="give a whole number of 1 or more"):
+        gallery.search(unit(1), k)
+
+
+def test_no_more_are_found_than_there_are(gallery: Gallery) -> None:
+    gallery.enroll("a", unit(1))
+    assert names(gallery.search(unit(1), 10**30)) == [["a"]]
 
 
 def test_somebody_else_under_an_enrolled_name_is_refused_where_a_cosine_is_asked_for(gallery: Gallery) -> None:

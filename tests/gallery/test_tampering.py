@@ -296,7 +296,7 @@ MODELS = {
     "another name": replace(MODEL, name="theirs"),
     "without mirror images": replace(MODEL, mirror=False),
     "another dimension": replace(MODEL, dimension=8),
-    "a huge dimension": replace(MODEL, dimension=2**40),
+    "a huge dimension": replace(MODEL, dimension=2**36),
 }
 
 
@@ -634,6 +634,9 @@ def test_pages_that_lead_to_each_other_without_end_come_to_one(
         with pytest.raises(SteadfaceError):
             gallery.verify_log()
         gallery.info()
+        clock.pass_days(-6000)  # or that nobody has, which takes a look at everybody
+        with suppress(SteadfaceError):
+            gallery.expire()
         for use in ("findable", "confusable", "templates", "remove", "expire", "rename", "export"):
             with suppress(SteadfaceError):
                 USES[use](gallery, full.with_name("target"))
@@ -682,6 +685,18 @@ def test_an_open_gallery_that_is_put_back_answers_no_more(full: Path) -> None:
         assert [person.name for person in gallery.people()] == ["Ada", "Bob"]
 
 
+def test_holes_in_a_file_allow_no_more_steps(full: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steadface.gallery.storage.sqlite.connection.STEPS", 2 * 10**6)
+    without_end(full, "people_expiring")
+    with full.open("r+b") as file:
+        file.truncate(2**36)
+        file.seek(28)
+        file.write((2**36 // PAGE).to_bytes(4))
+    clock.pass_days(30_000)
+    with Gallery.open(full, clock=clock) as gallery, pytest.raises(InvalidInput, match="interrupted"):
+        gallery.findable()
+
+
 def test_a_copy_that_somebody_kept_is_told_of(full: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The sealed template lies in another row too, where no table is out of order."""
     with Gallery.open(full) as gallery:
@@ -694,7 +709,7 @@ def test_a_copy_that_somebody_kept_is_told_of(full: Path, caplog: pytest.LogCapt
 
 
 def test_a_gallery_is_made_for_no_model_that_it_would_not_open(path: Path) -> None:
-    for model in (replace(MODEL, dimension=0), replace(MODEL, dimension=2**40), replace(MODEL, fingerprint="")):
+    for model in (replace(MODEL, dimension=0), replace(MODEL, dimension=2**36), replace(MODEL, fingerprint="")):
         with pytest.raises(InvalidInput, match="there is no gallery for the model"):
             Gallery.create(path, model=model)
     assert not path.exists()

@@ -5,6 +5,7 @@ from datetime import date, datetime
 
 from numpy.typing import ArrayLike
 
+from steadface.arguments import number
 from steadface.errors import Conflict
 from steadface.gallery.index import Vectors
 from steadface.gallery.person import Person, checked_expiry, checked_name, checked_text, checked_vectors
@@ -54,6 +55,7 @@ def checked(enrollee: Enrollee, model: ModelIdentity, now: datetime) -> Enrollee
         consent=checked_text(enrollee.consent, "consent", name),
         expires=checked_expiry(enrollee.expires, now, name),
         notes=checked_text(enrollee.notes, "notes", name),
+        alike=None if enrollee.alike is None else number("alike", enrollee.alike),
     )
 
 

@@ -16,7 +16,7 @@ from datetime import date
 
 from numpy.typing import ArrayLike
 
-from steadface.arguments import as_path
+from steadface.arguments import as_path, count
 from steadface.errors import InvalidInput
 from steadface.files import check_replaced
 from steadface.gallery import enrollment, imported, maintenance, parquet
@@ -189,8 +189,7 @@ class Gallery(OpenGallery):
         """
         model = self.model
         probes = checked_vectors(vectors, model, "the search")
-        if k < 1:
-            raise InvalidInput(f"a search for {k} people finds nobody; ask for 1 or more")
+        k = count("k", k)
         while True:
             with self._reading(model) as reader:
                 self._follower.catch_up(reader)
@@ -256,12 +255,15 @@ class Gallery(OpenGallery):
         """Copies the gallery, while it is in use, into one file that the same key opens."""
         self._storage.backup(as_path(target, "the backup"))
 
-    def export(self, target: str | os.PathLike[str], *, key: Key | None = None, plain: bool = False) -> int:
+    def export(
+        self, target: str | os.PathLike[str], *, key: Key | str | os.PathLike[str] | None = None, plain: bool = False
+    ) -> int:
         """Writes Parquet: who is enrolled, and with `key` also templates sealed with it, or with `plain` as plain
         vectors (see `steadface.gallery.parquet`). Returns the number of rows. Raises `Conflict` where there is a file
         of another kind.
         """
         file = as_path(target, "the export")
+        key = given(key)
         check_replaced(file, parquet.MAGIC)
         with self._writing() as writer:
             table = parquet.exported(writer, self.model, key=key, plain=plain)
@@ -269,7 +271,7 @@ class Gallery(OpenGallery):
         parquet.write(file, table)
         return int(table.num_rows)
 
-    def import_(self, source: str | os.PathLike[str], *, key: Key | None = None) -> Imported:
+    def import_(self, source: str | os.PathLike[str], *, key: Key | str | os.PathLike[str] | None = None) -> Imported:
         """Enrols the people of a Parquet file that `export` wrote: everybody or nobody.
 
         Raises `InvalidInput` for a file that is broken or sealed with another key, and `Conflict` for one of another
@@ -277,7 +279,7 @@ class Gallery(OpenGallery):
         """
         self._check_usable()
         model, source = self.model, as_path(source, "the import")
-        brought = imported.read(source, model, key=key, now=self._now())
+        brought = imported.read(source, model, key=given(key), now=self._now())
         with self._writing(model) as writer:
             imported.refuse_known(writer, brought, source)
             enrolled = [enrollment.enroll(writer, enrollee) for enrollee in brought.enrollees]

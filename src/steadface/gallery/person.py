@@ -186,7 +186,14 @@ def parse_expiry(expires: date | str) -> datetime:
 
 def checked_vectors(vectors: ArrayLike, model: ModelIdentity, whose: str) -> Vectors:
     """Unit vectors (n, D) as float32. Raises `InvalidInput` for another shape, NaN, infinity, or other lengths."""
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        given = np.asarray(vectors)
+    except ValueError:  # rows of several lengths
+        given = np.empty(0, dtype=object)
+    if given.dtype.kind not in "fiu":
+        raise InvalidInput(f"the vectors of {whose} are no array of real numbers; give one, (n, {model.dimension})")
+    with np.errstate(over="ignore"):  # too large a number is no part of a unit vector
+        array = given.astype(np.float32, copy=False)
     if array.ndim != 2 or not len(array) or array.shape[1] != model.dimension:
         raise InvalidInput(
             f"the vectors of {whose} have shape {array.shape}; the gallery takes one or more of {model.dimension} "

@@ -60,7 +60,7 @@ class Follower:
     def search(self, probes: Vectors, k: int) -> list[Ranked]:
         """For each of the unit `probes` (B, D) the `k` most similar people, each with the best of their templates."""
         best: list[Ranked] = [[] for _ in probes]
-        short, fetched = np.arange(len(probes)), k
+        short, fetched = np.arange(len(probes)), min(k, max(1, len(self.index)))
         while len(short):
             matches = self.index.search(probes[short], fetched)
             for probe, keys, similarities in zip(short, matches.keys, matches.similarities, strict=True):

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported, short
@@ -32,7 +32,7 @@ LOOKED_AGAIN = 2**32
 """Bytes to be compared, at most, in looking for what a new file may still hold: a second or two."""
 
 STEPS, STEPS_PER_BYTE, STEPS_AT_ONCE = 2 * 10**7, 10, 10**6
-"""Of SQLite's machine, while something is read: a row takes some tens, and a hundred bytes or more."""
+"""Of SQLite's machine, in a transaction: a row takes some tens or hundreds, and a hundred bytes or more."""
 READING, WRITING = "DEFERRED", "IMMEDIATE"
 
 _MEANINGS: dict[int, tuple[type[SteadfaceError], str]] = {
@@ -131,7 +131,7 @@ class Connection:
     @contextmanager
     def transaction(self, kind: str) -> Iterator[Rows]:
         """`READING`: one state throughout. `WRITING`: on the disk once this returns."""
-        with self._held() as sqlite, self._bounded(sqlite) if kind == READING else nullcontext():
+        with self._held() as sqlite, self._bounded(sqlite):
             sqlite.execute(f"BEGIN {kind}")
             try:
                 sqlite.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()  # now files are open
@@ -192,12 +192,11 @@ class Connection:
 
     @contextmanager
     def _bounded(self, sqlite: sqlite3.Connection) -> Iterator[None]:
-        """SQLite stops where it takes more steps than any file of this size can need: a few pages that lead to each
-        other in many ways would keep it busy for years.
+        """SQLite stops where it takes more steps than any file of the size that it has by then can need: a few pages
+        that lead to each other in many ways would keep it busy for years.
         """
-        most = STEPS + STEPS_PER_BYTE * self.files.size()
-        taken = itertools.count(STEPS_AT_ONCE, STEPS_AT_ONCE)
-        sqlite.set_progress_handler(lambda: next(taken) > most, STEPS_AT_ONCE)
+        steps = itertools.count(STEPS_AT_ONCE, STEPS_AT_ONCE)
+        sqlite.set_progress_handler(lambda: next(steps) > STEPS + STEPS_PER_BYTE * self.files.taken(), STEPS_AT_ONCE)
         try:
             yield
         finally:

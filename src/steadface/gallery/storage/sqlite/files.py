@@ -79,6 +79,10 @@ class OpenedFiles:
         """Of all of them, in bytes."""
         return sum(_size(path) for path in (self._absolute, *self._companions))
 
+    def taken(self) -> int:
+        """What they take on the disk, in bytes: holes in a file may be as large as anybody likes."""
+        return sum(_size(path, taken=True) for path in (self._absolute, *self._companions))
+
     def check_size(self, size: int) -> None:
         """Raises `InvalidInput` where SQLite takes the gallery to be larger, in bytes, than all of its files are."""
         there = self.size()
@@ -148,9 +152,11 @@ def _inode(path: Path) -> Inode | None:
     return there.st_dev, there.st_ino
 
 
-def _size(path: Path) -> int:
-    """In bytes; 0 where there is no file."""
+def _size(path: Path, *, taken: bool = False) -> int:
+    """In bytes, or those `taken` on the disk; 0 where there is no file."""
     try:
-        return path.stat().st_size
+        there = path.stat()
     except OSError:
         return 0
+    blocks = getattr(there, "st_blocks", None) if taken else None  # of 512 bytes; Windows does not tell
+    return there.st_size if blocks is None else min(there.st_size, 512 * blocks)
