@@ -33,8 +33,8 @@ NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = MappingProxyType(
 LARGEST_SIZE = 4096
 """Pixels of a side; what is made for a size takes its square in memory."""
 
-LARGEST_MEAN, STDS = 1e4, (1e-3, 1e6)
-"""Of pixels in 0..255; beyond them float32 keeps nothing of a picture."""
+LARGEST_MEAN, STDS = 255.0, (0.25, 1024.0)
+"""Of pixels in 0..255; beyond them the network sees one grey, or black and white alone, and everybody looks alike."""
 
 _FORMULA = re.compile(r"\(x-(-?[\d.e+-]+)\)/([\d.e+-]+)")
 
