@@ -64,6 +64,12 @@ def checked_threshold(threshold: float) -> float:
     return value
 
 
+class NotMeasured(InvalidInput):
+    """A rate was asked for at which the model was not calibrated."""
+
+    http_status = 422
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeployedPoint:
     """The threshold of an FMR and what it does to genuine pairs of single images, each with a 95 % interval.
@@ -131,7 +137,7 @@ class Thresholds:
         """
         rates = np.array([point.fmr for point in self.points])
         if not self.lowest_fmr * (1 - 1e-9) <= number("FMR", fmr) <= rates[0] * (1 + 1e-9):
-            raise InvalidInput(
+            raise NotMeasured(
                 f"FMR {fmr:g} lies outside of what this model is calibrated for, {self.lowest_fmr:g} to {rates[0]:g} "
                 f"({self.people} people, {self.impostor_pairs} impostor pairs){self._why_no_row(fmr)}; ask for one of "
                 f"{', '.join(f'{one:g}' for one in rates)}, or one between them"

@@ -9,6 +9,7 @@ from steadface.arguments import number
 from steadface.errors import Conflict
 from steadface.gallery.index import Vectors
 from steadface.gallery.person import Person, checked_expiry, checked_name, checked_text, checked_vectors
+from steadface.gallery.requests import Request
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.transaction import Reader, Writer
 from steadface.gallery.sealing.vault import stamp
@@ -22,7 +23,8 @@ class NotAlike(Conflict):
 @dataclass(frozen=True, kw_only=True)
 class Enrollee:
     """Somebody to enrol with unit `vectors` (n, D), or to add these to. Of somebody enrolled already, what is None
-    stays as it is, and each of the vectors has to have a cosine of `alike` or more with one of their templates.
+    stays as it is, and each of the vectors has to have a cosine of `alike` or more with one of their templates. A
+    `request` is done once, however often it is made.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Enrollee:
     expires: date | str | None = None
     notes: str | None = None
     alike: float | None = None
+    request: Request | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +41,13 @@ class Enrolment:
     """What was added: to whom, and the numbers of the new templates.
 
     `similarity` is None for somebody new; else each new template has this cosine or more with an earlier one of theirs.
+    Where it is `repeated` nothing was added now: an earlier call with the same request had done so.
     """
 
     person: Person
     templates: tuple[int, ...]
     similarity: float | None = None
+    repeated: bool = False
 
 
 def checked(enrollee: Enrollee, model: ModelIdentity, now: datetime) -> Enrollee:
@@ -71,7 +76,8 @@ def enroll(writer: Writer, enrollee: Enrollee) -> Enrolment:
         person = writer.put(person)
     numbers = writer.put_templates(person, vectors)
     expires = None if person.expires is None else stamp(person.expires)
-    writer.log("enroll", person, added=log.ranges(numbers), expires=expires)
+    asked = {} if enrollee.request is None else {"request": enrollee.request.digests(writer.vault)}
+    writer.log("enroll", person, added=log.ranges(numbers), expires=expires, **asked)
     return Enrolment(
         person=replace(person, templates=person.templates + len(vectors)),
         templates=tuple(numbers),

@@ -9,6 +9,7 @@ or `remove` is on the disk. Any number of threads and processes may use one gall
 nobody waits to search, and a search sees all that was committed before it began.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,16 +18,18 @@ from datetime import date
 from numpy.typing import ArrayLike
 
 from steadface.arguments import as_path, count
-from steadface.errors import InvalidInput
+from steadface.errors import InvalidInput, NotFound, quoted
 from steadface.files import check_replaced
 from steadface.gallery import enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.imported import Imported
 from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
-from steadface.gallery.person import Person, checked_name, checked_vectors
+from steadface.gallery.person import Person, PersonId, checked_name, checked_vectors
+from steadface.gallery.requests import Request
 from steadface.gallery.sealing.keys import Key, Unsealable, given, keys_folder, new_key, write_key
 from steadface.gallery.sealing.log import Verification, checked_head
+from steadface.gallery.sealing.transaction import NotEnrolled, Reader
 from steadface.gallery.session import OpenGallery
 from steadface.gallery.storage import ModelIdentity
 
@@ -52,6 +55,19 @@ class Info:
     templates: int
     size: int
     head: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """That somebody was removed: their random id, the event, when, and the hash of the `entry` of the log that says so.
+
+    `verify_log` with `entry` as its head confirms it for as long as the gallery is there.
+    """
+
+    person: str
+    event: str
+    time: str
+    entry: str
 
 
 class Gallery(OpenGallery):
@@ -82,6 +98,19 @@ class Gallery(OpenGallery):
         with self._reading() as reader:
             return list(reader.people())
 
+    def page(self, *, after: int = 0, most: int = 100) -> list[Person]:
+        """At most so many people behind the one of the number `after`, in the order in which they were enrolled."""
+        with self._reading() as reader:
+            return reader.page(after, most)
+
+    def receipt(self, person: PersonId) -> Receipt:
+        """What shows later that somebody was removed. Raises `NotFound` where the log tells of no such removal."""
+        with self._reading() as reader:
+            gone = [one for one in reader.entries(person=person) if json.loads(one.details).get("gone")]
+        if not gone:
+            raise NotFound(f"the log of {self.name} does not tell that {quoted(person)} was removed; check the id")
+        return Receipt(person=person, event=gone[-1].event, time=gone[-1].time, entry=gone[-1].hash.hex())
+
     def person(self, name: str) -> Person:
         """Raises `NotEnrolled`."""
         with self._reading() as reader:
@@ -96,17 +125,29 @@ class Gallery(OpenGallery):
         expires: date | str | None = None,
         notes: str | None = None,
         alike: float | None = None,
+        request: Request | None = None,
     ) -> Enrolment:
         """Adds unit `vectors` (n, D) to `person`, who is new or enrolled already: all of them or none.
 
         `expires` is a day, to its end in UTC, or a time with its zone; as a `date`, a `datetime` or in ISO 8601.
+        What was done for an equal `request` in the last day is not done again, but told (`repeated`).
 
         Raises `InvalidInput` for what are not templates of the gallery's model, `Conflict` for somebody whose consent
         expired, and `NotAlike` where `person` is enrolled already and one of the vectors has no cosine of `alike` or
         more (None: whatever it is) with any of their templates.
         """
         return self.enroll_many(
-            [Enrollee(name=person, vectors=vectors, consent=consent, expires=expires, notes=notes, alike=alike)]
+            [
+                Enrollee(
+                    name=person,
+                    vectors=vectors,
+                    consent=consent,
+                    expires=expires,
+                    notes=notes,
+                    alike=alike,
+                    request=request,
+                )
+            ]
         )[0]
 
     def enroll_many(self, enrollees: Iterable[Enrollee]) -> list[Enrolment]:
@@ -114,7 +155,27 @@ class Gallery(OpenGallery):
         model, now = self.model, self._now()
         checked = [enrollment.checked(enrollee, model, now) for enrollee in enrollees]
         with self._writing(model) as writer:
-            return [enrollment.enroll(writer, enrollee) for enrollee in checked]
+            return [self._done(writer, enrollee.request) or enrollment.enroll(writer, enrollee) for enrollee in checked]
+
+    def done(self, request: Request) -> Enrolment | None:
+        """What was done for an equal request in the last day.
+
+        Raises `RequestReused` where its key was used for another one, and `NotEnrolled` where who was enrolled then has
+        been removed since.
+        """
+        with self._reading() as reader:
+            return self._done(reader, request)
+
+    def _done(self, reader: Reader, request: Request | None) -> Enrolment | None:
+        before = None if request is None else self._requests.done(reader, request)
+        if before is None:
+            return None
+        if before.person is None:
+            raise NotEnrolled(
+                "this request was done before, and who was enrolled by it has been removed since; to enrol them anew "
+                "make a request with a key of its own"
+            )
+        return Enrolment(person=before.person, templates=before.templates, repeated=True)
 
     def remove(self, name: str) -> Person:
         """Removes a person; once this returns, nothing of them is left in the file but their random id in the log.

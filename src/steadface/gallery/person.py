@@ -82,6 +82,10 @@ ALIKE = {
 }
 
 
+class PersonId(str):
+    """The random id of somebody enrolled, which may stand wherever a gallery takes the name of somebody enrolled."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Person:
     """Somebody enrolled. `id` is random and outlives the name in the log; `number` is that of the row. Times are UTC;

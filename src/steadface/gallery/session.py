@@ -21,6 +21,7 @@ from steadface.errors import Conflict, InvalidInput, SteadfaceError, quoted
 from steadface.gallery.index import VectorIndex
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names
+from steadface.gallery.requests import Requests
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, given_key, keys_folder, write_key
 from steadface.gallery.sealing.transaction import UNKNOWN, Reader, Writer
@@ -87,7 +88,7 @@ class OpenGallery:
                 self.model = self._state(rows).model
                 check_model(self.model, model, self.name)
             self._follower = Follower(self._index(self.model.dimension))
-            self._names = Names()
+            self._names, self._requests = Names(), Requests()
         except BaseException:
             self._storage.close()
             raise

@@ -15,6 +15,12 @@ from steadface.faces.surveying import face_json
 from steadface.recognizers.contract import Contract
 
 
+class NotCalibrated(Unsupported):
+    """A rate was asked for of a model of which no rate is known."""
+
+    http_status = 422
+
+
 @dataclass(frozen=True, kw_only=True)
 class SeenFace:
     """A face of a photograph: `aligned` (H, W, 3), its `face` and `quality` in the photograph's own pixels.
@@ -158,12 +164,14 @@ class Identified:
 class Enrolled:
     """Who was enrolled from which faces; `resembles` names other people that the new template would match.
 
-    `agreement` is the lowest cosine of an image to the template of all of them, 1 for a single image. `template` is the
+    `id` is the person's random one. `agreement` is the lowest cosine of an image to the template of all of them, 1 for
+    a single image. `template` is the
     number of the new one, of `templates` that the person has now; `similarity` is its cosine to the most similar of
     those that were there, None for somebody new.
     """
 
     person: str
+    id: str
     faces: tuple[SeenFace, ...]
     agreement: float
     resembles: tuple[Candidate, ...]
@@ -180,6 +188,7 @@ class Enrolled:
     def to_json(self) -> dict[str, Any]:
         return {
             "person": self.person,
+            "id": self.id,
             "images": len(self.faces),
             "agreement": self.agreement,
             "added": self.added,
@@ -281,7 +290,7 @@ def doubts(contract: Contract, fmr: float | None) -> tuple[str, ...]:
 def _thresholds(contract: Contract, fmr: float) -> Thresholds:
     if contract.thresholds is None:
         how = " with" if contract.mirror else " without"
-        raise Unsupported(
+        raise NotCalibrated(
             f"{contract.name} is not calibrated{how} mirror images, so nothing says which similarity stands for FMR "
             f"{fmr:g}; run `steadface calibrate MODEL --images FACES` on faces of known people, or give a threshold"
         )

@@ -32,6 +32,8 @@ LEAST_SIDE = 16
 class NoFace(InvalidInput):
     """A photograph without a face that the detector finds, or no aligned face; the message names it."""
 
+    http_status = 422
+
 
 class Seeing:
     """Finds, judges and aligns faces to `size` (height, width). The detector is opened when it is first needed."""

@@ -25,6 +25,7 @@ from steadface.faces.photograph import Picture
 from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import parse_expiry
+from steadface.gallery.requests import Request
 from steadface.gallery.sealing.keys import Key, given
 from steadface.recognition.answers import (
     Candidate,
@@ -178,11 +179,13 @@ class Recognizer:
         threshold: float | None = None,
         top: int = 5,
         aligned: bool = False,
+        most_faces: int | None = None,
     ) -> Identified:
         """Searches the gallery for every face of a picture, at the threshold of `fmr` (1e-3 if nothing is said).
 
         `fpir` asks for the chance that a stranger is taken for anybody instead: with N people who can be found (those
-        whose consent has expired cannot), FMR = 1 - (1 - FPIR)^(1/N). Raises SteadfaceError where the picture cannot be
+        whose consent has expired cannot), FMR = 1 - (1 - FPIR)^(1/N). Of more than `most_faces` the largest are looked
+        at, and a note says so. Raises SteadfaceError where the picture cannot be
         read, the model is not calibrated, or more than one of the three is given or is none.
         """
         gallery, top = self._needed_gallery(), count("top", top)
@@ -194,6 +197,7 @@ class Recognizer:
         )
         photograph, faces = self.seeing.faces(picture, aligned=aligned)
         height, width = photograph.pixels.shape[:2]
+        there, faces = len(faces), faces[:most_faces]
         return Identified(
             image=photograph.name,
             width=width,
@@ -205,6 +209,7 @@ class Recognizer:
             enrolled=enrolled,
             notes=(
                 *ways_up(faces),
+                *((f"{there} faces were seen, and the {len(faces)} largest looked at",) if there > len(faces) else ()),
                 *doubts(self.contract, at),
                 *(() if enrolled else (f"there is nobody to be found in {gallery.name}",)),
             ),
@@ -219,10 +224,12 @@ class Recognizer:
         check: bool = True,
         consent: str | None = None,
         expires: date | str | None = None,
+        request: Request | None = None,
     ) -> Enrolled:
         """Adds a template of one or more pictures of a person, new or enrolled already: all of them, or nothing.
 
-        `expires` is a day, to its end in UTC, or a time with its zone; as a `date`, a `datetime` or in ISO 8601.
+        `expires` is a day, to its end in UTC, or a time with its zone; as a `date`, a `datetime` or in ISO 8601. A
+        `request` is done once, see `Gallery.enroll`.
 
         Raises SteadfaceError where a picture cannot be read, shows no face or several equally large ones, and, unless
         `check` is false, where at the threshold of FMR 1e-3 the pictures are not all of one person, or (`NotAlike`)
@@ -238,7 +245,12 @@ class Recognizer:
         others = tuple(one for one in known if self.alike is not None and one.similarity >= self.alike)
         try:
             done = gallery.enroll(
-                person, template[None], consent=consent, expires=until, alike=self.alike if check else None
+                person,
+                template[None],
+                consent=consent,
+                expires=until,
+                alike=self.alike if check else None,
+                request=request,
             )
         except NotAlike as error:
             raise NotAlike(
@@ -248,6 +260,7 @@ class Recognizer:
         resembles = tuple(one for one in others if one.person != name)
         return Enrolled(
             person=name,
+            id=done.person.id,
             faces=faces,
             agreement=agreement,
             resembles=resembles,

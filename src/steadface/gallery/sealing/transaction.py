@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from steadface.errors import NotFound, quoted
 from steadface.gallery.index import Vectors
-from steadface.gallery.person import Person, checked_name
+from steadface.gallery.person import Person, PersonId, checked_name
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Unsealable
 from steadface.gallery.sealing.log import Finding, Verification
@@ -66,11 +66,16 @@ class Reader:
         return person
 
     def known(self, name: str) -> Person:
-        """Raises `NotEnrolled`."""
-        person = self.find(checked_name(name))
+        """Who has that name, or that `PersonId`. Raises `NotEnrolled`."""
+        by_id = isinstance(name, PersonId)
+        person = next(self.people(ids=[name]), None) if by_id else self.find(checked_name(name))
         if person is None:
             raise NotEnrolled(f"{quoted(name)} is not enrolled; `steadface gallery list` says who is")
         return person
+
+    def page(self, after: int, most: int) -> list[Person]:
+        """At most so many of higher numbers, in the order in which they were enrolled."""
+        return [self.vault.open_person(row) for row in islice(self.rows.people(after=after), most)]
 
     def people(self, *, ids: Collection[str] | None = None, numbers: Collection[int] | None = None) -> Iterator[Person]:
         """All of them, or those of these ids or numbers, in the order in which they were enrolled."""

@@ -95,6 +95,10 @@ class Vault:
         return derive(self.secret, "log")
 
     @cached_property
+    def requests_key(self) -> bytes:
+        return derive(self.secret, "requests")
+
+    @cached_property
     def _names_key(self) -> bytes:
         return derive(self.secret, "names")
 
