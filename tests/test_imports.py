@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
     "workflows": {"audit_record", "clustering"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
-    "cli": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
+    "service": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases over HTTP
+    "cli": {"workflows", "service"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine", "signals"},
     "__init__": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,
 }

@@ -105,7 +105,7 @@ def list_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOpti
     with Gallery.open(gallery, key=key) as opened:
         people = opened.people()
     if as_json:
-        print_json([_told(person) for person in people])
+        print_json([person.to_json(datetime.now(UTC)) for person in people])
         return
     table = Table("person", "templates", "enrolled", "consent until", "consent")
     for person in people:
@@ -130,10 +130,10 @@ def show_person(
     with Gallery.open(gallery, key=key) as opened:
         found, templates = opened.person(person), opened.templates(person)
     if as_json:
-        print_json({**_told(found), "template_list": [_template_told(one) for one in templates]})
+        print_json({**found.to_json(datetime.now(UTC)), "template_list": [_template_told(one) for one in templates]})
         return
     table = Table(show_header=False)
-    for name, value in _told(found).items():
+    for name, value in found.to_json(datetime.now(UTC)).items():
         table.add_row(name, "" if value is None else str(value))
     console.print(table)
     listed = Table("template", "added", "cosine to another")
@@ -185,7 +185,7 @@ def rename_person(
         confusable = opened.confusable(renamed.name)
     _say_confusable([(renamed.name, other) for other in confusable])
     if as_json:
-        print_json({**_told(renamed), "confusable": confusable})
+        print_json({**renamed.to_json(datetime.now(UTC)), "confusable": confusable})
     else:
         console.print(line(f"renamed {person} to ", (renamed.name, "bold")), soft_wrap=True)
 
@@ -213,7 +213,7 @@ def merge_people(
         why = "without --model" if model is None else "by a model that is not calibrated"
         say_warning(f"whether both look like one person was not judged {why}; their highest cosine is below")
     if as_json:
-        print_json({**_told(merged.person), "merged": merged.name, "similarity": merged.similarity})
+        print_json({**merged.person.to_json(datetime.now(UTC)), "merged": merged.name, "similarity": merged.similarity})
         return
     console.print(
         line(
@@ -354,19 +354,6 @@ def _say_confusable(names: list[tuple[str, str]]) -> None:
 
     for name, other in names:
         say_warning(confusing(name, other))
-
-
-def _told(person: Person) -> dict[str, Any]:
-    return {
-        "person": person.name,
-        "templates": person.templates,
-        "enrolled": person.created.isoformat(),
-        "expires": None if person.expires is None else person.expires.isoformat(),
-        "expired": person.expired(datetime.now(UTC)),
-        "consent": person.consent,
-        "notes": person.notes,
-        "id": person.id,
-    }
 
 
 def _template_told(template: Template) -> dict[str, Any]:

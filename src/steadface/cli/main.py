@@ -80,6 +80,11 @@ class Commands(LateCommands):
             "gallery:gallery_app",
             "Look at a **gallery**, remove people from it, check its log, change its key, copy it.",
         ),
+        "serve": (
+            "serve:serve_recognition",
+            "Recognise over **HTTP**: verify, identify and enrol, with API keys, limits and metrics.",
+        ),
+        "keys": ("keys:keys_app", "Make, list, rotate and revoke the **API keys** of a service, while it runs."),
         "export": (
             "export:export_model",
             "Write a **model** as ONNX: raw RGB pixels (B, 3, H, W) in, raw embeddings (B, D) out, any B.",

@@ -145,6 +145,15 @@ class Thresholds:
         heights = [point.threshold for point in self.points]
         return float(np.interp(-np.log(fmr), -np.log(rates), heights))
 
+    def interval_at(self, fmr: float) -> tuple[float, float]:
+        """The 95 % interval of the threshold `at` an FMR, its ends interpolated as that is. Raises as it does."""
+        self.at(fmr)
+        rates = -np.log([point.fmr for point in self.points])
+        low, high = (
+            np.interp(-np.log(fmr), rates, [point.threshold_ci[end] for point in self.points]) for end in (0, 1)
+        )
+        return float(low), float(high)
+
     def _why_no_row(self, fmr: float) -> str:
         if not 0 < fmr < self.lowest_fmr:
             return ""

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 
 from numpy.typing import ArrayLike
 
@@ -31,7 +32,7 @@ from steadface.gallery.sealing.keys import Key, Unsealable, given, keys_folder, 
 from steadface.gallery.sealing.log import Verification, checked_head
 from steadface.gallery.sealing.transaction import NotEnrolled, Reader
 from steadface.gallery.session import OpenGallery
-from steadface.gallery.storage import ModelIdentity
+from steadface.gallery.storage import Entry, ModelIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,11 @@ class Gallery(OpenGallery):
         """At most so many people behind the one of the number `after`, in the order in which they were enrolled."""
         with self._reading() as reader:
             return reader.page(after, most)
+
+    def entries(self, *, after: int = 0, most: int = 100) -> list[Entry]:
+        """At most so many entries of the log behind that of the number `after`, oldest first."""
+        with self._reading() as reader:
+            return list(islice(reader.entries(after=after), most))
 
     def receipt(self, person: PersonId) -> Receipt:
         """What shows later that somebody was removed. Raises `NotFound` where the log tells of no such removal."""

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -103,6 +104,18 @@ class Person:
 
     def expired(self, now: datetime) -> bool:
         return self.expires is not None and self.expires <= now
+
+    def to_json(self, now: datetime) -> dict[str, Any]:
+        return {
+            "person": self.name,
+            "templates": self.templates,
+            "enrolled": self.created.isoformat(),
+            "expires": None if self.expires is None else self.expires.isoformat(),
+            "expired": self.expired(now),
+            "consent": self.consent,
+            "notes": self.notes,
+            "id": self.id,
+        }
 
 
 def checked_name(name: str) -> str:

@@ -167,7 +167,8 @@ class Enrolled:
     `id` is the person's random one. `agreement` is the lowest cosine of an image to the template of all of them, 1 for
     a single image. `template` is the
     number of the new one, of `templates` that the person has now; `similarity` is its cosine to the most similar of
-    those that were there, None for somebody new.
+    those that were there, None for somebody new. Where it is
+    `repeated` an equal request had done so before.
     """
 
     person: str
@@ -178,6 +179,7 @@ class Enrolled:
     template: int
     templates: int
     similarity: float | None = None
+    repeated: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -52,6 +52,10 @@ class Seeing:
             raise InvalidInput(f"the detector is {quoted(detector)}; give a YuNet or SCRFD file, or leave it out")
         return cls(lambda: detector, size)
 
+    def through(self, wrapped: Callable[[Detector], Detector]) -> "Seeing":
+        """The same, with what `wrapped` makes of the detector."""
+        return Seeing(lambda: wrapped(self.detector), self.size)
+
     @cached_property
     def detector(self) -> Detector:
         return self._open_detector()

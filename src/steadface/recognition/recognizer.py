@@ -267,6 +267,7 @@ class Recognizer:
             template=done.templates[0],
             templates=done.person.templates,
             similarity=done.similarity,
+            repeated=done.repeated,
             notes=(
                 *notes_on(faces, self.embedder.size),
                 *self._unsure(name, len(faces), done.similarity),

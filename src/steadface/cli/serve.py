@@ -1,0 +1,107 @@
+"""`steadface serve`: recognition over HTTP."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from steadface.cli.console import console, say_warning
+from steadface.cli.options import (
+    BackendOption,
+    ContractOption,
+    DetectorOption,
+    GuardOption,
+    KeyOption,
+    OutputOption,
+)
+from steadface.errors import InvalidInput, Unsupported
+
+
+def serve_recognition(
+    model: Annotated[
+        str | None, typer.Option("--model", help="A run folder, a file of weights, an .onnx file or module:function.")
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", help="The gallery, a file; made if it is not there.")
+    ] = None,
+    key: KeyOption = None,
+    collections: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of several collections, `name: {model: ..., gallery: ..., key: ...}`, instead."),
+    ] = None,
+    keys: Annotated[Path | None, typer.Option("--keys", help="The file of API keys (`steadface keys make`).")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen at.")] = 8000,
+    certificate: Annotated[Path | None, typer.Option(help="The certificate for TLS, PEM.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="The private key of the certificate, PEM.")] = None,
+    detector: DetectorOption = None,
+    guard: GuardOption = None,
+    contract: ContractOption = None,
+    output: OutputOption = None,
+    backend: BackendOption = "auto",
+    days: Annotated[float | None, typer.Option(min=0.001, help="How long people stay enrolled, at most.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Requests at work at once.")] = 16,
+    waiting: Annotated[int, typer.Option(min=0, max=4096, help="Requests that wait; more are told to come back.")] = 64,
+    log: Annotated[
+        Literal["json", "none"], typer.Option(help="One line of JSON about every request, or none.")
+    ] = "json",
+) -> None:
+    """Recognise over **HTTP**: verify, identify and enrol, with API keys, limits and metrics.
+
+    Without `--keys` it listens on this machine alone, and everybody on it may do everything.
+    """
+    try:
+        from steadface.service.admission import Doors
+        from steadface.service.application import Service, application
+        from steadface.service.collections import DEFAULT, Place, opened, read_places
+        from steadface.service.keys import Keys
+        from steadface.service.observation import JsonLines, Metrics
+        from steadface.service.server import Address, listening, run
+    except ImportError as error:
+        raise Unsupported(f"a service needs the package {error.name}: pip install 'steadface[serve]'") from None
+
+    address = Address(host=host, port=port, certificate=certificate, private_key=private_key)
+    if keys is None and not address.on_loopback:
+        raise InvalidInput(
+            f"without API keys everybody who reaches {host} could do everything: make some (`steadface keys make`) and "
+            "give their file with --keys, or listen at 127.0.0.1"
+        )
+    if (model is None) == (collections is None):
+        raise InvalidInput("give one --model, with a --gallery, or a file of --collections")
+    held = None if keys is None else Keys(keys)
+    if collections is not None:
+        places = read_places(collections)
+    else:
+        assert model is not None
+        place = Place(
+            model=model,
+            gallery=gallery,
+            key=key,
+            contract=contract,
+            detector=detector,
+            guard=guard,
+            output=output,
+            backend=backend,
+            days=days,
+        )
+        places = {DEFAULT: place}
+    _log_as(JsonLines() if log == "json" else None)
+    metrics = Metrics()
+    with listening(address) as here, opened(places, metrics) as found:
+        service = Service(collections=found, keys=held, metrics=metrics, doors=Doors(workers=workers, waiting=waiting))
+        if held is None:
+            say_warning("there are no API keys: whoever uses this machine may do everything; nobody else reaches it")
+        console.print(f"recognising at {address.url}; Ctrl-C stops", soft_wrap=True)
+        sys.stdout.flush()
+        run(application(service), address, here)
+
+
+def _log_as(lines: logging.Formatter | None) -> None:
+    logger = logging.getLogger("steadface.service")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    handler: logging.Handler = logging.NullHandler() if lines is None else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(lines)
+    logger.addHandler(handler)

@@ -1,0 +1,200 @@
+"""Collections: each a gallery with its own model, key and retention; a model is opened once, however many share it."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steadface.data.faces import Image
+from steadface.errors import Conflict, InvalidInput, NotFound, quoted, short, unreadable
+from steadface.faces.detection import Detector, Face
+from steadface.files import read_file
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.person import Person, parse_expiry
+from steadface.recognition.recognizer import Recognizer
+from steadface.recognizers.embedder import Backend, Faces
+from steadface.service.batching import Embeddings, SharedEmbedder
+from steadface.service.observation import Metrics
+from steadface.workflows.recognize import with_gallery
+
+DEFAULT = "default"
+LARGEST = 2**20
+"""Bytes of a file of collections."""
+
+logger = logging.getLogger(__name__)
+
+
+class Place(BaseModel):
+    """Where the parts of a collection lie, and how long people stay in it: `days` after they were enrolled, at most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    gallery: Path | None = None
+    key: Path | None = None
+    contract: Path | None = None
+    detector: Path | None = None
+    guard: Path | None = None
+    output: str | None = None
+    backend: Backend = "auto"
+    days: Annotated[float, Field(gt=0, le=36500)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """One that is open."""
+
+    name: str
+    place: Place
+    recognizer: Recognizer
+
+    @property
+    def gallery(self) -> Gallery:
+        """Raises NotFound where this collection only compares."""
+        if self.recognizer.gallery is None:
+            raise NotFound(f"the collection {self.name} has no gallery: nobody is enrolled in it; start it with one")
+        return self.recognizer.gallery
+
+    def until(self, asked: str | None) -> str | datetime | None:
+        """When somebody enrolled now is to be forgotten: as asked, but no later than the collection keeps people."""
+        if self.place.days is None:
+            return asked
+        latest = datetime.now(UTC) + timedelta(days=self.place.days)
+        if asked is None:
+            return latest
+        return min(parse_expiry(asked), latest)
+
+    def forget_expired(self) -> list[Person]:
+        """Removes who has expired."""
+        return [] if self.recognizer.gallery is None else self.recognizer.gallery.expire()
+
+
+@dataclass(frozen=True)
+class Collections:
+    """By name; the first is meant where none is named."""
+
+    named: Mapping[str, Collection]
+    embedders: Sequence[SharedEmbedder] = field(default=())
+
+    def get(self, name: str | None) -> Collection:
+        """Raises NotFound."""
+        if name is None:
+            return next(iter(self.named.values()))
+        if name not in self.named:
+            raise NotFound(f"there is no collection {quoted(name)}; there are {', '.join(self.named)}")
+        return self.named[name]
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """People and templates by collection."""
+        found = {}
+        for name, one in self.named.items():
+            if one.recognizer.gallery is not None:
+                info = one.recognizer.gallery.info()
+                found[name] = info.people, info.templates
+        return found
+
+
+def read_places(path: Path) -> dict[str, Place]:
+    """Of a YAML file, `name: {model: ..., gallery: ..., ...}`. Raises SteadfaceError for what cannot be meant."""
+    try:
+        told = yaml.safe_load(read_file(path, most=LARGEST))
+    except OSError as error:
+        raise unreadable(error, f"the collections {path} cannot be read: {error.strerror}; check the path") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InvalidInput(f"{path} is no YAML: {short(str(error), 200)}") from None
+    if not isinstance(told, dict) or not told:
+        raise InvalidInput(f"{path} names no collection; write `name: {{model: FILE, gallery: FILE}}` for each")
+    return {_name(name): _place(name, given, path) for name, given in told.items()}
+
+
+@contextmanager
+def opened(places: Mapping[str, Place], metrics: Metrics) -> Iterator[Collections]:
+    """All of them, until the end. Raises SteadfaceError as `Recognizer.open` and `Gallery.open` do."""
+    taken: dict[str, str] = {}
+    for name, place in places.items():
+        if place.gallery is not None and (other := taken.setdefault(os.path.realpath(place.gallery), name)) != name:
+            raise Conflict(f"the collections {other} and {name} have one gallery, {place.gallery}; name another")
+    embedders: dict[tuple[Any, ...], SharedEmbedder] = {}
+    with ExitStack() as stack:
+        found = {name: stack.enter_context(_opened(name, place, embedders, metrics)) for name, place in places.items()}
+        for embedder in embedders.values():
+            stack.callback(embedder.close)
+        yield Collections(found, tuple(embedders.values()))
+
+
+@contextmanager
+def _opened(
+    name: str, place: Place, embedders: dict[tuple[Any, ...], SharedEmbedder], metrics: Metrics
+) -> Iterator[Collection]:
+    recognizer = Recognizer.open(
+        place.model,
+        output=place.output,
+        contract=place.contract,
+        detector=place.detector,
+        guard=place.guard,
+        backend=place.backend,
+    )
+    same = (recognizer.contract.weights, recognizer.contract.convention, recognizer.contract.mirror, place.backend)
+    shared = embedders.get(same)
+    if shared is None:
+        shared = embedders[same] = SharedEmbedder(recognizer.embedder, observe=metrics.batches.observe)
+    recognizer.embedder = TimedEmbedder(shared, metrics)
+    recognizer.seeing = recognizer.seeing.through(lambda detector: TimedDetector(detector, metrics))
+    if place.gallery is None:
+        yield Collection(name=name, place=place, recognizer=recognizer)
+        return
+    with with_gallery(recognizer, place.gallery, place.key, create=True) as made_key:
+        if made_key is not None:
+            logger.warning("made the gallery %s; its key is in %s: keep a copy elsewhere", place.gallery, made_key)
+        assert recognizer.gallery is not None
+        yield Collection(name=name, place=place, recognizer=recognizer)
+
+
+@dataclass(frozen=True)
+class TimedEmbedder:
+    """An `Embedder` whose callers' time is noted, the wait for others included."""
+
+    embedder: SharedEmbedder
+    metrics: Metrics
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.embedder.size
+
+    def __call__(self, faces: Faces) -> Embeddings:
+        with self.metrics.stage("embed"):
+            return self.embedder(faces)
+
+
+@dataclass(frozen=True)
+class TimedDetector:
+    """A `Detector` whose time is noted."""
+
+    detector: Detector
+    metrics: Metrics
+
+    def detect(self, image: Image) -> list[Face]:
+        with self.metrics.stage("detect"):
+            return self.detector.detect(image)
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 60:
+        raise InvalidInput(f"{quoted(name)} is not a name for a collection: give letters, digits, - and _")
+    return name
+
+
+def _place(name: str, given: Any, path: Path) -> Place:
+    try:
+        return Place.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(step) for step in (name, *first["loc"]))
+        raise InvalidInput(f"{path}: {where}: {short(first['msg'], 200)}") from None
