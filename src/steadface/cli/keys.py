@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from steadface.arguments import choice
 from steadface.cli.console import console, line, say_warning
 from steadface.cli.options import JsonOption, print_json
 from steadface.gallery.person import parse_expiry
-from steadface.service.keys import EVERYWHERE, ApiKey, Keys
+from steadface.service.keys import EVERYWHERE, ApiKey, Keys, Scope
 
 keys_app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +28,11 @@ def make_key(
     name: Annotated[str, typer.Argument(help="Who or what will use it.")],
     keys: KeysOption,
     scope: Annotated[
-        list[Literal["verify", "identify", "enroll", "embed", "delete", "audit", "admin"]],
-        typer.Option(help="What it may be used for; may be given several times."),
+        list[str],
+        typer.Option(
+            help="What it may be used for: verify, identify, enroll, embed, delete, audit or admin; may be given "
+            "several times."
+        ),
     ],
     collection: Annotated[
         list[str] | None, typer.Option(help="In which collections; may be given several times. [default: all]")
@@ -47,7 +51,7 @@ def make_key(
     """Make a key. It is shown once, and kept nowhere; the file is made if there is none."""
     key, token = Keys.create(keys).make(
         name,
-        scope,
+        [choice("--scope", one, Scope) for one in scope],
         collections=collection or (EVERYWHERE,),
         expires=None if expires is None else parse_expiry(expires),
         shows=shows,

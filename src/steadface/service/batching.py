@@ -21,7 +21,7 @@ from steadface.recognizers.embedder import Embedder, Faces
 
 Embeddings = NDArray[np.float32]
 
-MOST = 64
+BATCH = 64
 """Faces of a batch."""
 PATIENCE = 30.0
 """Seconds that somebody waits for their faces."""
@@ -40,7 +40,7 @@ class SharedEmbedder:
         self,
         embedder: Embedder,
         *,
-        most: int = MOST,
+        most: int = BATCH,
         patience: float = PATIENCE,
         observe: Callable[[int], object] = lambda _: None,
     ) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import PIL.Image
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from steadface.errors import InvalidInput, short
@@ -151,6 +151,13 @@ async def _form(request: Request, fields: Sequence[str], bounds: Bounds) -> Body
     except MultiPartException as error:
         kind = TooLarge if "Too many" in error.message or "exceeded" in error.message else InvalidInput
         raise kind(f"the form cannot be read: {error.message}") from None
+    try:
+        return await _sorted(form, fields)
+    finally:
+        await form.close()
+
+
+async def _sorted(form: FormData, fields: Sequence[str]) -> Body:
     pictures: dict[str, list[bytes]] = {}
     words: dict[str, Any] = {}
     for name, value in form.multi_items():
@@ -162,7 +169,6 @@ async def _form(request: Request, fields: Sequence[str], bounds: Bounds) -> Body
             pictures.setdefault(name, []).append(_from_base64(value, name))
         else:
             words[name] = value
-    await form.close()
     return Body(pictures=pictures, words=words)
 
 
