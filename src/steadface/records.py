@@ -60,7 +60,7 @@ def parsed(kind: type[Kind], data: bytes | str | Mapping[str, Any]) -> Kind:
         found: Kind = _adapter(cast(Any, kind)).validate_json(text)
         return found
     except ValidationError as error:
-        raise InvalidInput(_first(error)) from None
+        raise InvalidInput(first_fault(error)) from None
     except (ValueError, TypeError, RecursionError) as error:  # what JSON cannot say
         raise InvalidInput(short(str(error), 200)) from None
 
@@ -68,8 +68,9 @@ def parsed(kind: type[Kind], data: bytes | str | Mapping[str, Any]) -> Kind:
 _adapter = cache(TypeAdapter[Any])
 
 
-def _first(error: ValidationError) -> str:
-    """Where the first of the faults lies, and what it is."""
-    fault = error.errors(include_url=False, include_context=False)[0]
+def first_fault(error: ValidationError) -> str:
+    """Where the first of the faults lies, and what it is, without the values and addresses that pydantic adds."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(step) for step in fault["loc"])
-    return f"{short(place)}: {short(fault['msg'], 200)}" if place else short(fault["msg"], 200)
+    what = short(fault["msg"].removeprefix("Value error, "), 200)
+    return f"{short(place)}: {what}" if place else what

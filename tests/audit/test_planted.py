@@ -111,6 +111,13 @@ class Counting(LinearBackbone):
         return super().embed(pixels)
 
 
+class Speechless(LinearBackbone):
+    """Zeros for faces that are light in one corner."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        return super().embed(pixels) * (pixels[:, 0, 0, 0] <= 0.3)[:, None]
+
+
 def attack() -> AttackPlan:
     one = ball("linf", 4 / 255)
     return AttackPlan(attacks={"pgd": PGD(ball=one, steps=2)}, balls=[one], examples=0)
@@ -275,3 +282,18 @@ def test_one_embedding_for_different_pictures_is_no_match(tmp_path: Path) -> Non
     with pytest.raises(InvalidInput, match="one and the same"):
         recognizer.verify(black, grey, threshold=0.35, aligned=True)
     assert recognizer.verify(black, black, threshold=0.35, aligned=True).match
+
+
+def test_faces_that_are_given_zeros_are_told_of_and_not_calibrated_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    faces, said = noise_faces(60, 3), "nothing but zeros"
+    model = replace(opened(Speechless()), content="0" * 64, embedding_size=32)
+    found, whole = (calibrated(replace(model, network=one), faces) for one in (model.network, LinearBackbone()))
+    assert caplog.text.count(said) == 1
+    assert found.contract.thresholds is not None
+    assert whole.contract.thresholds is not None
+    assert found.contract.thresholds.images < whole.contract.thresholds.images
+    assert any(said in one for one in evaluate(Speechless(), people_pairs(), fmr=0.1, max_pairs=4).warnings)
+    data = audited(request(Speechless(), eps=(8 / 255,), max_pairs=4), tmp_path)
+    assert any(said in one for one in data["warnings"])

@@ -26,6 +26,7 @@ from steadface.audit_record import (
 )
 from steadface.data.pairs import doubled_pictures
 from steadface.evaluation.calibration import Calibration
+from steadface.evaluation.embedding import unanswered, without_answer
 from steadface.evaluation.series import Goal, Outcome
 from steadface.recognizers import TRIED
 
@@ -117,4 +118,6 @@ def warnings(session: Session, checks: Sequence[Check], clean: CleanRates, pairs
     if session.plan.remark:
         found.append(f"no 1:N part: {session.plan.remark}")
     found += doubled_pictures("pairs", session.plan.pairs)
+    images = session.plan.images()
+    found += without_answer("pairs", int(unanswered(session.embeddings[images]).sum()), len(images))
     return [*found, *(note for note in session.request.model.notes if TRIED not in note)]

@@ -26,6 +26,7 @@ from steadface.backbones.reading import METADATA_KEY, PREFIX, read_file, read_sa
 from steadface.backbones.soundness import is_constant
 from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.files import write_atomically
+from steadface.records import first_fault
 
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx"}
@@ -182,10 +183,8 @@ def skeleton_for(fields: Any, state: Mapping[str, Tensor], given: Mapping[str, A
     try:
         architecture = Architecture.model_validate({**fields, **given})
     except (ValidationError, TypeError) as error:
-        # pydantic repeats whole values, and adds addresses of its manual.
-        problems = error.errors() if isinstance(error, ValidationError) else []
-        because = [f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in problems] or ["it is not an object"]
-        raise InvalidInput(f"the architecture is not one that can be built: {shown(because[0])}") from error
+        because = first_fault(error) if isinstance(error, ValidationError) else "it is not an object"
+        raise InvalidInput(f"the architecture is not one that can be built: {shown(because)}") from error
     blocks = sum(architecture.options.get("blocks", ()))
     if blocks > len(state):  # or building them would take as long as the description likes
         raise InvalidInput(f"describes a network of {blocks} blocks, and has {len(state)} tensors; it is damaged")

@@ -133,6 +133,23 @@ def embed_faces(
     return np.concatenate([part if part.shape[1] == width else _nan(len(part), width) for part in parts])
 
 
+def unanswered(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,) which of the embeddings (n, D) are nothing but zeros: like nobody, and refused in service."""
+    zero: NDArray[np.bool_] = embeddings == 0
+    found: NDArray[np.bool_] = np.asarray(zero.all(1))
+    return found
+
+
+def without_answer(name: str, zeros: int, images: int) -> list[str]:
+    """A warning where there are such."""
+    if not zeros:
+        return []
+    return [
+        f"{name}: {zeros} of {images} images are given nothing but zeros: in service such a face is refused, and here "
+        "it counts as different from everybody, so that rates of false matches seem lower"
+    ]
+
+
 def _embed(embedder: MirrorEmbedder, images: Tensor, readable: NDArray[np.bool_]) -> NDArray[np.float32]:
     if not readable.any():
         return _nan(len(readable), 0)  # the width is not known yet

@@ -21,7 +21,7 @@ from steadface.data.pairs import FOLDS, PairSet, contiguous_folds, doubled_pictu
 from steadface.devices import resolve_device
 from steadface.errors import InvalidInput, Unsupported
 from steadface.evaluation.calibration import MAX_CROSS_IMAGES, capped, cross_similarities, split_for_attack
-from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces, unanswered, without_answer
 from steadface.evaluation.findings import AttackExample, Robustness, collapse
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
 from steadface.evaluation.verification import OperatingPoint, Verification, lowest_fmr, operating_points, verify
@@ -61,13 +61,16 @@ class CrossVerification:
 
 @dataclass(frozen=True, kw_only=True)
 class PairResult:
-    """One pair set: its figures, and what of it could not be read (`unreadable` names images)."""
+    """One pair set: its figures, what of it could not be read (`unreadable` names images), and how many images have
+    `zeros` for embeddings.
+    """
 
     verification: Verification
     cross: CrossVerification | None
     images: int
     pairs_left_out: int
     unreadable: tuple[str, ...]
+    zeros: int = 0
 
     def to_json(self) -> dict[str, Any]:
         cross = self.cross
@@ -257,6 +260,7 @@ def _pair_result(pairs: PairSet, embeddings: NDArray[np.float32], seed: int) -> 
         images=len(readable),
         pairs_left_out=len(pairs) - len(left),
         unreadable=tuple(pairs.faces.name(int(image)) for image in lost),
+        zeros=int(unanswered(embeddings[readable]).sum()),
     )
 
 
@@ -286,6 +290,7 @@ def _warnings(
     warnings = [] if robustness is None else list(robustness.warnings)
     for name, result in named.items():
         warnings += collapse(name, result.verification.impostor_mean)
+        warnings += without_answer(name, result.zeros, result.images)
         if result.unreadable:
             warnings.append(
                 f"{name}: {len(result.unreadable)} images cannot be read, so {result.pairs_left_out} pairs are left "

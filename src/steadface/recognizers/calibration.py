@@ -1,5 +1,6 @@
 """A recogniser on clean faces of known people: which similarity stands for which FMR, as part of its contract."""
 
+import logging
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from steadface.data.faces import FaceSource
 from steadface.data.loading import read_images
 from steadface.errors import InvalidInput
-from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces
+from steadface.evaluation.embedding import Embedded, MirrorEmbedder, Progress, embed_faces, unanswered
 from steadface.evaluation.intervals import central
 from steadface.evaluation.thresholds import CrossPairs, images_to_measure, measure_thresholds, most_alike_strangers
 from steadface.evaluation.verification import RULE_OF_THREE
@@ -28,6 +29,8 @@ CHANCE, UNTRAINED = 0.5, 0.75
 """Shares of `told_apart`: random networks reach 0.6 to 0.8 on aligned faces, by their colours."""
 
 JUDGED, JUDGED_IMAGES, RESAMPLES = 200, 8, 1000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +99,33 @@ def calibrated(
     witness = Witness.of(embedder, faces, chosen, name=opened.name)
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)
     witness.confirm(embedder, rows=embeddings[np.searchsorted(chosen, witness.indices)])
-    pairs = CrossPairs.of(embeddings, labels[chosen])
+    answered = _answered(embeddings, opened.name)
+    pairs = CrossPairs.of(answered, labels[chosen])
     thresholds = measure_thresholds(pairs, seed=seed)
     poor = tuple(note for note in opened.notes if POORLY in note)
     return Calibrated(
         contract=replace(contract_of(opened, mirror=mirror, thresholds=thresholds), notes=poor),
-        told_apart=told_apart(embeddings, labels[chosen], seed=seed),
+        told_apart=told_apart(answered, labels[chosen], seed=seed),
         alike=tuple(
             AlikeStrangers(first=faces.name(chosen[one]), second=faces.name(chosen[other]), similarity=similarity)
             for one, other, similarity in most_alike_strangers(pairs)
         ),
         embedded=Embedded(indices=chosen, rows=embeddings, mirror=mirror),
     )
+
+
+def _answered(embeddings: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """The embeddings, NaN where there are nothing but zeros: counted, such faces would lower every FMR."""
+    zeros = unanswered(embeddings)
+    if not zeros.any():
+        return embeddings
+    logger.warning(
+        "%s gives nothing but zeros for %d of %d faces: they are left out, as such a face is refused in service",
+        name,
+        zeros.sum(),
+        len(zeros),
+    )
+    return np.where(zeros[:, None], np.float32(np.nan), embeddings)
 
 
 def told_apart(embeddings: NDArray[np.float32], people: NDArray[np.int64], *, seed: int = 0) -> ToldApart:

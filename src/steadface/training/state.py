@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from steadface.attacks import PGD
 from steadface.errors import InvalidInput, short
-from steadface.records import Record
+from steadface.records import Record, first_fault
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import MOST_STEPS, Checkpoint
 from steadface.training.performance import HeldOutVerification
@@ -90,7 +90,7 @@ def impossible(state: dict[str, Any]) -> str | None:
     try:
         State.model_validate(state)
     except ValidationError as error:
-        return _first(error)
+        return first_fault(error)
     return None
 
 
@@ -99,13 +99,7 @@ def state_of(saved: Checkpoint) -> State:
     try:
         return State.model_validate(saved.state)
     except ValidationError as error:
-        raise _refusal(saved, _first(error)) from None
-
-
-def _first(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(map(str, fault["loc"])) or "state"
-    return f"{short(where)}: {fault['msg'].removeprefix('Value error, ')}"
+        raise _refusal(saved, first_fault(error)) from None
 
 
 def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
