@@ -101,9 +101,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _different(
     faces: FaceSource, indices: NDArray[np.int64], embedder: MirrorEmbedder
 ) -> tuple[tuple[int, ...], Tensor]:
-    """The first readable face and the next that is another picture, and which they are; noise where there are none."""
+    """A readable face and the next that is another picture, and which they are; noise where there are none.
+
+    Drawn from all over, so that they stand at other places of their batches than the first ones.
+    """
     kept, taken = torch.empty(0, 3, *embedder.size), []
-    for index in indices[:LOOKED_AT]:
+    for index in np.random.default_rng(0).permutation(indices)[:LOOKED_AT]:
         read, _ = read_images(faces, [index], embedder.size, skip_unreadable=True)
         image = as_tensor(read)
         if len(image) and (not len(kept) or float((image - kept).abs().mean()) > ALIKE):
