@@ -19,6 +19,9 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 SMALL = 2**20
 """Bytes of a file that states a few dozen figures; real ones have some 10 KiB."""
 
+LARGEST_LOG = 256 * 2**20
+"""Bytes of what a run writes down while it trains: a million logged steps."""
+
 
 def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[0] > ends[1]:

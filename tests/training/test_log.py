@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from steadface.errors import SteadfaceError
+from steadface.report.history import read_history
 from steadface.training.log import METRICS_FILE, MetricsLog
 
 
@@ -34,6 +36,16 @@ def test_what_was_logged_after_the_checkpoint_is_cut_away(tmp_path: Path) -> Non
     log.step(5, 1.0, {})
     log.close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_one_that_is_a_pipe_or_has_no_end_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    for make in (lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero")):
+        make()
+        for read in (lambda: MetricsLog(tmp_path, 0, tensorboard=False), lambda: read_history(path)):
+            with pytest.raises(SteadfaceError, match=r"cannot be read .*(pipe|device)"):
+                read()
+        path.unlink()
 
 
 @pytest.mark.parametrize("half", ['{"step": 3, "lo', "{", "3", '{"loss": 1}', '{"step": null}', "\n"])

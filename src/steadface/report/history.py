@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.errors import InvalidInput, NotFound
+from steadface.files import read_file
+from steadface.records import LARGEST_LOG
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +87,7 @@ def read_history(path: Path | str) -> History:
     other line that is no JSON object with a step.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(path, most=LARGEST_LOG).decode("utf-8", errors="replace").splitlines()
     except OSError as error:
         raise NotFound(f"the training log {path} cannot be read ({error.strerror})") from error
     records = []

@@ -9,7 +9,8 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from steadface.errors import InvalidInput, Unavailable
-from steadface.files import write_atomically
+from steadface.files import read_file, write_atomically
+from steadface.records import LARGEST_LOG
 from steadface.training import checkpoint
 
 METRICS_FILE = "metrics.jsonl"
@@ -84,7 +85,7 @@ class MetricsLog:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a log; a line that a killed process left half written, or that is none, is dropped."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_file(path, most=LARGEST_LOG).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return
     except OSError as error:

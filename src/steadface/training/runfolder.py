@@ -121,8 +121,8 @@ def refuse_changed_recipe(folder: Path, saved: State, recipe: Recipe) -> None:
         then = _without_places(with_present_names(saved.recipe))
     except (KeyError, AttributeError, TypeError) as error:
         raise InvalidInput(
-            f"the checkpoint of step {saved.step} in {folder} was edited: its recipe has no {error}; put it back, or "
-            "remove it to go on from the one before"
+            f"the checkpoint of step {saved.step} in {folder} was edited: its recipe lacks whole sections; put it "
+            "back, or remove it to go on from the one before"
         ) from error
     changed = checkpoint.difference(then, now)
     if changed:
