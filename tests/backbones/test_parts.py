@@ -171,3 +171,8 @@ def test_what_fits_nothing_is_listed_with_what_comes_nearest(content: Any, liste
         load_backbone(tmp_path / "w.pth")
     assert "give code that makes it" in str(caught.value)
     assert len(str(caught.value)) < len(str(tmp_path)) + 1000
+
+
+def test_networks_without_end_are_not_built(tmp_path: Path) -> None:
+    state = bare(trained(SMALL))
+    assert "more than 32 networks" in refusal({f"net{n}": dict(state) for n in range(100)}, tmp_path / "w.pth")

@@ -102,6 +102,17 @@ HOSTILE = {
         tensor(storage(4), [4], [1]) + tupled(storage(4), number(0), tupled(number(10**9)), tupled(number(1))) + b"b"
     ),
     "a memo of four billion": b"\x80\x02}r" + struct.pack("<I", 2**32 - 2) + b".",
+    "an array of 2^33 bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b".",
+    "copies of a text": b"\x80\x02" + text("a" * 10**6) + b"q\0](" + 4000 * (b"c_codecs\nencode\nh\0\x85R") + b"e.",
+    "a text of tuples in tuples": b"\x80\x02c_codecs\nencode\nN" + 60 * b"2\x86" + b"\x85R.",
+    "a storage called by tuples in tuples": state(
+        tensor(
+            tupled(text("storage"), b"ctorch\nFloatStorage\n", b"N" + 60 * b"2\x86", text("cpu"), number(4)) + b"Q",
+            [4],
+            [1],
+        )
+    ),
+    "what torch would import": b"\x80\x02ctorch\n_inductor\n.",
     "a dict in itself": b"\x80\x02}q\0(" + text("a") + b"h\0u.",
     "no dict at all": b"\x80\x02K\1.",
     "a tensor of no dimension": b"\x80\x02" + tensor(storage(4), [], []) + b".",
@@ -171,10 +182,18 @@ def test_entries_that_lie_over_one_another_are_counted_each(tmp_path: Path) -> N
 def test_an_archive_of_a_million_names_is_not_listed(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     content = archive(file, state()).read_bytes()
-    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 65535, 65535, 17 << 20, 0, 0)
-    file.write_bytes(content[:-22] + bytes(17 << 20) + end)
-    with pytest.raises(SteadfaceError, match="list of names has"):
-        load_backbone(file)
+    for start in (0, 0x06054B50):  # which is the mark of another end, and ends too early to be one
+        end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 65535, 65535, 17 << 20, start, 0)
+        file.write_bytes(content[:-22] + bytes(17 << 20) + end)
+        with pytest.raises(SteadfaceError, match="list of names has"):
+            load_backbone(file)
+
+
+def test_an_archive_behind_another_file_is_not_opened(tmp_path: Path) -> None:
+    file = older(tmp_path / "w.pth", state(tensor(storage(4, old=True), [4], [1])), ["0"], bytes(24))
+    packed = archive(tmp_path / "other.pth", b"\x80\x02N.").read_bytes()
+    file.write_bytes(file.read_bytes() + packed)
+    assert list(read_torch(file)) == [KEY]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -1,6 +1,7 @@
 """Where the detector comes from, in which order, and what is said when it cannot be had. The network is a local one."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable
 from steadface.faces import detector_files
 from steadface.faces.detector_files import FILE, VARIABLE, cache_folder, find_detector, open_detector
 
@@ -75,11 +76,14 @@ def test_option_before_environment_before_cache(tmp_path: Path, monkeypatch: pyt
 
 
 def test_files_that_are_not_there_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SteadfaceError, match=r"no detector file .*a.onnx; name a YuNet or SCRFD"):
+    with pytest.raises(NotFound, match=r"no detector file .*a.onnx; name a YuNet or SCRFD"):
         find_detector(tmp_path / "a.onnx")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "b.onnx"))
-    with pytest.raises(SteadfaceError, match=rf"b.onnx; correct the environment variable {VARIABLE}"):
+    with pytest.raises(NotFound, match=rf"b.onnx; correct the environment variable {VARIABLE}"):
         find_detector()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InvalidInput, match="a pipe"):
+        find_detector(tmp_path / "pipe.onnx")
 
 
 def test_the_cache_is_where_xdg_says_if_that_is_a_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +92,13 @@ def test_the_cache_is_where_xdg_says_if_that_is_a_whole_path(tmp_path: Path, mon
     for value in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert cache_folder() == tmp_path / ".cache" / "steadface"
+    monkeypatch.setattr(Path, "home", staticmethod(_homeless))
+    with pytest.raises(InvalidInput, match="set XDG_CACHE_HOME"):
+        cache_folder()
+
+
+def _homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_it_is_downloaded_once_with_progress(server: Server) -> None:
@@ -104,14 +115,14 @@ def test_it_is_downloaded_once_with_progress(server: Server) -> None:
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT + b"more", CONTENT[:100]])
 def test_another_file_is_never_kept(server: Server, content: bytes) -> None:
     server.content = content
-    with pytest.raises(SteadfaceError, match=f"another file than the one known.*it was not kept.*{FILE} by hand"):
+    with pytest.raises(Unavailable, match=f"another file than the one known.*it was not kept.*{FILE} by hand"):
         find_detector()
     assert not cache_folder().exists()
 
 
 def test_a_transfer_that_breaks_off_leaves_nothing(server: Server) -> None:
     server.content, server.declared = CONTENT[:9000], len(CONTENT)
-    with pytest.raises(SteadfaceError, match=r"no face detector|another file"):
+    with pytest.raises(Unavailable, match=r"no face detector|another file"):
         find_detector()
     assert not cache_folder().exists()
 
@@ -120,7 +131,7 @@ def test_without_a_network_it_says_which_file_to_put_where(server: Server, monke
     server.status = 503
     for address in (detector_files.ADDRESS, "http://127.0.0.1:9/nobody-listens"):
         monkeypatch.setattr(detector_files, "ADDRESS", address)
-        with pytest.raises(SteadfaceError) as error:
+        with pytest.raises(Unavailable) as error:
             find_detector()
         for words in (FILE, address, str(cache_folder() / FILE), "--detector FILE", VARIABLE):
             assert words in str(error.value)
@@ -190,5 +201,5 @@ def test_files_that_are_no_detectors_are_refused_when_opened(tmp_path: Path) -> 
         ("empty", "of 0 bytes is no face detector"),
         ("text", "not a readable ONNX file|holds no network"),
     ):
-        with pytest.raises(SteadfaceError, match=words):
+        with pytest.raises(InvalidInput, match=words):
             open_detector(tmp_path / f"{name}.onnx")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steadface.errors import SteadfaceError
+from steadface.errors import InvalidInput, SteadfaceError, Unsupported
 from steadface.faces.scrfd import open_scrfd
 
 from .planted import OFFSETS, red, write_scrfd
@@ -52,13 +52,13 @@ def test_a_picture_whose_anchors_the_outputs_do_not_cover_is_refused(tmp_path: P
 
 
 def test_a_file_without_landmarks_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(SteadfaceError, match=r"without landmarks \(6 outputs\).*take one with keypoints"):
+    with pytest.raises(Unsupported, match=r"without landmarks \(6 outputs\).*take one with keypoints"):
         open_scrfd(write_scrfd(tmp_path / "scrfd.onnx", outputs=6))
 
 
 def test_other_networks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SteadfaceError, match="neither a YuNet nor an SCRFD detector"):
+    with pytest.raises(InvalidInput, match="neither a YuNet nor an SCRFD detector"):
         open_scrfd(write_scrfd(tmp_path / "scrfd.onnx", outputs=8))
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "scrfd.onnx").read_bytes()[:500])
-    with pytest.raises(SteadfaceError, match="cannot be opened as a face detector"):
+    with pytest.raises(InvalidInput, match="cannot be opened as a face detector"):
         open_scrfd(tmp_path / "cut.onnx")

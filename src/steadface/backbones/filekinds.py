@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steadface.errors import InvalidInput
-from steadface.files import stand_in
+from steadface.files import open_file, stand_in
 
 HEAD = 4096
 """Bytes that are looked at."""
@@ -93,15 +93,20 @@ def file_kind(file: Path) -> FileKind:
     Raises InvalidInput where it cannot be opened.
     """
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             head = opened.read(HEAD)
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}; check that it is yours to read") from error
     if not head:
         return FileKind(what="empty", remedy="the download or the disk failed; fetch it again")
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    if is_archive(head):
         return _zip_kind(file)
     return _known_beginning(head) or _protobuf_kind(head) or _text_kind(head) or _unknown(file, head)
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins so is taken for a zip archive; of others the end, where one may lie, is not read."""
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
 
 def refuse_other_than_onnx(file: Path) -> None:
@@ -175,13 +180,21 @@ def _zip_kind(file: Path) -> FileKind:
 def _listed(file: Path) -> int:
     """Bytes of the list of names that an archive ends with, as its last records say; 0 where there are none.
 
-    https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.14 to 4.3.16.
+    https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.14 to 4.3.16. The last one is looked for in two
+    places, as `zipfile` does: where it is without a comment, or else where its mark comes last.
     """
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         opened.seek(max(0, file.stat().st_size - (1 << 16) - 98))
         tail = opened.read()
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or len(tail) < end + 16:
+    ends = {place for place in (len(tail) - 22, tail.rfind(_ENDS)) if 0 <= place == tail.find(_ENDS, place, place + 22)}
+    return max((_listed_at(tail, end) for end in ends), default=0)
+
+
+_ENDS = b"PK\x05\x06"
+
+
+def _listed_at(tail: bytes, end: int) -> int:
+    if len(tail) < end + 22:
         return 0
     size: int = struct.unpack_from("<I", tail, end + 12)[0]
     if end >= 76 and tail[end - 20 : end - 16] == b"PK\x06\x07":  # the larger record lies before its locator

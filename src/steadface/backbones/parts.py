@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from steadface.backbones.filekinds import shown
 from steadface.backbones.layouts import LAYOUTS, OTHERS, Layout
-from steadface.errors import Unsupported
+from steadface.errors import InvalidInput, Unsupported
 
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put into names, wherever they wrap.
 _WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 _DEEP, _MANY = 4, 1000
 """How far down, and how many dicts and lists, a file is looked through; the optimiser's are the last."""
+MOST_NETWORKS = 32
+"""In a file; each is built, without numbers, to see whether it fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,15 @@ class Part:
 
 
 def parts_of(content: Any) -> list[Part]:
-    """All that looks like a network of a known layout in what a file holds, complete or not."""
-    return [part for place, state in _states(content) for part in _in_state(place, state)]
+    """All that looks like a network of a known layout in what a file holds, complete or not.
+
+    Raises InvalidInput for more than `MOST_NETWORKS`.
+    """
+    found = (part for place, state in _states(content) for part in _in_state(place, state))
+    parts = list(islice(found, MOST_NETWORKS + 1))
+    if len(parts) > MOST_NETWORKS:
+        raise InvalidInput(f"holds more than {MOST_NETWORKS} networks; save the one that you want by itself")
+    return parts
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,9 +15,10 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, first_few, shown
+from steadface.backbones.filekinds import ONNX, SAFETENSORS, TORCH, file_kind, first_few, is_archive, shown
 from steadface.backbones.torchfiles import MOST_PICKLED, read_torch
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported
+from steadface.files import open_file
 
 METADATA_KEY = "steadface"
 PREFIX = "backbone."
@@ -88,7 +89,7 @@ def _check_size(file: Path) -> None:
 
 
 def _check_header(file: Path) -> None:
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         header = int.from_bytes(opened.read(8), "little")
     if header > MOST_HEADER:
         raise InvalidInput(
@@ -159,12 +160,13 @@ def _named_in(pickled: io.BytesIO) -> Iterator[str]:
 
 def _pickles(file: Path) -> Iterator[io.BytesIO]:
     """Of an archive, the one that describes it; of the older format, those one after the other at its beginning."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            name = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
-            yield io.BytesIO(archive.open(name).read(MOST_PICKLED))
-        return
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
+        if is_archive(opened.read(4)):
+            with zipfile.ZipFile(opened) as archive:
+                name = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
+                yield io.BytesIO(archive.open(name).read(MOST_PICKLED))
+            return
+        opened.seek(0)
         whole = io.BytesIO(opened.read(MOST_PICKLED))
     # Magic number, protocol, system and the object itself.
     yield from itertools.repeat(whole, 4)

@@ -22,7 +22,9 @@ from typing import Any, BinaryIO, ClassVar
 import torch
 from torch import Tensor
 
+from steadface.backbones.filekinds import is_archive
 from steadface.errors import InvalidInput, Unsupported
+from steadface.files import open_file
 
 MOST_PICKLED = 2 << 20
 """Bytes of the pickle, which says what there is; those of published models, with their optimisers, have 0.3 MB."""
@@ -37,12 +39,13 @@ MOST_DIMENSIONS = 16
 
 _BLOCK = 1 << 22
 _WORDS = (str, int, float, bool, type(None))
+_LONG = (str, bytes, bytearray, list, tuple, dict)
 
 _REFUSED = (
     *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4),
-    *(pickle.PERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+    *(pickle.PERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.BYTEARRAY8),
 )
-"""Steps of a pickle that make objects of classes, or take them from elsewhere."""
+"""Steps of a pickle that make objects of classes, take them from elsewhere, or make room for what they only claim."""
 
 _STORAGES = {
     "Double": torch.float64,
@@ -74,9 +77,9 @@ def read_torch(file: Path) -> Any:
     Raises pickle.UnpicklingError for a pickle that needs more than that, SteadfaceError for one beyond the bounds
     above, and whatever its parts raise for a damaged one.
     """
-    with file.open("rb") as opened, warnings.catch_warnings():
+    with open_file(file) as opened, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on kinds of tensors
-        if zipfile.is_zipfile(opened):
+        if is_archive(opened.read(4)):
             with zipfile.ZipFile(opened) as archive:
                 return _Archive(archive, file).content()
         opened.seek(0)
@@ -135,10 +138,10 @@ class _Stream:
             raise
         _check_order(bool(system.get("little_endian", True)), self._file)
         self._opened.seek(described.tell())
-        if sorted(map(str, keys)) != sorted(self._held):
+        if not all(type(key) is str for key in keys) or sorted(keys) != sorted(self._held):
             raise pickle.UnpicklingError("other storages than its tensors have")
         for key in keys:
-            self._fill(self._held[str(key)])
+            self._fill(self._held[key])
         return content
 
     def _next(self, described: io.BytesIO) -> Any:
@@ -205,35 +208,38 @@ class Unpickler(pickle._Unpickler):
 
     def __init__(self, pickled: io.BytesIO, storage: Callable[[str, torch.dtype, int], Tensor], file: Path) -> None:
         super().__init__(pickled, encoding="utf-8")
-        self._storage, self._file, self._made = storage, file, 0
+        self._storage, self._file, self._made, self._given = storage, file, 0, 0
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands here for what a pickle names. Raises UnpicklingError for all else."""
         module = "builtins" if module == "__builtin__" else module  # as Python 2 calls it, and protocol 2 still does
         if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _STORAGES:
             return _STORAGES[name.removesuffix("Storage")]
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype | torch.qscheme):
+        # `getattr` would import what torch brings along unloaded.
+        if module == "torch" and isinstance(found := vars(torch).get(name), torch.dtype | torch.qscheme):
             return found
         if (module, name) in _MAKERS:
             return self._counted(_MAKERS[module, name])
         raise pickle.UnpicklingError("what is no tensor")
 
     def persistent_load(self, pid: Any) -> Tensor:
-        kind, dtype, key, _, count, *views = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or not _is_count(count):
+        kind, dtype, key, _, count, view = pid if len(pid) == 6 else (*pid[:5], None)
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not _is_count(count) or type(key) is not str:
             raise pickle.UnpicklingError("a reference to what is no storage")
-        held = self._storage(str(key), dtype, count)
-        for view in views:
-            if view is not None:
-                _, start, length = view
-                held = _made_of(held, start, (length,), (1,))
-        return held
+        held = self._storage(key, dtype, count)
+        if view is None:
+            return held
+        _, start, length = view
+        return _made_of(held, start, (length,), (1,))
 
     def _counted(self, maker: Callable[..., Any]) -> Callable[..., Any]:
         def make(*given: Any) -> Any:
             self._made += 1
             if self._made > 4 * MOST_TENSORS:  # of one there are up to four: a dict, a size, a parameter
                 raise InvalidInput(f"{self._file} holds more than {MOST_TENSORS:,} tensors; save those of one network")
+            self._given += len(given) + sum(len(one) for one in given if isinstance(one, _LONG))
+            if self._given > MOST_PICKLED:  # more than there can be, unless it gives the same again and again
+                raise InvalidInput(f"{self._file} makes copies of what it holds without end; it is no state dict")
             return maker(*given)
 
         return make
@@ -397,7 +403,7 @@ _MAKERS: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         ("torch.nn.parameter", "Parameter"): _first,
         ("torch.nn.parameter", "Buffer"): _first,
         ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
-        ("_codecs", "encode"): lambda text, *_: str(text).encode("latin-1"),
+        ("_codecs", "encode"): lambda text, *_: str.encode(text, "latin-1"),
         ("builtins", "set"): _first,
         ("builtins", "bytearray"): lambda given=b"", *_: given if isinstance(given, bytes) else b"",
         ("builtins", "complex"): _first,

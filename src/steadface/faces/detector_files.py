@@ -18,12 +18,12 @@ import onnx
 import onnx.numpy_helper
 
 from steadface.arguments import as_path, number
-from steadface.errors import InvalidInput, SteadfaceError, first_line, quoted
+from steadface.errors import InvalidInput, NotFound, Unavailable, first_line, quoted
 from steadface.faces.detection import Detector
 from steadface.faces.scrfd import open_scrfd
 from steadface.faces.searching import MIN_SIZE, Searching
 from steadface.faces.yunet import OUTPUTS, open_yunet
-from steadface.files import write_atomically
+from steadface.files import check_given, write_atomically
 from steadface.graphs.reading import read_model
 from steadface.graphs.sizes import MOST_LIVE, Unrunnable, check_cost, check_growth
 
@@ -58,7 +58,7 @@ def open_detector(
     Raises SteadfaceError for a file that is no such detector, and where none is found nor can be downloaded.
     """
     if not 0 < number("min_size", min_size) < math.inf:
-        raise SteadfaceError(f"a smallest face of {min_size:g} pixels is out of range; give 1 or more")
+        raise InvalidInput(f"a smallest face of {min_size:g} pixels is out of range; give 1 or more")
     file = find_detector(None if path is None else as_path(path, "the detector"), progress=progress)
     outputs = _outputs(file)
     look = open_yunet(file) if outputs.issuperset(OUTPUTS) else open_scrfd(file)
@@ -66,7 +66,10 @@ def open_detector(
 
 
 def find_detector(path: Path | None = None, *, progress: Progress | None = None) -> Path:
-    """`path`; else the file that STEADFACE_DETECTOR names; else the one in the cache, downloaded if it is not there."""
+    """`path`; else the file that STEADFACE_DETECTOR names; else the one in the cache, downloaded if it is not there.
+
+    Raises NotFound where a file that is named is not there, and Unavailable where none can be downloaded.
+    """
     if path is not None:
         return _existing(path, "name a YuNet or SCRFD .onnx file, or leave --detector out to have one downloaded")
     if named := os.environ.get(VARIABLE):
@@ -80,12 +83,18 @@ def find_detector(path: Path | None = None, *, progress: Progress | None = None)
 def cache_folder() -> Path:
     """`steadface` in XDG_CACHE_HOME, or in ~/.cache; relative ones are ignored, as the XDG specification asks."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "steadface"
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "steadface"
+    except RuntimeError:
+        raise InvalidInput(
+            f"this user has no home folder to keep a face detector in; set XDG_CACHE_HOME, or {VARIABLE} to its file"
+        ) from None
 
 
 def _existing(path: Path, remedy: str) -> Path:
+    check_given(path)
     if not path.is_file():
-        raise SteadfaceError(f"there is no detector file {path}; {remedy}")
+        raise NotFound(f"there is no detector file {path}; {remedy}")
     return path
 
 
@@ -94,13 +103,13 @@ def _downloaded(target: Path, progress: Progress | None) -> bytes:
         data = _fetched(progress)
     # URLError and time-outs are OSErrors; a broken transfer is an HTTPException.
     except (OSError, HTTPException) as error:
-        raise SteadfaceError(
+        raise Unavailable(
             f"no face detector: {FILE} could not be downloaded ({error}). Fetch {ADDRESS} on a machine with a network "
             f"and put it at {target}, or name it with --detector FILE or the environment variable {VARIABLE}"
         ) from None
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256:
-        raise SteadfaceError(
+        raise Unavailable(
             f"{ADDRESS} has brought another file than the one known ({len(data)} bytes, SHA-256 {found}, expected "
             f"{SHA256}); it was not kept. Something on the way may replace downloads: put the file at {target} by hand"
         )

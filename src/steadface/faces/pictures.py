@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadface.data.faces import UnreadableImage
-from steadface.errors import SteadfaceError, short
+from steadface.errors import InvalidInput, short
 
 MOST_BYTES = 1 << 30
 """Of a picture read from a stream or a `data:` URI: that many pixels, uncompressed, in 16 bits take less."""
@@ -41,7 +41,7 @@ def is_data(source: object) -> bool:
 
 def encoded(source: Any, name: str) -> bytes:
     """The file that bytes, a stream or a `data:` URI hold. Raises UnreadableImage where there is none, or too long a
-    one, and SteadfaceError for what is no picture in any form.
+    one, and InvalidInput for what is no picture in any form.
     """
     if isinstance(source, str):
         found = _from_data(source)
@@ -50,7 +50,7 @@ def encoded(source: Any, name: str) -> bytes:
     elif callable(getattr(source, "read", None)):
         found = _from_stream(source, name)
     else:
-        raise SteadfaceError(f"a {type(source).__name__} ({short(source)}) is no picture; give {KINDS}")
+        raise InvalidInput(f"a {type(source).__name__} ({short(source)}) is no picture; give {KINDS}")
     if not found:
         rest = "has nothing left where it stands; seek(0) first" if hasattr(source, "read") else "is empty (0 bytes)"
         raise UnreadableImage(f"{name} {rest}; copy or download it again")

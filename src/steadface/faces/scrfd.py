@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from steadface.data.faces import Image
 from steadface.devices import open_session
-from steadface.errors import SteadfaceError, Unsupported, first_line
+from steadface.errors import InvalidInput, Unsupported, first_line
 from steadface.faces.detection import FARTHEST, LEAST_SCORE, Face, distinct
 
 SMALLEST = 12.0
@@ -70,9 +70,9 @@ def open_scrfd(path: Path) -> Scrfd:
     try:
         session = open_session(path)
     except Exception as error:  # onnxruntime's own exceptions share no other base
-        raise SteadfaceError(f"{path} cannot be opened as a face detector: {first_line(error)}") from None
+        raise InvalidInput(f"{path} cannot be opened as a face detector: {first_line(error)}") from None
     if len(session.get_outputs()) == 6:
-        raise SteadfaceError(
+        raise Unsupported(
             f"{path} is an SCRFD detector without landmarks (6 outputs), and faces are aligned by landmarks; take one "
             "with keypoints (9 outputs), such as det_10g.onnx or a file whose name ends in _kps"
         )
@@ -157,11 +157,11 @@ def _check(look: Scrfd, path: Path) -> None:
         name = look.session.get_inputs()[0].name
         outputs = look.session.run(None, {name: np.zeros((1, 3, *side), np.float32)})
     except Exception as error:  # as in open_scrfd
-        raise SteadfaceError(f"{path} takes no picture as an SCRFD detector does: {first_line(error)}") from None
+        raise InvalidInput(f"{path} takes no picture as an SCRFD detector does: {first_line(error)}") from None
     found = tuple(output.shape[-1] if output.ndim > 1 else 1 for output in outputs)
     if found != WIDTHS or [len(_rows(output)) for output in outputs] != 3 * _anchors(side):
         shapes = ", ".join(str(output.shape) for output in outputs)
-        raise SteadfaceError(
+        raise InvalidInput(
             f"{path} is neither a YuNet nor an SCRFD detector: its outputs are {shapes}; give a file such as "
             "face_detection_yunet_2023mar.onnx or det_10g.onnx"
         )
