@@ -44,6 +44,7 @@ def serve_recognition(
     days: Annotated[float | None, typer.Option(min=0.001, help="How long people stay enrolled, at most.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Requests at work at once.")] = 16,
     waiting: Annotated[int, typer.Option(min=0, max=4096, help="Requests that wait; more are told to come back.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Faces that go through the model at once, at most.")] = 64,
     log: Annotated[
         Literal["json", "none"], typer.Option(help="One line of JSON about every request, or none.")
     ] = "json",
@@ -89,7 +90,7 @@ def serve_recognition(
         places = {DEFAULT: place}
     _log_as(JsonLines() if log == "json" else None)
     metrics = Metrics()
-    with listening(address) as here, opened(places, metrics) as found:
+    with listening(address) as here, opened(places, metrics, batch=batch) as found:
         service = Service(collections=found, keys=held, metrics=metrics, doors=Doors(workers=workers, waiting=waiting))
         if held is None:
             say_warning("there are no API keys: whoever uses this machine may do everything; nobody else reaches it")

@@ -20,7 +20,7 @@ from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import Person, parse_expiry
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.embedder import Backend, Faces
-from steadface.service.batching import Embeddings, SharedEmbedder
+from steadface.service.batching import BATCH, Embeddings, SharedEmbedder
 from steadface.service.observation import Metrics
 from steadface.workflows.recognize import with_gallery
 
@@ -115,15 +115,20 @@ def read_places(path: Path) -> dict[str, Place]:
 
 
 @contextmanager
-def opened(places: Mapping[str, Place], metrics: Metrics) -> Iterator[Collections]:
-    """All of them, until the end. Raises SteadfaceError as `Recognizer.open` and `Gallery.open` do."""
+def opened(places: Mapping[str, Place], metrics: Metrics, *, batch: int = BATCH) -> Iterator[Collections]:
+    """All of them, until the end; at most `batch` faces go through a model at once.
+
+    Raises SteadfaceError as `Recognizer.open` and `Gallery.open` do.
+    """
     taken: dict[str, str] = {}
     for name, place in places.items():
         if place.gallery is not None and (other := taken.setdefault(os.path.realpath(place.gallery), name)) != name:
             raise Conflict(f"the collections {other} and {name} have one gallery, {place.gallery}; name another")
     embedders: dict[tuple[Any, ...], SharedEmbedder] = {}
     with ExitStack() as stack:
-        found = {name: stack.enter_context(_opened(name, place, embedders, metrics)) for name, place in places.items()}
+        found = {
+            name: stack.enter_context(_opened(name, place, embedders, metrics, batch)) for name, place in places.items()
+        }
         for embedder in embedders.values():
             stack.callback(embedder.close)
         yield Collections(found, tuple(embedders.values()))
@@ -131,7 +136,7 @@ def opened(places: Mapping[str, Place], metrics: Metrics) -> Iterator[Collection
 
 @contextmanager
 def _opened(
-    name: str, place: Place, embedders: dict[tuple[Any, ...], SharedEmbedder], metrics: Metrics
+    name: str, place: Place, embedders: dict[tuple[Any, ...], SharedEmbedder], metrics: Metrics, batch: int
 ) -> Iterator[Collection]:
     recognizer = Recognizer.open(
         place.model,
@@ -144,7 +149,7 @@ def _opened(
     same = (recognizer.contract.weights, recognizer.contract.convention, recognizer.contract.mirror, place.backend)
     shared = embedders.get(same)
     if shared is None:
-        shared = embedders[same] = SharedEmbedder(recognizer.embedder, observe=metrics.batches.observe)
+        shared = embedders[same] = SharedEmbedder(recognizer.embedder, most=batch, observe=metrics.batches.observe)
     recognizer.embedder = TimedEmbedder(shared, metrics)
     recognizer.seeing = recognizer.seeing.through(lambda detector: TimedDetector(detector, metrics))
     if place.gallery is None:

@@ -1,0 +1,306 @@
+"""What a service costs, and what it loses: requests per second, memory, and enrolments under SIGKILL.
+
+python benchmarks/service.py load --model MODEL --images FOLDER [--people 100000] [--seconds 10] [--clients 1 8 16 32]
+python benchmarks/service.py memory --model MODEL --images FOLDER [--requests 100000]
+python benchmarks/service.py kills --model MODEL --images FOLDER [--enrolments 500]
+python benchmarks/service.py restart --model MODEL [--people 100000]
+
+`--images` holds aligned faces in person folders. The service runs as a user would start it, in a process of its own;
+whoever asks is in this process, on the same cores. `load` compares with batching and without (`--batch 1`), beside the
+bare recogniser in this process, one face after another and 64 at once.
+"""
+
+import argparse
+import http.client
+import itertools
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from steadface.data.folders import ImageFolder
+from steadface.gallery.enrollment import Enrollee
+from steadface.gallery.gallery import Gallery
+from steadface.gallery.sealing.keys import write_key
+from steadface.recognition.recognizer import Recognizer
+
+BOUNDARY = "a-boundary-that-no-picture-has"
+AT_ONCE = 5000
+
+
+def form(words: Mapping[str, str], pictures: list[tuple[str, bytes]]) -> bytes:
+    """A body of multipart/form-data."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in words.items()
+    ]
+    for name, data in pictures:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n'
+        parts.append(head.encode() + data + b"\r\n")
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+class Asker:
+    """One client with a connection of its own, which is made anew where the service has gone."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, path: str, body: bytes, **headers: str) -> int:
+        """The status. Raises OSError or HTTPException where no answer came."""
+        kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        try:
+            self._connection.request("POST", path, body, {**kind, **headers})
+            answer = self._connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
+        return answer.status
+
+
+@contextmanager
+def service(folder: Path, model: str, port: int, *more: str) -> Iterator[tuple["subprocess.Popen[bytes]", float]]:
+    """A service that is ready, and how many seconds that took."""
+    words = ["serve", "--model", model, "--gallery", folder / "g.db", "--key", folder / "g.key", "--port", port]
+    command = [sys.executable, "-m", "steadface", *map(str, words), "--log", "none", *more]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(port, process)
+            yield process, time.perf_counter() - began
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.request("GET", "/v1/health/ready")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.02)
+        finally:
+            connection.close()
+    raise SystemExit(f"the service ended with {process.returncode}")
+
+
+def filled(folder: Path, recognizer: Recognizer, people: int) -> None:
+    """A gallery of so many people with one random template each."""
+    draw = np.random.default_rng(0)
+    key = write_key(folder / "g.key")
+    dimension = recognizer.contract.dimension
+    with Gallery.create(folder / "g.db", model=recognizer.contract.identity, key=key) as gallery:
+        for first in range(0, people, AT_ONCE):
+            vectors = draw.standard_normal((min(AT_ONCE, people - first), dimension), dtype=np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            gallery.enroll_many(
+                Enrollee(name=f"p{number}", vectors=vector[None]) for number, vector in enumerate(vectors, start=first)
+            )
+
+
+def timed(port: int, path: str, bodies: list[bytes], clients: int, seconds: float) -> list[float]:
+    """The seconds of each request that so many clients made in that time, each as soon as it had its answer."""
+    until, took = time.perf_counter() + seconds, list[float]()
+
+    def ask(number: int) -> None:
+        asker, own = Asker(port), itertools.cycle(bodies[number % len(bodies) :] + bodies[: number % len(bodies)])
+        while (began := time.perf_counter()) < until:
+            status = asker.post(path, next(own))
+            assert status == 200, status
+            took.append(time.perf_counter() - began)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return took
+
+
+def load(given: argparse.Namespace, folder: Path) -> None:
+    recognizer, files = Recognizer.open(given.model), pictures(given.images, 64)
+    filled(folder, recognizer, given.people)
+    bare(recognizer, files)
+    words = {"aligned": "true", "fmr": str(given.fmr)}
+    verify = [form(words, [("first", one), ("second", other)]) for one, other in itertools.pairwise(files)]
+    identify = [form(words, [("image", one)]) for one in files]
+    print("batching | asked for | clients | requests/s | p50 ms | p99 ms")
+    for batch in (64, 1):
+        with service(folder, given.model, given.port, "--batch", str(batch), "--workers", "32") as _:
+            for (path, bodies), clients in itertools.product(
+                (("/v1/verify", verify), ("/v1/identify", identify)), given.clients
+            ):
+                timed(given.port, path, bodies, clients, 1.0)
+                took = timed(given.port, path, bodies, clients, given.seconds)
+                p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
+                print(batch > 1, path, clients, f"{len(took) / given.seconds:.1f}", end=" | ", sep=" | ")
+                print(f"{1000 * p50:.1f} | {1000 * p99:.1f}", flush=True)
+
+
+def bare(recognizer: Recognizer, files: list[bytes]) -> None:
+    """What the recogniser does without a service."""
+    faces = [recognizer.seeing.face(file, aligned=True) for file in files]
+    print("bare | per second")
+    for name, job, count in (
+        ("faces embedded, one at a time", lambda: [recognizer.embed_faces([face]) for face in faces], len(faces)),
+        ("faces embedded, 64 at once", lambda: recognizer.embed_faces(faces), len(faces)),
+        (
+            "pairs verified, pictures decoded",
+            lambda: [
+                recognizer.verify(one, other, threshold=0.5, aligned=True) for one, other in itertools.pairwise(files)
+            ],
+            len(files) - 1,
+        ),
+    ):
+        print(f"{name} | {count / best(job):.1f}", flush=True)
+
+
+def best(job: Callable[[], object]) -> float:
+    took = []
+    for _ in range(4):
+        began = time.perf_counter()
+        job()
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def memory(given: argparse.Namespace, folder: Path) -> None:
+    files = pictures(given.images, 64)
+    filled(folder, Recognizer.open(given.model), given.people)
+    words = {"aligned": "true", "fmr": str(given.fmr)}
+    bodies = [form(words, [("image", one)]) for one in files]
+    with service(folder, given.model, given.port) as (process, _):
+        done, lock = itertools.count(1), threading.Lock()
+        looks = {1000, *range(given.requests // 10, given.requests + 1, given.requests // 10)}
+
+        def ask(number: int) -> None:
+            asker = Asker(given.port)
+            while True:
+                with lock:
+                    at = next(done)
+                if at > given.requests:
+                    return
+                status = asker.post("/v1/identify", bodies[(at + number) % len(bodies)])
+                assert status == 200, status
+                if at in looks:
+                    print(f"{at} requests | {resident(process.pid):.1f} MiB", flush=True)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def resident(process: int) -> float:
+    """MiB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def kills(given: argparse.Namespace, folder: Path) -> None:
+    """Clients enrol, each request repeated with its key until it is answered, while the service is killed again and
+    again; then everybody has to be there once.
+    """
+    files, draw = pictures(given.images, 64), random.Random(0)
+    numbers, lock = itertools.count(), threading.Lock()
+    repeats = [0]
+
+    def ask() -> None:
+        asker = Asker(given.port)
+        while True:
+            with lock:
+                number = next(numbers)
+            if number >= given.enrolments:
+                return
+            words = {"name": f"p{number}", "aligned": "true", "check": "false"}
+            body = form(words, [("images", files[number % len(files)])])
+            while True:
+                try:
+                    status = asker.post("/v1/people", body, **{"Idempotency-Key": f"enrolment-{number}"})
+                except (OSError, http.client.HTTPException):
+                    status = 0
+                if status == 201:
+                    break
+                assert status in (0, 503), status
+                repeats[0] += 1
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    killed, starts = 0, list[float]()
+    while any(thread.is_alive() for thread in threads):
+        with service(folder, given.model, given.port) as (process, ready):
+            starts.append(ready)
+            rest = time.perf_counter() + draw.uniform(0.3, 1.5)
+            while time.perf_counter() < rest and any(thread.is_alive() for thread in threads):
+                time.sleep(0.01)
+            if any(thread.is_alive() for thread in threads):
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+    with Gallery.open(folder / "g.db", key=folder / "g.key") as gallery:
+        people = gallery.people()
+        lost = given.enrolments - len(people)
+        twice = sum(person.templates > 1 for person in people)
+        intact = gallery.verify_log().intact
+    print(
+        f"{given.enrolments} enrolments, {killed} kills, {repeats[0]} requests made again: {lost} lost, {twice} twice"
+    )
+    print(
+        f"the log is {'intact' if intact else 'BROKEN'}; ready again after {statistics.median(starts):.1f} s (median)"
+    )
+    if lost or twice or not intact:
+        raise SystemExit(1)
+
+
+def restart(given: argparse.Namespace, folder: Path) -> None:
+    filled(folder, Recognizer.open(given.model), given.people)
+    for _ in range(3):
+        with service(folder, given.model, given.port) as (process, ready):
+            print(f"{given.people} people | ready after {ready:.1f} s | {resident(process.pid):.0f} MiB", flush=True)
+
+
+def pictures(folder: Path, most: int) -> list[bytes]:
+    """So many of a folder's faces, as they lie there, evenly over all of them."""
+    files = ImageFolder(folder)
+    step = max(1, len(files) // most)
+    return [files.read_encoded(place) for place in range(0, len(files), step)][:most]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("load", "memory", "kills", "restart"))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--people", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16, 32])
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--enrolments", type=int, default=500)
+    parser.add_argument("--fmr", type=float, default=1e-2)
+    parser.add_argument("--port", type=int, default=8765)
+    given = parser.parse_args()
+    if given.images is None and given.what != "restart":
+        parser.error("--images FOLDER is needed")
+    with tempfile.TemporaryDirectory() as folder:
+        {"load": load, "memory": memory, "kills": kills, "restart": restart}[given.what](given, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
