@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,10 @@ from steadface.cli.options import (
     OutputOption,
 )
 from steadface.errors import InvalidInput, Unsupported
+from steadface.signals import INTERRUPTED
+
+if TYPE_CHECKING:
+    from steadface.service.collections import Place
 
 
 def serve_recognition(
@@ -36,6 +40,13 @@ def serve_recognition(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen at.")] = 8000,
     certificate: Annotated[Path | None, typer.Option(help="The certificate for TLS, PEM.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="The private key of the certificate, PEM.")] = None,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="A service to try, of synthetic faces, kept in --demo-folder."),
+    ] = False,
+    demo_folder: Annotated[Path, typer.Option(help="Where the demonstration's model and people are kept.")] = Path(
+        "demo"
+    ),
     detector: DetectorOption = None,
     guard: GuardOption = None,
     contract: ContractOption = None,
@@ -51,7 +62,8 @@ def serve_recognition(
 ) -> None:
     """Recognise over **HTTP**: verify, identify and enrol, with API keys, limits and metrics.
 
-    Without `--keys` it listens on this machine alone, and everybody on it may do everything.
+    Without `--keys` it listens on this machine alone, and everybody on it may do everything. With `--demo` it needs no
+    model: one is trained on synthetic faces, once, in some minutes.
     """
     try:
         from steadface.service.admission import Doors
@@ -69,10 +81,12 @@ def serve_recognition(
             f"without API keys everybody who reaches {host} could do everything: make some (`steadface keys make`) and "
             "give their file with --keys, or listen at 127.0.0.1"
         )
-    if (model is None) == (collections is None):
-        raise InvalidInput("give one --model, with a --gallery, or a file of --collections")
+    if sum((model is not None, collections is not None, demo)) != 1:
+        raise InvalidInput("give one of --model (with a --gallery), a file of --collections, and --demo")
     held = None if keys is None else Keys(keys)
-    if collections is not None:
+    if demo:
+        places = {DEFAULT: _demonstration(demo_folder)}
+    elif collections is not None:
         places = read_places(collections)
     else:
         assert model is not None
@@ -95,8 +109,23 @@ def serve_recognition(
         if held is None:
             say_warning("there are no API keys: whoever uses this machine may do everything; nobody else reaches it")
         console.print(f"recognising at {address.url}; Ctrl-C stops", soft_wrap=True)
+        if demo:
+            console.print(f"pictures to try lie in {demo_folder / 'pictures'}", soft_wrap=True)
         sys.stdout.flush()
         run(application(service), address, here)
+
+
+def _demonstration(folder: Path) -> "Place":
+    from steadface.cli.console import training_bar
+    from steadface.service.demonstration import demonstration, needs_training
+
+    if needs_training(folder):
+        say_warning("the demonstration's model is trained first, once: about four minutes on two cores")
+    with training_bar("gated") as observe:
+        place = demonstration(folder, observe)
+    if place is None:
+        raise typer.Exit(INTERRUPTED)
+    return place
 
 
 def _log_as(lines: logging.Formatter | None) -> None:

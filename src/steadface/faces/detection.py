@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.data.faces import Image
+from steadface.data.faces import TEMPLATE, Image
 
 Boxes = NDArray[np.float32]
 """(N, 4) left, top, right, bottom."""
@@ -61,6 +61,15 @@ class Detector(Protocol):
     def detect(self, image: Image) -> list[Face]:
         """The faces of `image` (H, W, 3) RGB, largest first."""
         ...
+
+
+class WholePicture:
+    """A detector for pictures that are aligned faces already: it sees one, from edge to edge."""
+
+    def detect(self, image: Image) -> list[Face]:
+        height, width = image.shape[:2]
+        landmarks = (TEMPLATE * [width / 112, height / 112]).astype(np.float32)
+        return [Face(box=(0, 0, width, height), landmarks=landmarks, score=1.0)]
 
 
 class Look(Protocol):

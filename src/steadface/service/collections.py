@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from steadface.data.faces import Image
 from steadface.errors import Conflict, InvalidInput, NotFound, quoted, short, unreadable
-from steadface.faces.detection import Detector, Face
+from steadface.faces.detection import Detector, Face, WholePicture
 from steadface.files import read_file
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import Person, parse_expiry
@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 
 class Place(BaseModel):
-    """Where the parts of a collection lie, and how long people stay in it: `days` after they were enrolled, at most."""
+    """Where the parts of a collection lie, whether all pictures for it are `aligned` faces already, and how long people
+    stay in it: `days` after they were enrolled, at most.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +43,7 @@ class Place(BaseModel):
     key: Path | None = None
     contract: Path | None = None
     detector: Path | None = None
+    aligned: bool = False
     guard: Path | None = None
     output: str | None = None
     backend: Backend = "auto"
@@ -142,7 +145,7 @@ def _opened(
         place.model,
         output=place.output,
         contract=place.contract,
-        detector=place.detector,
+        detector=WholePicture() if place.aligned else place.detector,
         guard=place.guard,
         backend=place.backend,
     )
