@@ -3,6 +3,7 @@
 python benchmarks/service.py load --model MODEL --images FOLDER [--people 100000] [--seconds 10] [--clients 1 8 16 32]
 python benchmarks/service.py memory --model MODEL --images FOLDER [--requests 100000]
 python benchmarks/service.py kills --model MODEL --images FOLDER [--enrolments 500]
+python benchmarks/service.py hostile --model MODEL --images FOLDER [--requests 10000]
 python benchmarks/service.py restart --model MODEL [--people 100000]
 
 `--images` holds aligned faces in person folders. The service runs as a user would start it, in a process of its own;
@@ -11,8 +12,10 @@ bare recogniser in this process, one face after another and 64 at once.
 """
 
 import argparse
+import base64
 import http.client
 import itertools
+import json
 import os
 import random
 import signal
@@ -22,12 +25,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from brought import spoilt
 from steadface.data.folders import ImageFolder
 from steadface.gallery.enrollment import Enrollee
 from steadface.gallery.gallery import Gallery
@@ -269,6 +274,100 @@ def kills(given: argparse.Namespace, folder: Path) -> None:
         raise SystemExit(1)
 
 
+def hostile(given: argparse.Namespace, folder: Path) -> None:
+    """Requests that nobody means: spoilt pictures, forms, JSON, headers and paths. Every answer is a problem in words
+    or right, none is an error of the service, and it does not grow.
+    """
+    files, draw, seen = pictures(given.images, 64), random.Random(0), Counter[int]()
+    filled(folder, Recognizer.open(given.model), 100)
+    with service(folder, given.model, given.port) as (process, _):
+        sizes = []
+        for number in range(given.requests):
+            method, path, body, headers = anything(files, draw)
+            connection = http.client.HTTPConnection("127.0.0.1", given.port, timeout=60)
+            try:
+                connection.putrequest(method, path, skip_accept_encoding=True)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    connection.putheader(name, value.encode("latin-1", "replace"))
+                connection.endheaders(body)
+                status = connection.getresponse().status
+            except http.client.HTTPException:
+                status = 0  # what is no HTTP is not answered
+            finally:
+                connection.close()
+            seen[status] += 1
+            if status >= 500 and status != 503:
+                print(f"{status}: {method} {path!r} {headers} {body[:300]!r}")
+            if number in (given.requests // 10, given.requests - 1):
+                sizes.append(resident(process.pid))
+    print(
+        f"{given.requests} requests | status: {dict(sorted(seen.items()))} | MiB after a tenth and at the end: {sizes}"
+    )
+    if any(status >= 500 and status != 503 for status in seen):
+        raise SystemExit(1)
+
+
+PATHS = (
+    "verify",
+    "identify",
+    "detect",
+    "embed",
+    "people",
+    "people/0",
+    "people/../keys",
+    "keys",
+    "log",
+    "model",
+    "expire",
+)
+METHODS = ("POST", "GET", "PATCH", "DELETE", "PUT", "OPTIONS")
+TAILS = ("", "", "", "?after=-1", "?collection=../../etc", "?fmr=nan", "/%00", "/..%2f..%2f", "?x=" + "y" * 3000, "\\")
+
+
+def anything(files: list[bytes], draw: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
+    """Method, path, body and headers."""
+    picture = spoilt(draw.choice(files), "bytes", draw) if draw.random() < 0.7 else draw.choice(files)
+    words = {
+        draw.choice(("fmr", "fpir", "aligned", "top", "name", "consent", "check", "x")): odd(draw) for _ in range(3)
+    }
+    fields = [(draw.choice(("first", "second", "image", "images")), picture) for _ in range(draw.randrange(1, 4))]
+    kinds = {
+        f"multipart/form-data; boundary={BOUNDARY}": form(words, fields),
+        "application/json": json.dumps({**words, fields[0][0]: base64.b64encode(picture).decode()}).encode(),
+        "image/png": picture,
+        odd(draw): picture,
+    }
+    kind, body = draw.choice(list(kinds.items()))
+    if draw.random() < 0.3:
+        body = spoilt(body, "bytes", draw)
+    headers = {"Content-Type": kind}
+    if draw.random() < 0.3:
+        headers[draw.choice(("Idempotency-Key", "X-Request-Id", "Authorization", "X-API-Key", "Accept"))] = odd(draw)
+    name = draw.choice(PATHS)
+    method = "POST" if name in PATHS[:5] and draw.random() < 0.9 else draw.choice(METHODS)
+    return method, f"/v1/{name}{draw.choice(TAILS)}", body, headers
+
+
+def odd(draw: random.Random) -> str:
+    """A text that a careless or a hostile caller may send, in one line."""
+    texts = (
+        "",
+        "0",
+        "-1",
+        "1e400",
+        "nan",
+        "true",
+        "[]",
+        "a" * 500,
+        "\x7f\xff",
+        "../../etc/passwd",
+        "0.01",
+        "{}",
+        "'; --",
+    )
+    return draw.choice(texts)
+
+
 def restart(given: argparse.Namespace, folder: Path) -> None:
     filled(folder, Recognizer.open(given.model), given.people)
     for _ in range(3):
@@ -285,7 +384,7 @@ def pictures(folder: Path, most: int) -> list[bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("load", "memory", "kills", "restart"))
+    parser.add_argument("what", choices=("load", "memory", "kills", "hostile", "restart"))
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--people", type=int, default=100_000)
@@ -299,7 +398,9 @@ def main() -> None:
     if given.images is None and given.what != "restart":
         parser.error("--images FOLDER is needed")
     with tempfile.TemporaryDirectory() as folder:
-        {"load": load, "memory": memory, "kills": kills, "restart": restart}[given.what](given, Path(folder))
+        {"load": load, "memory": memory, "kills": kills, "hostile": hostile, "restart": restart}[given.what](
+            given, Path(folder)
+        )
 
 
 if __name__ == "__main__":
