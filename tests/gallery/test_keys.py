@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from steadface.errors import InvalidInput, SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.gallery.sealing.keys import (
     NONCE,
     Key,
@@ -103,8 +103,11 @@ def test_the_environment_gives_a_key_or_its_file(tmp_path: Path) -> None:
     both = {"STEADFACE_GALLERY_KEY": text, "STEADFACE_GALLERY_KEY_FILE": str(file)}
     found = [given_key(both), given_key({"STEADFACE_GALLERY_KEY_FILE": str(file)}), given_key({})]
     assert [key and key.secret for key in found] == [SECRET, bytes(32), None]
-    with pytest.raises(SteadfaceError, match="STEADFACE_GALLERY_KEY holds no key"):
-        given_key({"STEADFACE_GALLERY_KEY": "secret"})
+    for text in ("secret", "\udcff" * 44):  # the second as Python has bytes that are not UTF-8
+        with pytest.raises(SteadfaceError, match="STEADFACE_GALLERY_KEY holds no key"):
+            given_key({"STEADFACE_GALLERY_KEY": text})
+    with pytest.raises(NotFound):
+        find_key("0" * 32, "0" * 16, {"XDG_CONFIG_HOME": "~nobody has this name"})
 
 
 def test_the_users_configuration_is_looked_through_for_the_right_key(tmp_path: Path) -> None:

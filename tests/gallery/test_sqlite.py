@@ -243,5 +243,6 @@ def test_a_backup_is_one_file_of_what_was_committed(empty: Path, tmp_path: Path)
     assert target.stat().st_mode & 0o777 == 0o600
     with closing(opened(target)) as copy:
         assert count(copy) == 1
-    with closing(opened(empty)) as store, pytest.raises(Conflict, match="there is a file"):
-        store.backup(target)
+    for taken in (target, Path("/"), Path()):
+        with closing(opened(empty)) as store, pytest.raises(Conflict, match="there is a file"):
+            store.backup(taken)

@@ -135,13 +135,13 @@ def read_or_write_key(path: Path) -> Key:
 def keys_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where keys that nobody gave are kept: `steadface/keys` in the user's configuration."""
     configuration = environment.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(configuration).expanduser() / "steadface" / "keys"
+    return Path(os.path.expanduser(configuration)) / "steadface" / "keys"  # noqa: PTH111 - Path's raises for ~nobody
 
 
 def given_key(environment: Mapping[str, str] = os.environ) -> Key | None:
     """The key that the environment gives, if it does. Raises `InvalidInput` for what is not a key."""
     if text := environment.get(KEY_VARIABLE):
-        return _parsed(text.encode(), f"the environment variable {KEY_VARIABLE}")
+        return _parsed(os.fsencode(text), f"the environment variable {KEY_VARIABLE}")
     if name := environment.get(FILE_VARIABLE):
         return read_key(Path(name))
     return None

@@ -200,7 +200,7 @@ def _copy(connection: sqlite3.Connection, partial: Path, target: Path, name: str
 
 def _all_of(path: Path) -> list[Path]:
     """The file, and what SQLite may keep beside it."""
-    return [path.with_name(path.name + suffix) for suffix in ("", *COMPANIONS, JOURNAL)]
+    return [Path(f"{path}{suffix}") for suffix in ("", *COMPANIONS, JOURNAL)]
 
 
 def remove_files(path: Path) -> None:
