@@ -13,7 +13,6 @@ import pytest
 
 from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.storage import ModelIdentity
 from steadface.gallery.storage.sqlite import PAGE
 from steadface.gallery.storage.sqlite.rows import VERSION
 
@@ -708,12 +707,17 @@ def test_a_copy_that_somebody_kept_is_told_of(full: Path, caplog: pytest.LogCapt
         assert not gallery.verify_log().intact
 
 
-def test_a_gallery_is_made_for_no_model_that_it_would_not_open(path: Path) -> None:
-    for model in (replace(MODEL, dimension=0), replace(MODEL, dimension=2**36), replace(MODEL, fingerprint="")):
-        with pytest.raises(InvalidInput, match="there is no gallery for the model"):
-            Gallery.create(path, model=model)
-    assert not path.exists()
-    assert isinstance(MODEL, ModelIdentity)
+def test_a_gallery_is_made_for_no_model_that_it_would_not_open(full: Path) -> None:
+    for wrong in ({"dimension": 0}, {"dimension": 2**36}, {"fingerprint": ""}, {"name": "x" * 2**16}):
+        model = replace(MODEL, **wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="model"):
+            Gallery.create(full.with_name("new.db"), model=model)
+        with Gallery.open(full) as gallery, pytest.raises(InvalidInput, match="model"):
+            gallery.re_embed(model, {"Ada": VECTORS[:1], "Bob": VECTORS[1:2]})
+    assert not list(full.parent.glob("new.db*"))
+    with Gallery.open(full) as gallery:
+        assert names(gallery.search(VECTORS[:1])) == [["Ada"]]
+    Gallery.create(full.with_name("new.db"), model=replace(MODEL, name="\U0001f600" * 4096)).close()
 
 
 @pytest.mark.parametrize("table", ["gallery", "people", "templates", "journal"])

@@ -207,7 +207,7 @@ def test_an_edited_guard_is_refused(tmp_path, edit, kept) -> None:
         read_guard(file, model=MODEL)
 
 
-def test_a_guard_whose_limits_were_raised_is_refused_and_one_of_an_earlier_version_opens(tmp_path) -> None:
+def test_a_guard_whose_limits_were_raised_is_refused_and_one_of_an_earlier_version_opens(tmp_path, caplog) -> None:
     file = tmp_path / "guard.json"
     write_guard(file, Guard(limits=LIMITS))
     data = json.loads(file.read_text())
@@ -217,6 +217,7 @@ def test_a_guard_whose_limits_were_raised_is_refused_and_one_of_an_earlier_versi
     del data["seal"]
     file.write_text(json.dumps(data))
     assert read_guard(file, model=MODEL) == Guard(limits=LIMITS)
+    assert "its seal was taken off" in caplog.text
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -31,7 +31,7 @@ from steadface.gallery.requests import Request
 from steadface.gallery.sealing.keys import Key, Unsealable, given, keys_folder, new_key, write_key
 from steadface.gallery.sealing.log import Verification, checked_head
 from steadface.gallery.sealing.transaction import NotEnrolled, Reader
-from steadface.gallery.session import OpenGallery
+from steadface.gallery.session import OpenGallery, check_identity
 from steadface.gallery.storage import Entry, ModelIdentity
 
 
@@ -306,6 +306,7 @@ class Gallery(OpenGallery):
         Returns the new enrolments and who was dropped. Raises `InvalidInput`, and changes nothing, where somebody has
         no vectors, unless they are to be dropped.
         """
+        check_identity(model)
         with self._storage.exclusive():
             with self._changing(None, self._vault) as writer:
                 done = maintenance.re_embed(writer, model, vectors, drop_missing=drop_missing)

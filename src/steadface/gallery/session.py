@@ -109,14 +109,7 @@ class OpenGallery:
         Raises `Conflict` where there is a gallery, or a file, already.
         """
         storage = _storage_at(place, options)
-        if not isinstance(model, ModelIdentity):
-            raise InvalidInput(
-                f"model is {quoted(model)}; give the identity of a recogniser, recognizer.contract.identity"
-            )
-        try:
-            model_identity(asdict(model))
-        except ValueError as error:
-            raise InvalidInput(f"there is no gallery for the model {quoted(model.name)}: {error}") from None
+        check_identity(model)
         storage.check_free()
         identity, now = secrets.token_hex(16), options.get("clock", utc)()
         key = given(key) or given_key()
@@ -283,6 +276,16 @@ class OpenGallery:
             self._known = header, self._vault.state(header) or _of_layout_1(rows, header, self._vault, self.name)
         state = self._known[1]
         return replace(state, owed=state.owed or header.owed)
+
+
+def check_identity(model: object) -> None:
+    """Raises `InvalidInput` for what is no model's, or not that of a model of which a gallery can be."""
+    if not isinstance(model, ModelIdentity):
+        raise InvalidInput(f"model is {quoted(model)}; give the identity of a recogniser, recognizer.contract.identity")
+    try:
+        model_identity(asdict(model))
+    except ValueError as error:
+        raise InvalidInput(f"there is no gallery for the model {quoted(model.name)}: {error}") from None
 
 
 def _of_layout_1(rows: Snapshot, header: Header, vault: Vault, name: str) -> State:

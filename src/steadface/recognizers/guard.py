@@ -16,6 +16,7 @@ robust model.
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +38,8 @@ from steadface.files import read_file, write_atomically
 from steadface.gallery.sealing.keys import Key
 from steadface.recognizers.seal import Seal, sealed, unsealed
 from steadface.records import SMALL, STRICT, Rate, Word, parsed
+
+logger = logging.getLogger(__name__)
 
 Faces = NDArray[np.uint8]
 """(B, H, W, 3) RGB."""
@@ -277,5 +280,11 @@ def read_guard(path: str | os.PathLike[str], *, model: str) -> Guard:
         raise Conflict(
             f"{path} was calibrated for another model ({guard.limits.model[:12]}, this is {model[:12]}); calibrate a "
             "guard for this one"
+        )
+    if guard.seal is None:
+        logger.warning(
+            "%s was written by an earlier version, or its seal was taken off: nothing shows that its limits are those "
+            "that were measured; calibrate one anew",
+            path,
         )
     return guard

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from types import UnionType
 from typing import Any, TypeVar
 
-from steadface.errors import InvalidInput, short
+from steadface.errors import InvalidInput, quoted, short
 from steadface.gallery.storage import Entry, Header, ModelIdentity, PersonRow, TemplateRow, model_identity
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
@@ -64,8 +64,8 @@ FROM templates LEFT JOIN people ON people.number = templates.person
 """
 ENTRIES = "SELECT sequence, time, event, person, details, previous, hash FROM journal"
 
-MODEL = 2**14
-"""Characters of what a header tells of its model."""
+MODEL = 2**16
+"""Characters of what a header tells of its model: the longest name of a contract takes 49,152 as JSON."""
 NUMBERS = 2**53
 """What numbers of rows stay below."""
 
@@ -172,10 +172,13 @@ class Rows:
             self._next(table)
 
     def write_header(self, header: Header) -> None:
+        model = json.dumps(asdict(header.model))
+        if len(model) > MODEL:
+            raise InvalidInput(f"the name of the model, {quoted(header.model.name)}, is too long; give a shorter one")
         self.connection.execute("DELETE FROM gallery")
         self.connection.execute(
             "INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?)",
-            (header.id, header.created, json.dumps(asdict(header.model)), header.key, header.secret, header.owed),
+            (header.id, header.created, model, header.key, header.secret, header.owed),
         )
         if self._one("PRAGMA user_version") < VERSION:
             self.connection.execute(f"PRAGMA user_version = {VERSION}")
