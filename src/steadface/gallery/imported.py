@@ -76,18 +76,21 @@ def _read(path: Path, model: ModelIdentity, key: Key | None, now: datetime) -> I
         raise Conflict(
             f"{path} holds templates of {described(about.model)}, and the gallery takes those of {described(model)}"
         )
-    if about.kind == "plain" and key is not None:
-        raise InvalidInput(f"{path} holds plain vectors, which no key has sealed; if that is what it has to be, import "
-                           "it without a key")  # fmt: skip
-    if about.kind == "plain":
-        pass
-    elif key is None or key.id != about.key:
-        given = "none was given" if key is None else f"{key.source} holds the key {key.id}"
-        raise InvalidInput(f"the templates in {path} are sealed with the key {quoted(about.key)}, and {given}")
-    else:
+    _check_key(about, key, path)
+    if key is not None:
         _check_seal(about, seal, key, path)
     rows, vectors = _rows(path, about, key)
     return _grouped(rows, vectors, path, model, now)
+
+
+def _check_key(about: About, key: Key | None, path: Path) -> None:
+    """Raises `InvalidInput` unless it is the one that the file was sealed with, and none for plain vectors."""
+    if about.kind == "plain" and key is not None:
+        raise InvalidInput(f"{path} holds plain vectors, which no key has sealed; if that is what it has to be, import "
+                           "it without a key")  # fmt: skip
+    if about.kind == "sealed" and (key is None or key.id != about.key):
+        given = "none was given" if key is None else f"{key.source} holds the key {key.id}"
+        raise InvalidInput(f"the templates in {path} are sealed with the key {quoted(about.key)}, and {given}")
 
 
 def refuse_known(reader: Reader, brought: Imported, path: Path) -> None:

@@ -27,6 +27,7 @@ from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, giv
 from steadface.gallery.sealing.transaction import UNKNOWN, Reader, Writer
 from steadface.gallery.sealing.vault import State, Vault, stamp
 from steadface.gallery.storage import (
+    RESTORE,
     Header,
     ModelIdentity,
     Snapshot,
@@ -331,5 +332,5 @@ def _sealed_rows_of(gallery: str) -> Iterator[None]:
     except Unsealable as error:
         raise InvalidInput(
             f"the gallery {gallery} was changed by other means or is damaged ({error} does not unseal); ask `steadface "
-            "gallery verify-log` what was, and restore a backup (`steadface gallery backup` makes them)"
+            f"gallery verify-log` what was, and {RESTORE}"
         ) from error

@@ -23,7 +23,7 @@ from steadface.errors import SteadfaceError, Unsupported, short, unreadable
 from steadface.evaluation.thresholds import Thresholds
 from steadface.files import check_replaced, read_file, write_atomically
 from steadface.gallery.sealing.keys import Key
-from steadface.gallery.storage import ModelIdentity, check_model
+from steadface.gallery.storage import DIMENSIONS, ModelIdentity, check_model
 from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer
 from steadface.recognizers.convention import Origin
 from steadface.recognizers.seal import Seal, check_signature, sealed, unsealed
@@ -45,9 +45,6 @@ def _unsigned(space: str) -> str:
     return space
 
 
-Side = Annotated[int, Field(ge=1, le=4096)]
-
-
 class _Known(Record):
     size: Origin = "default"
     pixel_range: Origin = "default"
@@ -60,12 +57,12 @@ class _Written(Record):
     name: Word
     weights: Word
     space: Annotated[Word, AfterValidator(_unsigned)]
-    image_size: tuple[Side, Side]
+    image_size: tuple[int, int]  # in bounds where it becomes a part of a `Convention`
     pixel_range: Word
     channel_order: ChannelOrder
     known: _Known = _Known()
     output: Word | None = None
-    dimension: Annotated[int, Field(ge=2, le=65536)]
+    dimension: Annotated[int, Field(ge=2, le=DIMENSIONS)]
     mirror: bool
     thresholds: Thresholds | None
     notes: Annotated[tuple[str, ...], Field(max_length=100)] = ()

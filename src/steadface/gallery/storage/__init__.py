@@ -22,6 +22,7 @@ DIMENSIONS = 2**16
 """Numbers of a template, at most: a hundred times what models make, of which an empty index takes little memory yet."""
 FINGERPRINT = 200
 """Characters."""
+RESTORE = "restore a backup (`steadface gallery backup` makes them)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported, short
+from steadface.gallery.storage import RESTORE
 from steadface.gallery.storage.sqlite.files import OpenedFiles
-from steadface.gallery.storage.sqlite.rows import RESTORE, VERSION, Rows
+from steadface.gallery.storage.sqlite.rows import VERSION, Rows
 from steadface.gallery.storage.sqlite.schema import check_schema
 
 APPLICATION = 0x53464741

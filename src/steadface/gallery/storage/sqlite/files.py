@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from steadface.errors import Conflict, InvalidInput, Unavailable
+from steadface.gallery.storage import RESTORE
 
 COMPANIONS = ("-wal", "-shm")
 JOURNAL = "-journal"
@@ -88,8 +89,8 @@ class OpenedFiles:
         there = self.size()
         if size > there:
             raise InvalidInput(
-                f"the gallery {self.path} is damaged: it says that it has {size} bytes, and there are {there}; restore "
-                "a backup (`steadface gallery backup` makes them)"
+                f"the gallery {self.path} is damaged: it says that it has {size} bytes, and there are {there}: "
+                f"{RESTORE}"
             )
 
     def keep(self) -> None:

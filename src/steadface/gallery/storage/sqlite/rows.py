@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from steadface.errors import InvalidInput, quoted, short
-from steadface.gallery.storage import Entry, Header, ModelIdentity, PersonRow, TemplateRow, model_identity
+from steadface.gallery.storage import RESTORE, Entry, Header, ModelIdentity, PersonRow, TemplateRow, model_identity
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -17,7 +17,6 @@ VERSION = 2
 """Of the layout. The second has the header of a gallery sealed; the first is opened, and made the second when it is
 written into.
 """
-RESTORE = "restore a backup (`steadface gallery backup` makes them)"
 
 SCHEMA = """
 CREATE TABLE gallery (
@@ -91,8 +90,7 @@ class Rows:
             "SELECT id, created, substr(model, 1, ?), key, secret, owed FROM gallery LIMIT 2", (MODEL + 1,)
         ).fetchall()
         if len(rows) != 1:
-            lacks = "its header is missing" if not rows else "it has more than one header"
-            raise InvalidInput(f"the gallery {self._name} is damaged or was changed by other means, {lacks}: {RESTORE}")
+            raise self._damaged("it has more than one header" if rows else "its header is missing")
         identity, created, model, key, secret, owed = self._typed(rows[0], HEADER)
         return Header(id=identity, created=created, model=self._model(model), key=key, secret=secret, owed=bool(owed))
 
@@ -102,10 +100,7 @@ class Rows:
                 raise ValueError("it is too long")
             return model_identity(json.loads(text))
         except (ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"the gallery {self._name} is damaged or was changed by other means, its header tells of no model "
-                f"({short(str(error))}): {RESTORE}"
-            ) from None
+            raise self._damaged(f"its header tells of no model, {short(str(error))}") from None
 
     def people(
         self,

@@ -11,7 +11,8 @@ import re
 import sqlite3
 
 from steadface.errors import InvalidInput, quoted
-from steadface.gallery.storage.sqlite.rows import RESTORE, SCHEMA
+from steadface.gallery.storage import RESTORE
+from steadface.gallery.storage.sqlite.rows import SCHEMA
 
 MADE_BY_SQLITE = {
     ("table", "sqlite_sequence"): "CREATE TABLE sqlite_sequence(name,seq)",
