@@ -2,8 +2,10 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from steadface.service.collections import DEFAULT
+from steadface.service.collections import DEFAULT, Place, opened
+from steadface.service.observation import Metrics
 
 from .conftest import Desk, Sat
 
@@ -87,9 +89,26 @@ def test_who_has_expired_is_not_found_and_goes(desk: Desk, pngs: list[list[bytes
     while datetime.now(UTC) <= soon:
         time.sleep(0.01)
     assert desk.identify(pngs[0][0]).json()["enrolled"] == 0
-    assert len(desk.client.post("/v1/expire").json()["removed"]) == 1
+    (receipt,) = desk.client.post("/v1/expire").json()["receipts"]
+    assert receipt["event"] == "expire"
     assert desk.client.get("/v1/people").json()["count"] == 0
     assert desk.enroll("Eve", pngs[0][0], data={"expires": "yesterday"}).status_code == 400
+
+
+def test_who_is_not_met_for_too_long_goes(model: Path, tmp_path: Path, pngs: list[list[bytes]]) -> None:
+    place = Place(model=str(model), gallery=tmp_path / "g.db", key=tmp_path / "g.key", aligned=True, idle_days=1e-9)
+    with opened({DEFAULT: place}, Metrics()) as found:
+        collection = found.get(None)
+        for name, pictures in zip(("Ada", "Eve"), pngs, strict=False):
+            collection.recognizer.enroll(name, pictures[0], check=False)
+        between = datetime.now(UTC)
+        for _ in range(2):
+            collection.note_matches(collection.recognizer.identify(pngs[0][0], fmr=0.05))
+        events = [one.event for one in collection.gallery.entries(most=9)]
+        assert events == ["create", "enroll", "enroll", "match"], "of each once in a while"
+        assert [person.name for person in collection.gallery.idle(between)] == ["Eve"]
+        time.sleep(0.001)
+        assert [person.name for person in collection.forget()] == ["Ada", "Eve"]
 
 
 def test_the_log_says_what_was_done_and_to_whom(desk: Desk, pngs: list[list[bytes]]) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 
 from numpy.typing import ArrayLike
@@ -31,6 +31,7 @@ from steadface.gallery.requests import Request
 from steadface.gallery.sealing.keys import Key, Unsealable, given, keys_folder, new_key, write_key
 from steadface.gallery.sealing.log import Verification, checked_head
 from steadface.gallery.sealing.transaction import NotEnrolled, Reader
+from steadface.gallery.sealing.vault import moment, stamp
 from steadface.gallery.session import OpenGallery, check_identity
 from steadface.gallery.storage import Entry, ModelIdentity
 
@@ -249,6 +250,18 @@ class Gallery(OpenGallery):
         if expired:
             self._scrub(traces)
         return expired
+
+    def note_matches(self, people: Iterable[str]) -> None:
+        """Writes into the log that these were matched, those of them who are enrolled; see `idle`."""
+        with self._writing() as writer:
+            for person in filter(None, map(writer.find, people)):
+                writer.log("match", person)
+
+    def idle(self, since: datetime) -> list[Person]:
+        """Who was neither enrolled nor given a template, nor noted as matched, since then."""
+        with self._reading() as reader:
+            last = {one.person: one.time for one in reader.entries(events=("enroll", "match"))}
+            return [one for one in reader.people() if moment(last.get(one.id, stamp(one.created))) < since]
 
     def search(self, vectors: ArrayLike, k: int = 1) -> list[list[Candidate]]:
         """For each of the unit `vectors` (B, D) the `k` most similar people, most similar first, each with the best of

@@ -170,7 +170,7 @@ async def _forgetting(service: Service) -> None:
     while True:
         for collection in service.collections.named.values():
             try:
-                gone = await service.doors.work(collection.forget_expired)
+                gone = await service.doors.work(collection.forget)
             except SteadfaceError as error:
                 logger.warning("who has expired in %s was not removed: %s", collection.name, error)
                 continue

@@ -1,12 +1,14 @@
 """Collections: each a gallery with its own model, key and retention; a model is opened once, however many share it."""
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import yaml
@@ -17,7 +19,8 @@ from steadface.errors import Conflict, InvalidInput, NotFound, quoted, short, un
 from steadface.faces.detection import Detector, Face, WholePicture
 from steadface.files import read_file
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.person import Person, parse_expiry
+from steadface.gallery.person import Person, PersonId, parse_expiry
+from steadface.recognition.answers import Identified
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.embedder import Backend, Faces
 from steadface.service.batching import BATCH, Embeddings, SharedEmbedder
@@ -25,15 +28,20 @@ from steadface.service.observation import Metrics
 from steadface.workflows.recognize import with_gallery
 
 DEFAULT = "default"
+NOTED_EVERY = 3600.0
+"""Seconds."""
 LARGEST = 2**20
 """Bytes of a file of collections."""
 
 logger = logging.getLogger(__name__)
 
 
+Days = Annotated[float, Field(gt=0, le=36500)]
+
+
 class Place(BaseModel):
     """Where the parts of a collection lie, whether all pictures for it are `aligned` faces already, and how long people
-    stay in it: `days` after they were enrolled, at most.
+    stay in it: `days` after they were enrolled, at most, and `idle_days` after they were last matched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +55,8 @@ class Place(BaseModel):
     guard: Path | None = None
     output: str | None = None
     backend: Backend = "auto"
-    days: Annotated[float, Field(gt=0, le=36500)] | None = None
+    days: Days | None = None
+    idle_days: Days | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,8 @@ class Collection:
     name: str
     place: Place
     recognizer: Recognizer
+    noted: dict[str, float] = field(default_factory=dict)
+    """When a match of somebody was last written down, by name, as `time.monotonic` has it."""
 
     @property
     def gallery(self) -> Gallery:
@@ -74,9 +85,26 @@ class Collection:
             return latest
         return min(parse_expiry(asked), latest)
 
-    def forget_expired(self) -> list[Person]:
-        """Removes who has expired."""
-        return [] if self.recognizer.gallery is None else self.recognizer.gallery.expire()
+    def note_matches(self, answer: Identified) -> None:
+        """Writes down who was matched, where people whom nobody meets are forgotten; of each once in an hour at most."""
+        if self.place.idle_days is None:
+            return
+        now = monotonic()
+        met = {face.person for face in answer.faces if face.person is not None}
+        new = [name for name in met if now - self.noted.get(name, -math.inf) > NOTED_EVERY]
+        if new:
+            self.gallery.note_matches(new)
+            self.noted.update(dict.fromkeys(new, now))
+
+    def forget(self) -> list[Person]:
+        """Removes who has expired, and who was not met for as long as people are kept without."""
+        if self.recognizer.gallery is None:
+            return []
+        gone = self.gallery.expire()
+        if self.place.idle_days is not None:
+            idle = self.gallery.idle(datetime.now(UTC) - timedelta(days=self.place.idle_days))
+            gone += [self.gallery.remove(PersonId(person.id)) for person in idle]
+        return gone
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
 from steadface.errors import NotFound, Unavailable
-from steadface.gallery.person import parse_expiry
+from steadface.gallery.person import PersonId, parse_expiry
 from steadface.gallery.storage import Entry
 from steadface.service.application import Caller, Service
 from steadface.service.bodies import Options, options
@@ -111,11 +111,15 @@ async def audit_log(
 
 @router.post("/v1/expire", tags=["administration"], responses=problems(404, 503))
 async def expire(asking: Asking, collection: Collected = None) -> dict[str, Any]:
-    """Removes everybody whose consent has expired, at once; each with a receipt."""
+    """Removes everybody whose consent has expired, or whom nobody met for too long, at once; with receipts."""
     meant = asking.collection(collection, "delete")
+
+    def job() -> dict[str, Any]:
+        gone = [PersonId(person.id) for person in meant.forget()]
+        return {"receipts": [vars(meant.gallery.receipt(person)) for person in gone]}
+
     async with asking.service.doors.through():
-        gone = await asking.service.doors.work(meant.forget_expired)
-    return {"removed": [person.id for person in gone]}
+        return await asking.service.doors.work(job)
 
 
 @router.get("/v1/keys", tags=["administration"], responses=problems(404))

@@ -133,6 +133,7 @@ async def identify(asking: Asking) -> dict[str, Any]:
                 most_faces=bounds.faces,
             )
             _count_probes(asking, collection, answer)
+            collection.note_matches(answer)
             return disclosed(answer.to_json(), asking.key.shows) | meaning(collection, answer.fmr)
 
         return await asking.service.doors.work(job)
