@@ -86,7 +86,7 @@ class Collection:
         return min(parse_expiry(asked), latest)
 
     def note_matches(self, answer: Identified) -> None:
-        """Writes down who was matched, where people whom nobody meets are forgotten; of each once in an hour at most."""
+        """Writes down who was matched, where people whom nobody meets are forgotten; each once in an hour at most."""
         if self.place.idle_days is None:
             return
         now = monotonic()
