@@ -64,6 +64,7 @@ def all_inputs(*, mutations: int, seed: int) -> Iterator[Hostile]:
     """Everything, with so many `mutations` of each kind of file."""
     yield from _schemas()
     yield from _rows()
+    yield from _put_back()
     yield from _records()
     yield from _paths()
     yield from _bombs()
@@ -216,6 +217,30 @@ def _rows() -> Iterator[Hostile]:
                     read=_used,
                     refused=False,
                 )
+
+
+def _put_back() -> Iterator[Hostile]:
+    """Rows that were right once: each unseals, and is the right person's in the right place."""
+    for name, change in (
+        ("a name", lambda gallery: gallery.rename("eve", "ivy")),
+        ("a consent", lambda gallery: gallery.enroll("eve", unit(0, 0, 1, 1), consent="less", expires="2999-01-01")),
+    ):
+        yield Hostile(kind="gallery: rows", name=f"{name} of an earlier time", make=_before(change), read=_used)
+
+
+def _before(change: Callable[[Gallery], object]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        GALLERY.make(folder)
+        with closing(sqlite3.connect(folder / "g.db")) as rows:
+            earlier = rows.execute("SELECT id, tag, created, expires, sealed, number FROM people").fetchall()
+        with Gallery.open(folder / "g.db", key=read_key(folder / "g.key")) as gallery:
+            change(gallery)
+        with closing(sqlite3.connect(folder / "g.db", isolation_level=None)) as rows:
+            rows.executemany(
+                "UPDATE people SET id = ?, tag = ?, created = ?, expires = ?, sealed = ? WHERE number = ?", earlier
+            )
+
+    return make
 
 
 def _unless_refused(make: Callable[[Path], None]) -> Callable[[Path], None]:
