@@ -172,6 +172,10 @@ def test_images_that_are_one_count_as_often_as_they_are_named(tmp_path, monkeypa
     assert len(read_bin(write(tmp_path / "x.bin", ([image] * 20, [True] * 10)))) == 10
     with pytest.raises(SteadfaceError, match="2,200 bytes together"):
         read_bin(write(tmp_path / "x.bin", ([image] * 22, [True] * 11)))
+    text = b"(" + b"X\x64\0\0\0" + image + b"X\6\0\0\0latin1tq\x010c_codecs\nencode\nq\x020"
+    (tmp_path / "x.bin").write_bytes(b"\x80\x02" + text + b"](" + b"h\2h\1R" * 30 + b"e.")
+    with pytest.raises(SteadfaceError, match="more than 2,000 bytes together"):
+        read_bin(tmp_path / "x.bin")
 
 
 @pytest.mark.parametrize("protocol", range(6))

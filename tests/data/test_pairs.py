@@ -282,6 +282,12 @@ def test_pipes_are_refused_at_once(lfw, tmp_path):
     os.mkfifo(lfw / "Ann_A" / "Ann_A_0002.png")
     with pytest.raises(SteadfaceError, match="no regular files"):
         read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)
+    (lfw / "Ann_A" / "Ann_A_0002.png").unlink()
+    for target in ("nowhere", "Ann_A_0002.png"):
+        (lfw / "Ann_A" / "Ann_A_0002.png").symlink_to(target)
+        with pytest.raises(SteadfaceError, match="no regular files"):
+            read_pairs(pairs_file(tmp_path, LFW_TEXT), lfw)
+        (lfw / "Ann_A" / "Ann_A_0002.png").unlink()
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a" * 300, "\ud800"])

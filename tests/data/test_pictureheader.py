@@ -53,8 +53,10 @@ def test_so_does_that_of_another_writer(suffix):
 def test_a_tiff_of_the_other_byte_order_and_one_in_tiles():
     def directory(order: str, *entries: tuple[int, int, int]) -> bytes:
         body = b"".join(
-            struct.pack(order + "HHI", tag, kind, 1) + struct.pack(order + ("HH" if kind == 3 else "I"), *value)
-            for tag, kind, value in ((tag, kind, (value, 0) if kind == 3 else (value,)) for tag, kind, value in entries)
+            struct.pack(order + "HHI", tag, kind, 1) + struct.pack(order + ("HH" if kind in (3, 8) else "I"), *value)
+            for tag, kind, value in (
+                (tag, kind, (value, 0) if kind in (3, 8) else (value,)) for tag, kind, value in entries
+            )
         )
         magic = b"II*\0" if order == "<" else b"MM\0*"
         return magic + struct.pack(order + "IH", 8, len(entries)) + body + bytes(4)
@@ -63,6 +65,8 @@ def test_a_tiff_of_the_other_byte_order_and_one_in_tiles():
         assert claimed_size(directory(order, (256, 3, 70), (257, 4, 80))) == (70, 80)
         assert claimed_size(directory(order, (256, 3, 70), (257, 4, 80), (322, 4, 9000), (323, 3, 96))) == (9000, 96)
         assert claimed_size(directory(order, (256, 3, 7), (256, 4, 60000), (257, 4, 80))) == (60000, 80)
+        assert claimed_size(directory(order, (256, 8, 20000), (257, 9, 20000))) == (20000, 20000), "with signs"
+        assert claimed_size(directory(order, (256, 16, 70), (257, 4, 80))) is None, "no room for it where it stands"
 
 
 def test_a_directory_far_beyond_the_end_is_none():

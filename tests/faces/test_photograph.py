@@ -239,3 +239,13 @@ def test_a_ppm_of_comments_alone_is_refused_at_once() -> None:
     np.testing.assert_array_equal(read_photograph(sound).pixels, [[[1, 2, 3], [4, 5, 6]]])
     with pytest.raises(UnreadableImage, match="comments"):
         read_photograph(b"P3 7000 7000 255\n" + b"#a\n" * 1_000_000)
+
+
+def test_a_large_bmp_of_run_lengths_is_refused_at_once() -> None:
+    def bmp(width: int, height: int, packed: bytes) -> bytes:
+        head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(packed), 0, 0, 256, 0)
+        return b"BM" + struct.pack("<IHHI", 1078 + len(packed), 0, 0, 1078) + head + bytes(1024) + packed
+
+    assert read_photograph(bmp(3, 2, b"\3\0\0\0\3\0\0\1")).pixels.shape == (2, 3, 3)
+    with pytest.raises(UnreadableImage, match="run lengths"):
+        read_photograph(bmp(60000, 2000, b"\1\0\0\0" * 2000 + b"\0\1"))

@@ -110,6 +110,10 @@ def test_what_a_small_file_makes_large_is_refused_with_the_bound(name: str) -> N
             ],
             {"one": ints(1), "v": np.float32(1)},
         ),
+        ([node("Einsum", "x x x", "y", equation="abcd,abcd,abcd->abcd")], {}),
+        ([node("Cast", "x", "i", to=6), node("Div", "i i", "y")], {}),
+        ([node("Cast", "x", "i", to=7), node("Mod", "i n", "y")], {"n": ints(-1)}),
+        ([node("Cast", "x", "t", to=8), node("Cast", "t", "y", to=1)], {}),
         ([helper.make_node("Thing", ["x"], ["y"], domain="own")], {}),
         ([helper.make_node("\x1b[2J", ["x"], ["y"])], {}),
     ],
@@ -164,6 +168,27 @@ def test_the_branch_that_is_taken_is_followed() -> None:
     assert cost(whole).live >= 768
     with pytest.raises(InvalidInput, match="more than"):
         cost(whole, 2, 3, 16, 16)
+
+
+def test_what_onnxruntime_computes_of_a_branch_that_is_not_taken_counts() -> None:
+    def branch(*nodes: NodeProto) -> onnx.GraphProto:
+        return helper.make_graph(
+            list(nodes), "branch", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+        )
+
+    for factor, wrong in ((2, False), (2**31, False), (2, True)):
+        inner = [node("Squeeze", "one nowhere" if wrong else "one", "v"), node("Tile", "one n", "z")]
+        whole = model(
+            helper.make_node(
+                "If", ["c"], ["y"], then_branch=branch(node("Relu", "x", "z")), else_branch=branch(*inner)
+            ),
+            constants={"c": np.array(True), "one": np.ones(1, np.float32), "nowhere": ints(7), "n": ints(factor)},
+        )
+        if factor == 2:
+            assert cost(whole).live >= 768, "what breaks the rules there does not matter"
+        else:
+            with pytest.raises(InvalidInput, match=r"keeps [\d,]+ numbers at 'Tile'"):
+                cost(whole)
 
 
 @pytest.mark.parametrize(

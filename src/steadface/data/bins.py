@@ -128,10 +128,11 @@ class _BytesOnly(pickle.Unpickler):
         # Python 2 wrote the images as str, which would not survive decoding.
         super().__init__(cast(BinaryIO, file), encoding="bytes")
         self._path = path
+        self._latin1 = _latin1()
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
-            return _Latin1()
+            return self._latin1
         if module in ("builtins", "__builtin__") and name == "bytes":
             return _NoBytes()
         raise InvalidInput(
@@ -141,13 +142,23 @@ class _BytesOnly(pickle.Unpickler):
 
 
 # Objects without attributes, since a pickle may set those of what it is given, and those of a function stay.
-class _Latin1:
-    __slots__ = ()
+def _latin1() -> Any:
+    """Encodes as many characters as a set has bytes: a pickle can write a text once, and have it encoded for ever."""
+    left = MOST_BYTES
 
-    def __call__(self, text: str, encoding: str) -> bytes:
-        if encoding not in ("latin1", "latin-1"):
-            raise ValueError(f"bytes written as {encoding!r}")
-        return text.encode("latin1")
+    class Latin1:
+        __slots__ = ()
+
+        def __call__(self, text: str, encoding: str) -> bytes:
+            nonlocal left
+            if encoding not in ("latin1", "latin-1"):
+                raise ValueError(f"bytes written as {encoding!r}")
+            left -= len(text)
+            if left < 0:
+                raise ValueError(f"images of more than {MOST_BYTES:,} bytes together")
+            return text.encode("latin1")
+
+    return Latin1()
 
 
 class _NoBytes:

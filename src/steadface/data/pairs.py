@@ -233,15 +233,23 @@ def _find_faces(root: Path, keys: Sequence[tuple[str, str]], pairs_file: Path) -
             + ("" if elsewhere is None else f"; the person folders seem to lie in {elsewhere}: give that")
         )
     names = [f"{folders[person]}/{file}" for (person, _), file in zip(keys, found, strict=True)]
-    states = [(root / name).stat() for name in names]
-    sizes = [state.st_size for state in states]
-    no_files = [name for name, state in zip(names, states, strict=True) if not stat.S_ISREG(state.st_mode)]
+    states = [_status(root / name) for name in names]
+    sizes = [state.st_size if state else 0 for state in states]
+    no_files = [name for name, state in zip(names, states, strict=True) if not state or not stat.S_ISREG(state.st_mode)]
     empty = [name for name, size in zip(names, sizes, strict=True) if not size]
     for wrong, what in ((no_files, "no regular files"), (empty, "empty")):
         if wrong:
             raise InvalidInput(f"{len(wrong)} images below {root} are {what}: {abbreviated(wrong, len(wrong))}")
     label = {person: index for index, person in enumerate(people)}
     return FaceFiles(root, names, sizes=sizes, labels=[label[person] for person, _ in keys], people=people)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None for a link that leads nowhere."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _stems(folder: Path) -> dict[str, str]:

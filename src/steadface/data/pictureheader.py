@@ -27,7 +27,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 WIDTHS, HEIGHTS = (256, 322), (257, 323)
 """Tags of TIFF: of the picture, and of a tile."""
-SHORT, LONG, LONG8 = 3, 4, 16
+WIDE = {3: 2, 8: 2, 4: 4, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of each type of number, signed or not, but those of one."""
 
 NUMBERS = re.compile(rb"P[1-6](?:\s|#[^\n\r]*[\n\r])+(\d{1,9})(?:\s|#[^\n\r]*[\n\r])+(\d{1,9})\s")
 
@@ -122,6 +123,13 @@ def _bmp(encoded: bytes) -> Size | None:
     return abs(width), abs(height)
 
 
+def run_lengths(encoded: bytes) -> Size:
+    """Width and height of a BMP that is packed by run lengths (compression 1 or 2); none of any other."""
+    if len(encoded) < 34 or encoded[14:18] == b"\x0c\0\0\0" or encoded[30:34] not in (b"\1\0\0\0", b"\2\0\0\0"):
+        return 0, 0
+    return _bmp(encoded) or (0, 0)
+
+
 def _ppm(encoded: bytes) -> Size | None:
     found = NUMBERS.match(encoded[:4096])
     return None if found is None else (int(found[1]), int(found[2]))
@@ -137,15 +145,19 @@ def _tiff(encoded: bytes) -> Size | None:
     entry = struct.Struct(order + ("HHQQ" if big else "HHII"))
     start = place + (8 if big else 2)
     table = entry.iter_unpack(encoded[start : start + count * entry.size])
-    found = [(tag, _value(order, kind, field, big)) for tag, kind, _, field in table]
+    found = [(tag, _value(order, kind, field, big)) for tag, kind, _, field in table if tag in WIDTHS + HEIGHTS]
     width, height = (max((value for tag, value in found if tag in tags), default=0) for tags in (WIDTHS, HEIGHTS))
     return width, height
 
 
 def _value(order: str, kind: int, field: int, big: bool) -> int:
-    """The first number of an entry, which stands at the beginning of its field."""
-    width = 8 if big else 4
-    size = min(width, {SHORT: 2, LONG: 4, LONG8: 8}.get(kind, 1))
+    """The first number of an entry, which stands at the beginning of its field.
+
+    Raises OverflowError for one that has no room there, but lies elsewhere in the file.
+    """
+    width, size = 8 if big else 4, WIDE.get(kind, 1)
+    if size > width:
+        raise OverflowError("a number beside its directory")
     return field >> 8 * (width - size) if order == ">" else field & (1 << 8 * size) - 1
 
 

@@ -7,6 +7,7 @@ scanners and browsers write are tried; others (EPS, FITS, ...) bring interpreter
 
 import errno
 import io
+import math
 import os
 import threading
 import warnings
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadface.data.faces import Image, UnreadableImage, kind_of
-from steadface.data.pictureheader import MOST_SCANS, too_many_scans
+from steadface.data.pictureheader import MOST_SCANS, run_lengths, too_many_scans
 from steadface.errors import short
 from steadface.faces.arrays import pixels_of
 from steadface.faces.pictures import IN_MEMORY, KINDS, MOST_BYTES, Given, encoded, is_data, name_of
@@ -42,6 +43,9 @@ PLAIN = (b"P1", b"P2", b"P3")
 """How a PPM written as text does."""
 MOST_COMMENTS = 1000
 """Of such a file; for each of them Pillow copies what comes after it."""
+
+MOST_RUN_LENGTHS = 1 << 24
+"""Pixels of a BMP packed by run lengths, which Pillow unpacks in Python, up to four million a second."""
 
 BACKGROUND = 127
 """Grey behind what is transparent: neither black hair nor white paper draws a line there."""
@@ -159,6 +163,8 @@ def _of_bounded_work(stream: BinaryIO, name: str) -> BinaryIO:
             raise UnreadableImage(f"{name} is a JPEG of more than {MOST_SCANS} scans; save it anew")
         if head != JPEG and stream.getvalue().count(b"#") > MOST_COMMENTS:
             raise UnreadableImage(f"{name} is a PPM of more than {MOST_COMMENTS} comments; save it anew")
+    if head[:2] == b"BM" and math.prod(run_lengths(head + stream.read(64))) > MOST_RUN_LENGTHS:
+        raise UnreadableImage(f"{name} is a BMP of run lengths of more than {MOST_RUN_LENGTHS:,} pixels; save it anew")
     stream.seek(0)
     return stream
 

@@ -10,6 +10,7 @@ be told, and is refused; so are operations that the format does not know. Legend
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx.shape_inference import InferenceError
 
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_line, quoted
 from steadface.graphs.reading import ELSEWHERE
@@ -143,11 +145,25 @@ class _Run:
         if condition is None or condition.array is None or condition.count != 1:
             raise Untold("it decides by the pixels what it computes (If)")
         wanted = "then_branch" if condition.array.reshape(-1)[0] else "else_branch"
-        graph = next(one.g for one in node.attribute if one.name == wanted)
+        graphs = {one.name: one.g for one in node.attribute}
+        graph = graphs.pop(wanted)
+        for other in graphs.values():
+            self._fold(other)
         self._values.update(_constants(graph))
         self._follow(graph)
         for name, inner in zip(node.output, graph.output, strict=True):
             self._values[name] = self._values[inner.name]
+
+    def _fold(self, graph: onnx.GraphProto) -> None:
+        """What follows from constants alone in a branch that is not taken: onnxruntime computes that nevertheless."""
+        self._values.update(_constants(graph))
+        for node in graph.node:
+            for one in node.attribute:
+                self._fold(one.g)
+            given = [self._values.get(name) for name in node.input]
+            if all(one.constant if one else not name for name, one in zip(node.input, given, strict=True)):
+                with suppress(InferenceError, ValueError, IndexError):  # what breaks the rules is not computed
+                    self._hold(node, [one for one in given if one], self._outputs(node, given))
 
     def _read(self, name: str) -> _Value | None:
         if not name:
@@ -157,6 +173,7 @@ class _Run:
         return self._values[name]
 
     def _outputs(self, node: NodeProto, given: Sequence[_Value | None]) -> dict[str, _Value]:
+        _check_own(node, given)
         constant = node.op_type != "RandomNormal" and all(one is None or one.constant for one in given)
         if node.op_type in _BY_SHAPE and not node.domain and given and given[0] is not None:
             array = _BY_SHAPE[node.op_type](given[0].shape, _attributes(node))
@@ -192,6 +209,8 @@ class _Run:
             raise ValueError("it resizes a map to nothing")  # on which OpenCV takes the process down
         if node.op_type == "Constant":  # no larger than the file
             return
+        if any(one.kind == _TEXT for one in found.values()):
+            raise Untold(f"it makes texts, of any length ({quoted(node.op_type)})")
         self._live += sum(one.count for one in found.values() if not one.constant)
         self._constant += sum(one.count for one in found.values() if one.constant)
         self._most = max(self._most, self._live)
@@ -201,6 +220,17 @@ class _Run:
         for what, have, most in bounds:
             if have > most:
                 raise _Beyond(f"{what} {have:,} numbers at {quoted(node.op_type)}, more than {most:,},")
+
+
+def _check_own(node: NodeProto, given: Sequence[_Value | None]) -> None:
+    """Raises Untold for what takes more than its numbers tell, or ends the process: a whole number divided by zero, or
+    the lowest one by -1; products of several arrays, each of which is made on the way.
+    """
+    by = given[1] if node.op_type in ("Div", "Mod") and len(given) == 2 else None
+    if by and by.kind not in _FRACTIONS and (by.array is None or not by.array.all() or (by.array == -1).any()):
+        raise Untold(f"it divides whole numbers by what is not known, by 0 or by -1 ({quoted(node.op_type)})")
+    if node.op_type == "Einsum" and len(given) > 2:
+        raise Untold("it multiplies more than two arrays at once ('Einsum')")
 
 
 def _constants(graph: onnx.GraphProto) -> Iterable[tuple[str, _Value]]:
@@ -234,6 +264,10 @@ def _read_inside(node: NodeProto) -> set[str]:
     inner = [one for attribute in node.attribute for one in attribute.g.node]
     return {name for one in inner for name in one.input} | {name for one in inner for name in _read_inside(one)}
 
+
+_FRACTIONS = (1, 10, 11, 16)
+"""Types of floating point."""
+_TEXT = 8
 
 _LIKE: Mapping[tuple[str, str], tuple[int, ...]] = MappingProxyType(
     {
