@@ -38,7 +38,7 @@ def test_what_was_meant_is_said() -> None:
         choice("backend", "tourch", Kind)
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 2, -0.5, float("nan"), float("inf"), "1e-3", None, True])
+@pytest.mark.parametrize("wrong", [1e-320, 0, 1, 2, -0.5, float("nan"), float("inf"), "1e-3", None, True])
 def test_a_rate_lies_between_0_and_1(wrong: object) -> None:
     with pytest.raises(SteadfaceError, match=r"FMR .* is not a rate between 0 and 1; ask for"):
         rate("FMR", wrong)

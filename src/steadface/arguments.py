@@ -36,8 +36,8 @@ def choice(name: str, value: Any, literal: Any) -> Any:
 
 
 def rate(name: str, value: Any) -> float:
-    """A share strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
+    """A share strictly between 0 and 1, of more than one case in 1e30, which nobody counts."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 1e-30 < float(value) < 1:
         raise InvalidInput(f"{name} {quoted(value)} is not a rate between 0 and 1; ask for e.g. 1e-2")
     return float(value)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from steadface.errors import InvalidInput, NotFound, SteadfaceError
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unsupported
+from steadface.service.collections import Place, opened
 from steadface.service.keys import SCOPES, Keys, Scope
+from steadface.service.observation import Metrics
 
 from .conftest import Desk, Sat
 
@@ -237,3 +239,38 @@ def test_metrics_and_logs_hold_no_name_and_no_similarity(
     assert 'steadface_people{collection="default"} 1.0' in metrics
     assert 'steadface_requests_total{method="POST",route="/v1/identify",status="200"} 1.0' in metrics
     assert "steadface_batch_faces_bucket" in metrics
+
+
+def test_what_nobody_foresaw_tells_nothing_of_what_was_sent(
+    sit: Sat, pngs: list[list[bytes]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = sit()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("Ada Lovelace 0.31234")
+
+    monkeypatch.setattr(desk.service.collections.get(None).recognizer, "verify", fail)
+    with caplog.at_level("INFO"):
+        said = desk.verify(pngs[0][0], pngs[0][1])
+    assert (said.status_code, said.headers["content-type"]) == (500, "application/problem+json")
+    (told,) = [record.__dict__["facts"] for record in caplog.records if record.message == "unforeseen"]
+    assert told["error"] == "ValueError"
+    assert told["request"] == said.headers["x-request-id"]
+    for text in (said.text, caplog.text, str(told)):
+        assert "Ada" not in text
+        assert "0.31234" not in text
+    assert desk.identify(pngs[0][0]).status_code == 200
+
+
+def test_without_a_detector_aligned_faces_are_taken_and_photographs_refused(
+    model: Path, pngs: list[list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise NotFound("no face detector")
+
+    monkeypatch.setattr("steadface.recognition.face_finder.open_detector", none)
+    with opened({"default": Place(model=str(model))}, Metrics()) as found:
+        recognizer = found.get(None).recognizer
+        assert recognizer.verify(pngs[0][0], pngs[0][0], fmr=0.05, aligned=True).match
+        with pytest.raises(Unsupported, match="no face detector"):
+            recognizer.verify(pngs[0][0], pngs[0][0], fmr=0.05)

@@ -129,9 +129,10 @@ def _demonstration(folder: Path) -> "Place":
 
 
 def _log_as(lines: logging.Formatter | None) -> None:
-    logger = logging.getLogger("steadface.service")
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
     handler: logging.Handler = logging.NullHandler() if lines is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(lines)
-    logger.addHandler(handler)
+    for name, level in (("steadface.service", logging.INFO), ("uvicorn", logging.ERROR)):
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.setLevel(level)
+        logger.addHandler(handler)

@@ -22,7 +22,7 @@ from steadface.service.bodies import Bounds
 from steadface.service.collections import Collection, Collections
 from steadface.service.keys import EVERYBODY, ApiKey, Keys, Scope
 from steadface.service.observation import Metrics
-from steadface.service.problems import Refused, Unknown, add_problems
+from steadface.service.problems import Refused, Unknown, add_problems, unforeseen
 
 FORGET_EVERY = 600.0
 """Seconds between two looks for who has expired."""
@@ -193,7 +193,7 @@ class Watch:
             return
         state = scope.setdefault("state", {})
         state["id"] = _request_id(scope)
-        began, status = perf_counter(), 500
+        began, status = perf_counter(), 0
 
         async def sent(message: Any) -> None:
             nonlocal status
@@ -206,6 +206,10 @@ class Watch:
 
         try:
             await self._app(scope, receive, sent)
+        except Exception as error:
+            if status:  # the answer has begun
+                raise
+            await unforeseen(Request(scope), error)(scope, receive, sent)
         finally:
             self._note(scope, status, perf_counter() - began)
 

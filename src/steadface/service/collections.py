@@ -15,12 +15,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from steadface.data.faces import Image
-from steadface.errors import Conflict, InvalidInput, NotFound, quoted, short, unreadable
+from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unsupported, quoted, short, unreadable
 from steadface.faces.detection import Detector, Face, WholePicture
 from steadface.files import read_file
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import Person, PersonId, parse_expiry
 from steadface.recognition.answers import Identified
+from steadface.recognition.face_finder import Seeing
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.embedder import Backend, Faces
 from steadface.service.batching import BATCH, Embeddings, SharedEmbedder
@@ -33,7 +34,7 @@ NOTED_EVERY = 3600.0
 LARGEST = 2**20
 """Bytes of a file of collections."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("steadface.service")
 
 
 Days = Annotated[float, Field(gt=0, le=36500)]
@@ -182,6 +183,9 @@ def _opened(
     if shared is None:
         shared = embedders[same] = SharedEmbedder(recognizer.embedder, most=batch, observe=metrics.batches.observe)
     recognizer.embedder = TimedEmbedder(shared, metrics)
+    if (why := _without_detector(recognizer)) is not None:
+        logger.warning("the collection %s takes aligned faces alone: %s", name, why)
+        recognizer.seeing = Seeing.with_detector(NoDetector(name, why), recognizer.embedder.size)
     recognizer.seeing = recognizer.seeing.through(lambda detector: TimedDetector(detector, metrics))
     if place.gallery is None:
         yield Collection(name=name, place=place, recognizer=recognizer)
@@ -191,6 +195,29 @@ def _opened(
             logger.warning("made the gallery %s; its key is in %s: keep a copy elsewhere", place.gallery, made_key)
         assert recognizer.gallery is not None
         yield Collection(name=name, place=place, recognizer=recognizer)
+
+
+def _without_detector(recognizer: Recognizer) -> str | None:
+    """Why there is none, if so: it is opened, or fetched, before the first request comes."""
+    try:
+        recognizer.seeing.detector  # noqa: B018 - it is opened when it is first asked for
+    except SteadfaceError as error:
+        return str(error)
+    return None
+
+
+@dataclass(frozen=True)
+class NoDetector:
+    """In the place of a `Detector` of the collection of that name."""
+
+    name: str
+    why: str
+
+    def detect(self, image: Image) -> list[Face]:  # noqa: ARG002
+        """Raises Unsupported."""
+        raise Unsupported(
+            f"the collection {self.name} finds no faces in photographs ({self.why}); send aligned faces, with `aligned`"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,7 +22,7 @@ MEDIA = "application/problem+json"
 RETRY = 1
 """Seconds after which what was not to be had may be."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("steadface.service")
 
 
 class Refused(SteadfaceError):
@@ -78,7 +80,7 @@ def problem(status: int, detail: str, request: Request, headers: Mapping[str, st
 
 
 def add_problems(app: FastAPI) -> None:
-    """Every error that escapes a route becomes a problem; what nobody foresaw says nothing but that."""
+    """Every error that a route foresees becomes a problem; see also `unforeseen`."""
 
     @app.exception_handler(SteadfaceError)
     async def expected(request: Request, error: SteadfaceError) -> JSONResponse:
@@ -95,11 +97,16 @@ def add_problems(app: FastAPI) -> None:
         place = ".".join(str(step) for step in first["loc"])
         return problem(422, f"{short(place)}: {short(first['msg'], 200)}", request)
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        # The error's words may hold what was sent, a name or a similarity.
-        logger.error("unforeseen %s in request %s", type(error).__name__, getattr(request.state, "id", ""))
-        return problem(500, "an error that nobody foresaw; the log knows the request by its instance", request)
+
+def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """For what is an error of the service itself; the log says where, and nothing of its words, which may hold what
+    was sent, a name or a similarity.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-6:]]
+    facts = {"request": request.state.id, "error": type(error).__name__, "at": places}
+    logger.error("unforeseen", extra={"facts": facts})
+    return problem(500, "an error that nobody foresaw; the log knows the request by its instance", request)
 
 
 def _status(error: SteadfaceError) -> int:

@@ -77,6 +77,7 @@ def run(app: FastAPI, address: Address, here: socket.socket) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
         server_header=False,
+        proxy_headers=False,  # whoever is on this machine could name any address and scheme
         ssl_certfile=address.certificate,
         ssl_keyfile=address.private_key,
     )

@@ -37,7 +37,7 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/v1/health/ready", tags=["health"], responses={503: problems()[400]})
+@router.get("/v1/health/ready", tags=["health"], responses={503: problems()[503]})
 async def ready(request: Request) -> dict[str, Any]:
     """Models and galleries are open and can be read, and there is room for a request."""
     service: Service = request.app.state.service
@@ -78,7 +78,7 @@ async def collections(asking: Asking) -> list[dict[str, Any]]:
     return await asking.service.doors.work(job)
 
 
-@router.get("/v1/model", tags=["administration"], responses=problems(404))
+@router.get("/v1/model", tags=["administration"], responses=problems())
 async def model(asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """The model of a collection and its calibration: which similarity stands for which rate."""
     meant = collection or next(iter(asking.service.collections.named))
@@ -90,7 +90,7 @@ async def model(asking: Asking, collection: Collected = None) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/log", tags=["administration"], responses=problems(404, 503))
+@router.get("/v1/log", tags=["administration"], responses=problems())
 async def audit_log(
     asking: Asking,
     collection: Collected = None,
@@ -109,7 +109,7 @@ async def audit_log(
         return await asking.service.doors.work(job)
 
 
-@router.post("/v1/expire", tags=["administration"], responses=problems(404, 503))
+@router.post("/v1/expire", tags=["administration"], responses=problems())
 async def expire(asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Removes everybody whose consent has expired, or whom nobody met for too long, at once; with receipts."""
     meant = asking.collection(collection, "delete")
@@ -122,7 +122,7 @@ async def expire(asking: Asking, collection: Collected = None) -> dict[str, Any]
         return await asking.service.doors.work(job)
 
 
-@router.get("/v1/keys", tags=["administration"], responses=problems(404))
+@router.get("/v1/keys", tags=["administration"], responses=problems())
 async def keys(asking: Asking) -> list[dict[str, Any]]:
     """All API keys, without what opens anything."""
     return [_told(key) for key in _keys(asking).listed()]
@@ -132,7 +132,7 @@ async def keys(asking: Asking) -> list[dict[str, Any]]:
     "/v1/keys",
     tags=["administration"],
     status_code=201,
-    responses=problems(404),
+    responses=problems(),
     openapi_extra=body([], [], KeyOptions, {"name": "door 3", "scopes": ["identify"]}),
 )
 async def make_key(asking: Asking) -> dict[str, Any]:
@@ -151,14 +151,14 @@ async def make_key(asking: Asking) -> dict[str, Any]:
     return {**_told(key), "key": token}
 
 
-@router.post("/v1/keys/{identity}/rotate", tags=["administration"], responses=problems(404))
+@router.post("/v1/keys/{identity}/rotate", tags=["administration"], responses=problems())
 async def rotate_key(identity: str, asking: Asking) -> dict[str, Any]:
     """Another secret for a key, shown once; the old one opens nothing any more."""
     key, token = _keys(asking).rotate(identity)
     return {**_told(key), "key": token}
 
 
-@router.delete("/v1/keys/{identity}", tags=["administration"], responses=problems(404))
+@router.delete("/v1/keys/{identity}", tags=["administration"], responses=problems())
 async def revoke_key(identity: str, asking: Asking) -> dict[str, Any]:
     """Takes a key away, at once."""
     return _told(_keys(asking).revoke(identity))

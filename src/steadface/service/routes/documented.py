@@ -49,5 +49,5 @@ def problems(*status: int) -> dict[int | str, dict[str, Any]]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         one: {"model": Problem, "content": {MEDIA: {"schema": schema}}, "description": "what was wrong, and the remedy"}
-        for one in (400, 401, 403, 429, *status)
+        for one in sorted({400, 401, 403, 404, 422, 429, 503, *status})
     }

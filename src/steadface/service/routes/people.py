@@ -57,7 +57,7 @@ def told(person: Person) -> dict[str, Any]:
 @router.post(
     "/people",
     status_code=201,
-    responses=problems(404, 409, 413, 415, 422, 503),
+    responses=problems(409, 413, 415),
     openapi_extra=body([], ["images"], EnrollOptions, {"name": "Ada", "images": [PIXEL], "aligned": True}),
 )
 async def enroll(asking: Asking, response: Response, repeated: Repeated = None) -> dict[str, Any]:
@@ -76,7 +76,7 @@ async def enroll(asking: Asking, response: Response, repeated: Repeated = None) 
 @router.post(
     "/people/{person}/templates",
     status_code=201,
-    responses=problems(404, 409, 413, 415, 422, 503),
+    responses=problems(409, 413, 415),
     openapi_extra=body([], ["images"], TemplateOptions, {"images": [PIXEL], "aligned": True}),
 )
 async def add_template(person: str, asking: Asking, response: Response, repeated: Repeated = None) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _of_before(done: Enrolment) -> dict[str, Any]:
     }
 
 
-@router.get("/people", responses=problems(404, 503))
+@router.get("/people", responses=problems())
 async def people(
     asking: Asking,
     collection: Collected = None,
@@ -171,7 +171,7 @@ async def people(
     return await _work(asking, job)
 
 
-@router.get("/people/{person}", responses=problems(404, 503))
+@router.get("/people/{person}", responses=problems())
 async def show(person: str, asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Somebody enrolled, and the numbers of their templates."""
     gallery = asking.collection(collection, "enroll").gallery
@@ -185,7 +185,7 @@ async def show(person: str, asking: Asking, collection: Collected = None) -> dic
 
 @router.patch(
     "/people/{person}",
-    responses=problems(404, 409, 503),
+    responses=problems(409),
     openapi_extra=body([], [], RenameOptions, {"name": "Ada Lovelace"}),
 )
 async def rename(person: str, asking: Asking) -> dict[str, Any]:
@@ -195,7 +195,7 @@ async def rename(person: str, asking: Asking) -> dict[str, Any]:
     return told(await _work(asking, lambda: gallery.rename(PersonId(person), asked.name)))
 
 
-@router.delete("/people/{person}", responses=problems(404, 503))
+@router.delete("/people/{person}", responses=problems())
 async def remove(person: str, asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Removes somebody. The receipt is an entry of the gallery's log, which `steadface gallery verify-log` confirms."""
     gallery = asking.collection(collection, "delete").gallery
@@ -207,7 +207,7 @@ async def remove(person: str, asking: Asking, collection: Collected = None) -> d
     return await _work(asking, job)
 
 
-@router.delete("/people/{person}/templates/{template}", responses=problems(404, 409, 503))
+@router.delete("/people/{person}/templates/{template}", responses=problems(409))
 async def remove_template(person: str, template: int, asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Removes one template of somebody who has others."""
     gallery = asking.collection(collection, "delete").gallery

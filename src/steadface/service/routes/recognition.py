@@ -64,7 +64,7 @@ async def read(asking: Caller, *fields: str) -> Body:
 
 @router.post(
     "/detect",
-    responses=problems(413, 415, 422, 503),
+    responses=problems(413, 415),
     openapi_extra=body(["image"], [], Seen, {"image": PIXEL, "aligned": False}),
 )
 async def detect(asking: Asking) -> dict[str, Any]:
@@ -85,7 +85,7 @@ async def detect(asking: Asking) -> dict[str, Any]:
 
 @router.post(
     "/verify",
-    responses=problems(413, 415, 422, 503),
+    responses=problems(413, 415),
     openapi_extra=body(["first", "second"], [], VerifyOptions, {"first": PIXEL, "second": PIXEL, "aligned": True}),
 )
 async def verify(asking: Asking) -> dict[str, Any]:
@@ -107,7 +107,7 @@ async def verify(asking: Asking) -> dict[str, Any]:
 
 @router.post(
     "/identify",
-    responses=problems(404, 413, 415, 422, 503),
+    responses=problems(413, 415),
     openapi_extra=body(["image"], [], IdentifyOptions, {"image": PIXEL, "aligned": True, "fmr": 0.01}),
 )
 async def identify(asking: Asking) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _count_probes(asking: Caller, collection: Collection, answer: Identified) ->
 
 @router.post(
     "/embed",
-    responses=problems(413, 415, 422, 503),
+    responses=problems(413, 415),
     openapi_extra=body([], ["images"], Seen, {"images": [PIXEL], "aligned": True}),
 )
 async def embed(asking: Asking) -> dict[str, Any]:
