@@ -49,6 +49,17 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
     return int(value)
 
 
+SEEDS = 2**64
+"""torch keeps so many apart; what is made of a seed is taken modulo that."""
+
+
+def seed(value: Any) -> int:
+    """A whole number that torch takes for a seed."""
+    if count("seed", value, least=0) >= SEEDS:
+        raise InvalidInput(f"seed is {short(value)}; give a whole number below {SEEDS}")
+    return int(value)
+
+
 def number(name: str, value: Any) -> float:
     """Any number; NaN and infinity are left to the caller, who knows the range."""
     if isinstance(value, bool) or not isinstance(value, Real):

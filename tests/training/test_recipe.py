@@ -397,6 +397,8 @@ def test_whatever_is_given_as_a_recipe_is_answered(name: str) -> None:
         "run.steps=10000000000",
         "run.minutes=.inf",
         "optimizer.rate=.inf",
+        "optimizer.rate=1e300",
+        "optimizer.weight_decay=1e300",
         "method.alpha=.nan",
         "method.regularizer.margin=.inf",
         "method.attack.steps=100000000000",

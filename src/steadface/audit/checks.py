@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from steadface.arguments import SEEDS
 from steadface.attacks import APGD, Ball, CosineScore, ball, crafting
 from steadface.audit.execution import GRADIENT, Arrays, Batch, Found
 from steadface.audit.session import Session, Side
@@ -109,7 +110,7 @@ def _again_arrays(session: Session, aim: Aim, batch: Batch, ball: Ball) -> Array
     score = CosineScore(embed=victim.crafts, anchors=batch.references, signs=sign)
 
     def reached(steps: int, start: int) -> NDArray[np.float32]:
-        generator = torch.Generator().manual_seed(session.request.seed + start)
+        generator = torch.Generator().manual_seed((session.request.seed + start) % SEEDS)
         with crafting(victim.embedder, victim.crafts):
             crafted = APGD(ball=ball, steps=steps)(score, batch.images, generator=generator)
             with torch.no_grad():

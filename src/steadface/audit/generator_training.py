@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadface.arguments import seed
 from steadface.attacks import Ball, GenerativeAttack, crafting, dodge_or_impersonate
 from steadface.audit.generator import SteadyNetwork
 from steadface.backbones.frozen import frozen_where_alike
@@ -52,8 +53,9 @@ class Options:
     def __post_init__(self) -> None:
         if self.batch < 4 or self.batch % 2:
             raise InvalidInput(f"batch is {self.batch}: give an even number from 4 on, two images each of two people")
-        if self.steps < 1 or self.width < 1 or self.seed < 0:
-            raise InvalidInput(f"steps {self.steps}, width {self.width} and seed {self.seed}: give at least 1, 1 and 0")
+        if self.steps < 1 or self.width < 1:
+            raise InvalidInput(f"steps {self.steps} and width {self.width}: give at least 1 of each")
+        seed(self.seed)
         if not 0 < self.rate < 1:
             raise InvalidInput(f"rate {self.rate} is no learning rate between 0 and 1; 3e-3 suits most recognisers")
         if not self.ball.radius > 0:

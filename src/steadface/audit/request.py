@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from steadface.arguments import choice, count, flag, number, rate
+from steadface.arguments import choice, count, flag, number, rate, seed
 from steadface.attacks import Attack, Norm
 from steadface.audit.generator import TrainedGenerator
 from steadface.backbones.soundness import weights_digest
@@ -149,7 +149,7 @@ class Request:
         if self.batch_size is None:
             object.__setattr__(self, "batch_size", ON_CPU if self.device.type == "cpu" else ON_GPU)
         count("batch_size", self.batch_size)
-        count("seed", self.seed, least=0)
+        seed(self.seed)
         flag("mirror", self.mirror)
         flag("detail", self.detail)
         if self.threshold is not None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from steadface.arguments import SEEDS
 from steadface.attacks import crafting
 from steadface.audit.execution import Arrays, Batch, Victim
 from steadface.audit.plan import Plan
@@ -185,7 +186,7 @@ class Session:
 
     def generator(self, name: str) -> torch.Generator:
         """Randomness that depends on the seed and the name alone."""
-        return torch.Generator().manual_seed(self.request.seed * 1_000_003 + zlib.crc32(name.encode()))
+        return torch.Generator().manual_seed((self.request.seed * 1_000_003 + zlib.crc32(name.encode())) % SEEDS)
 
     def batch(self, side: Side, rows: NDArray[np.int64], *, surrogates: bool = False) -> Batch:
         """Those pairs of a side, with what the surrogates make of the references where asked."""

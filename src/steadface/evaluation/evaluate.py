@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from steadface.arguments import count, flag, rate
+from steadface.arguments import seed as checked_seed
 from steadface.backbones.base import Backbone
 from steadface.backbones.frozen import frozen
 from steadface.data.listing import abbreviated
@@ -142,10 +143,8 @@ def evaluate(
     """
     bins = {name: _folded(other) for name, other in (bins or {}).items()}
     fmr = rate("FMR", fmr)
-    seed, batch_size, threads = (
-        count(name, value, least=least)
-        for name, value, least in (("seed", seed, 0), ("batch_size", batch_size, 1), ("threads", threads, 0))
-    )
+    batch_size, threads = count("batch_size", batch_size), count("threads", threads, least=0)
+    seed = checked_seed(seed)
     flag("mirror", mirror)
     device = None if device is None else resolve_device(device)
     if pairs is None and not bins:

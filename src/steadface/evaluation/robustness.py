@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steadface.arguments import SEEDS
 from steadface.attacks.balls import Ball
 from steadface.attacks.base import Attack
 from steadface.attacks.gradients import crafting
@@ -79,7 +80,7 @@ def measure_robustness(
     for goal, drawn in goals:
         attacked = _readable(pairs, drawn, embeddings, Aim(goal=goal, threshold=calibration.threshold))
         for number, (name, attacks) in enumerate(series):
-            generator = torch.Generator().manual_seed(seed * 1_000 + number)
+            generator = torch.Generator().manual_seed((seed * 1_000 + number) % SEEDS)
             parts: list[Outcome] = []
             for start in range(0, len(attacked.chosen), batch_size):
                 rows = np.arange(start, min(start + batch_size, len(attacked.chosen)))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from steadface.arguments import seed as checked_seed
 from steadface.data.faces import FaceSource
 from steadface.data.loading import read_images
 from steadface.errors import InvalidInput
@@ -94,7 +95,7 @@ def calibrated(
     for what does not behave like a recogniser or changes meanwhile, see `Witness`.
     """
     labels = np.asarray(faces.labels, dtype=np.int64)
-    chosen = images_to_measure(labels, seed=seed)
+    chosen = images_to_measure(labels, seed=checked_seed(seed))
     embedder = MirrorEmbedder(quickened(opened.network), mirror).to(device)
     witness = Witness.of(embedder, faces, chosen, name=opened.name)
     embeddings = embed_faces(embedder, faces, chosen, skip_unreadable=True, progress=progress)

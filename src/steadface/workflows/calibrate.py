@@ -7,6 +7,7 @@ from typing import Unpack
 
 from steadface.arguments import AnyPath, as_path, flag
 from steadface.arguments import rate as checked_rate
+from steadface.arguments import seed as checked_seed
 from steadface.backbones import Backbone, save_backbone
 from steadface.data.faces import FaceSource
 from steadface.errors import Conflict, InvalidInput, NotFound, Unsupported
@@ -47,6 +48,7 @@ def calibrate(
     """
     model, out = as_path(model, "the model"), None if out is None else as_path(out, "out")
     flag("mirror", mirror)
+    checked_seed(seed)
     key = given(key)
     place = out if is_named(model) else None
     contract_place(model, place)

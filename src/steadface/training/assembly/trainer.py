@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steadface.arguments import SEEDS
 from steadface.attacks import GenerativeAttack
 from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.backbones.frozen import fold_norms
@@ -152,7 +153,7 @@ def assemble(
         gate=make_gate(recipe, objective),
         performance=make_performance(recipe, objective, backbone, faces.validation),
         batchnorm=BatchNormPasses(backbone, method.batchnorm),
-        generator=torch.Generator(device).manual_seed(recipe.run.seed + 1),
+        generator=torch.Generator(device).manual_seed((recipe.run.seed + 1) % SEEDS),
         attack=attack,
         targets=make_targets(recipe, faces.training, device),
         regularizer=make_regularizer(recipe),

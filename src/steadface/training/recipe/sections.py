@@ -4,10 +4,11 @@ All sections are immutable, and refuse keys that they do not know.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from steadface.arguments import SEEDS
 from steadface.attacks.balls import radius_from
 from steadface.backbones import Architecture
 from steadface.files import is_name
@@ -34,11 +35,11 @@ def _file(path: Path) -> Path:
 
 
 MOST = 10**9
-"""Of whatever is counted; a larger number is a slip, or would take all memory."""
+"""Of whatever is counted or weighed; a larger number is a slip, or would take all memory."""
 
 Radius = Annotated[float, BeforeValidator(_fraction)]
 File = Annotated[Path, AfterValidator(_file)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Whole = Annotated[int, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -53,6 +54,13 @@ class Section(BaseModel):
     """A part of a recipe: immutable, no key that it does not know, and only finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _not_beyond(self) -> Self:
+        for name, value in self:
+            if isinstance(value, float) and abs(value) > MOST:
+                raise ValueError(f"{name} {value:g} is beyond {MOST:,}: give a smaller number")
+        return self
 
 
 MOST_SYNTHETIC = 10_000_000
