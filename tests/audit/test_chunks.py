@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def test_a_chunk_that_was_changed_or_belongs_elsewhere_is_made_again(tmp_path):
         put()
         assert chunks.get("one", lambda: {"x": np.ones(3)})["x"].tolist() == [1, 1, 1]
         assert chunks.get("one", unreachable)["x"].tolist() == [1, 1, 1]
+
+
+def test_chunks_of_other_images_are_made_again(tmp_path):
+    for contents, value in (("a", 1), ("b", 2)):
+        made = Chunks(tmp_path, IDENTITY, contents).get("one", partial(dict, x=np.array([value])))
+        assert made["x"].tolist() == [value]
+    assert Chunks(tmp_path, IDENTITY, "b").get("one", unreachable)["x"].tolist() == [2]
 
 
 def test_a_chunk_that_is_a_pipe_is_not_waited_for(tmp_path):

@@ -42,23 +42,23 @@ DIGEST = "digest"
 
 
 class Chunks:
-    """The chunks of one audit in `folder`/state.
+    """The chunks of one audit in `folder`/state; those made of images with other `contents` are made again.
 
     Raises `SteadfaceError` where the folder holds a finished audit, or the state of one whose `identity`, plain JSON,
     differs; the message names what.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], contents: str = "") -> None:
         self.folder = folder / STATE
         if (folder / "audit.json").exists():
             raise Conflict(f"{folder} holds a finished audit already: choose another --out, or remove that folder")
         text = json.dumps(identity, indent=2, sort_keys=True)
-        self._identity = text.encode()
+        self._seal = f"{text}{contents}".encode()
         file = self.folder / "audit-of.json"
         if file.exists():
             _check(folder, _of(file), json.loads(text))
         else:
-            write_atomically(file, self._identity)
+            write_atomically(file, text.encode())
 
     def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays of that chunk: those on the disk, or what `make` returns, kept from then on."""
@@ -70,8 +70,8 @@ class Chunks:
         return made
 
     def _kept(self, file: Path) -> Arrays | None:
-        """The arrays of a chunk, None where there are none, or not those that were written there: in this audit, and
-        under this name. They can be made again.
+        """The arrays of a chunk, None where there are none, or not those that were written there: in this audit, of
+        these images, and under this name. They can be made again.
         """
         try:
             if not file.is_file():  # a pipe would be waited for
@@ -89,7 +89,7 @@ class Chunks:
             for name, array in sorted(arrays.items())
             for part in (repr((name, str(array.dtype), array.shape)).encode(), array.tobytes())
         )
-        return digest([self._identity, file.name.encode(), *parts])
+        return digest([self._seal, file.name.encode(), *parts])
 
 
 def _of(file: Path) -> dict[str, Any]:

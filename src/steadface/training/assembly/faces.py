@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadface.data.augment import Augmentation
-from steadface.data.faces import FaceSource, JoinedFaces, UnreadableImage, split_people, stored
+from steadface.data.faces import SAMPLE, FaceSource, JoinedFaces, content, split_people
 from steadface.data.folders import UnlabelledFolder, open_faces
 from steadface.data.loading import FaceLoader, load_images
 from steadface.data.people_csv import NamedFolder
@@ -17,10 +17,6 @@ from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, Unif
 from steadface.data.synthetic import synthetic_faces
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.sections import Data
-
-SAMPLE = 256
-"""Images whose bytes are compared when a run is gone on with: of a set in which one in a hundred has changed that shows
-in nine of ten runs, and of one made anew in every run. They are read in a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +34,7 @@ class Faces:
         return self.training.fingerprint()
 
     def contents(self, *, every: bool, seed: int) -> str:
-        """Hex digest of the bytes of images drawn by `seed`, `SAMPLE` of them at most, or of `every` one.
-
-        One that cannot be read counts as such, since training goes on without it.
-        """
+        """Hex digest of the bytes of images drawn by `seed`, `SAMPLE` of them at most, or of `every` one."""
         sources = [self.training, *([] if self.validation is None else [self.validation])]
         digest = hashlib.sha256()
         for number, source in enumerate(sources):
@@ -49,15 +42,8 @@ class Faces:
             if not every and len(source) > (most := SAMPLE // len(sources)):
                 chosen = np.sort(np.random.default_rng([seed, number]).permutation(len(source))[:most])
             for index in chosen.tolist():
-                digest.update(_content(source, index))
+                digest.update(content(source, index))
         return digest.hexdigest()
-
-
-def _content(source: FaceSource, index: int) -> bytes:
-    try:
-        return hashlib.sha256(stored(source, index)).digest()
-    except UnreadableImage:
-        return b"unreadable"
 
 
 def open_recipe_faces(recipe: Recipe, named: FaceSource | None = None) -> Faces:
