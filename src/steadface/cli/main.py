@@ -76,6 +76,10 @@ class Commands(LateCommands):
             "Who of the enrolled people is in a photograph? Exit code **0** if anybody, **1** if nobody, "
             "**2** or more on an error.",
         ),
+        "watch": (
+            "watch:watch_source",
+            "Who of the enrolled people **comes and goes** before a camera?",
+        ),
         "gallery": (
             "gallery:gallery_app",
             "Look at a **gallery**, remove people from it, check its log, change its key, copy it.",
