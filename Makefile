@@ -14,7 +14,9 @@ NUMERICAL := $(addprefix tests/,attacks backbones evaluation heads recognizers r
 	test_clustering.py)
 # One thread in each process. Stealing leaves most of a file's tests in one process, which makes its fixtures once.
 # Bytecode is kept, whatever the caller's habit: dozens of processes would compile package and tests anew.
-PARALLEL := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+# Temporary files in memory where that has room: a test that waits for a disk leaves its core idle.
+IN_MEMORY := $(shell df -Pk /dev/shm 2> /dev/null | awk 'NR == 2 && $$4 > 4194304 { print "PYTEST_DEBUG_TEMPROOT=/dev/shm" }')
+PARALLEL := $(IN_MEMORY) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 # Slow, or about files and resuming rather than numbers.
 OTHERS := killed or Evolutionary or HopSkipJump or more_queries or moves_the_cosine or test_export or test_filekinds \
 	or test_filling or test_layouts or test_loop or test_parts or test_reading or test_recipe or test_weights

@@ -131,7 +131,11 @@ def _demonstration(folder: Path) -> "Place":
 def _log_as(lines: logging.Formatter | None) -> None:
     handler: logging.Handler = logging.NullHandler() if lines is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(lines)
-    for name, level in (("steadface.service", logging.INFO), ("uvicorn", logging.ERROR)):
+    for name, level in (
+        ("steadface.service", logging.INFO),
+        ("uvicorn", logging.ERROR),
+        ("python_multipart", logging.ERROR),
+    ):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.setLevel(level)

@@ -206,6 +206,12 @@ def _without_detector(recognizer: Recognizer) -> str | None:
     return None
 
 
+class AlignedAlone(Unsupported):
+    """A photograph for a collection that finds no faces."""
+
+    http_status = 422
+
+
 @dataclass(frozen=True)
 class NoDetector:
     """In the place of a `Detector` of the collection of that name."""
@@ -214,8 +220,8 @@ class NoDetector:
     why: str
 
     def detect(self, image: Image) -> list[Face]:  # noqa: ARG002
-        """Raises Unsupported."""
-        raise Unsupported(
+        """Raises AlignedAlone."""
+        raise AlignedAlone(
             f"the collection {self.name} finds no faces in photographs ({self.why}); send aligned faces, with `aligned`"
         )
 
