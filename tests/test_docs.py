@@ -115,16 +115,24 @@ class WholePicture:
         return [Face(box=(0, 0, width, height), landmarks=landmarks, score=0.9)]
 
 
+@pytest.fixture(scope="module")
+def named_faces(tmp_path_factory):
+    """A folder of faces whose files are named as those of LFW."""
+    faces = write_synthetic_faces(
+        tmp_path_factory.mktemp("docs") / "FACES", people=40, images_per_person=4, size=(16, 16)
+    )
+    for image in sorted(faces.rglob("*.png")):
+        number = int(image.stem) + 1
+        image.rename(image.with_name(f"{image.parent.name}_{number:04d}{image.suffix}"))
+    return faces
+
+
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
+def desk(tmp_path, monkeypatch, named_faces):
     """A folder with small stand-ins for everything that the examples name, to run them in."""
-    faces = write_synthetic_faces(tmp_path / "FACES", people=40, images_per_person=4, size=(16, 16))
-    (tmp_path / "LFW").symlink_to(faces)
-    people = sorted(path.name for path in faces.iterdir())
-    shown = [sorted((faces / person).iterdir()) for person in people]
-    for person, images in zip(people, shown, strict=True):
-        for number, image in enumerate(images, start=1):
-            image.rename(faces / person / f"{person}_{number:04d}{image.suffix}")
+    for name in ("FACES", "LFW"):
+        (tmp_path / name).symlink_to(named_faces)
+    people = sorted(path.name for path in named_faces.iterdir())
     genuine = "".join(f"{person}\t1\t2\n{person}\t3\t4\n" for person in people)
     impostor = "".join(f"{one}\t1\t{other}\t1\n" for one, other in pairwise(people))
     (tmp_path / "pairs.txt").write_text(genuine + impostor)
