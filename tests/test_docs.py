@@ -149,6 +149,7 @@ def desk(tmp_path, monkeypatch, named_faces):
     return tmp_path
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_run(desk, example):
     if "model.safetensors" in example:
