@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from steadface.errors import InvalidInput, NotFound, Unavailable
 
 CONNECTIONS = 512
 """At once; more are answered with 503."""
+HURRY = 10.0
+"""Seconds for the head of a request."""
 GRACE = 30
 """Seconds for what was begun, once the service is asked to stop."""
 
@@ -70,8 +74,14 @@ def listening(address: Address) -> Iterator[socket.socket]:
 
 def run(app: FastAPI, address: Address, here: socket.socket) -> None:
     """Answers until SIGINT or SIGTERM, then what was begun by then, and returns."""
+    asyncio.run(server(app, address).serve(sockets=[here]))
+
+
+def server(app: FastAPI, address: Address) -> uvicorn.Server:
+    """One that answers once it is told to `serve`, until it `should_exit`."""
     config = uvicorn.Config(
         app,
+        http=HurriedProtocol,
         log_config=None,
         access_log=False,
         limit_concurrency=CONNECTIONS,
@@ -81,13 +91,47 @@ def run(app: FastAPI, address: Address, here: socket.socket) -> None:
         ssl_certfile=address.certificate,
         ssl_keyfile=address.private_key,
     )
-    asyncio.run(_Server(config).serve(sockets=[here]))
+    return _Server(config)
+
+
+class HurriedProtocol(H11Protocol):
+    """Closes a connection on which no request has come, head and all, within `HURRY` seconds: whoever opens many and
+    sends nothing, or a byte now and then, keeps nobody out for long.
+    """
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._called_off()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._called_off()
+        elif self._due is None:
+            self._due = self.loop.call_later(HURRY, self.transport.close)
+
+    def _called_off(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
 
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """As uvicorn's, but that a signal which was obeyed is not raised once more at the end."""
+        if threading.current_thread() is not threading.main_thread():  # which alone hears of signals
+            yield
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

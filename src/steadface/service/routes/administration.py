@@ -45,7 +45,7 @@ async def ready(request: Request) -> dict[str, Any]:
         raise Unavailable("the service is stopping")
     async with service.doors.through():
         await service.doors.work(service.collections.counts)
-    return {"status": "ready", "collections": list(service.collections.named)}
+    return {"status": "ready"}
 
 
 @router.get("/metrics", tags=["health"], response_class=Response)
