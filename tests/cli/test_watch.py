@@ -148,7 +148,7 @@ def test_a_webhook_gets_the_same_events(
         def close(self) -> None:
             sent.append({"event": "closed"})
 
-    monkeypatch.setattr(watch, "Webhook", Hook)
+    monkeypatch.setattr("steadface.workflows.webhook.Webhook", Hook)
     secret = tmp_path / "secret"
     secret.write_text("x" * 16)
     secret.chmod(0o600)

@@ -3,6 +3,8 @@
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from steadface.service.collections import DEFAULT, Place, opened
 from steadface.service.observation import Metrics
@@ -119,3 +121,16 @@ def test_the_log_says_what_was_done_and_to_whom(desk: Desk, pngs: list[list[byte
     assert "Ada" not in str(log)
     page = desk.client.get("/v1/log", params={"limit": 1}).json()
     assert [one["entry"] for one in page["entries"]] == [1] == [page["next"]]
+
+
+def test_somebody_is_told_of_strangers_and_of_who_is_gone(sit: Sat, pngs: list[list[bytes]]) -> None:
+    told: list[dict[str, Any]] = []
+    desk = sit(webhook=SimpleNamespace(send=told.append))
+    person = desk.enroll("Ada", pngs[0][0]).json()["id"]
+    assert desk.identify(pngs[0][0]).json()["match"]
+    assert told == [], "who is known is nobody's business"
+    desk.client.delete(f"/v1/people/{person}")
+    desk.identify(pngs[0][0])
+    assert [(one["event"], one["collection"]) for one in told] == [("deleted", DEFAULT), ("unknown", DEFAULT)]
+    assert told[0]["receipt"]["person"] == person
+    assert "Ada" not in str(told)

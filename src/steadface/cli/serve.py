@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,6 +56,12 @@ def serve_recognition(
     days: Annotated[float | None, typer.Option(min=0.001, help="How long people stay enrolled, at most.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Requests at work at once.")] = 16,
     waiting: Annotated[int, typer.Option(min=0, max=4096, help="Requests that wait; more are told to come back.")] = 64,
+    webhook: Annotated[
+        str | None, typer.Option(help="An address that is told of strangers and of people who are gone.")
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None, typer.Option(help="File with the secret that what is sent to --webhook is signed with.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Faces that go through the model at once, at most.")] = 64,
     log: Annotated[
         Literal["json", "none"], typer.Option(help="One line of JSON about every request, or none.")
@@ -72,6 +79,7 @@ def serve_recognition(
         from steadface.service.keys import Keys
         from steadface.service.observation import JsonLines, Metrics
         from steadface.service.server import Address, listening, run
+        from steadface.workflows.webhook import opening
     except ImportError as error:
         raise Unsupported(f"a service needs the package {error.name}: pip install 'steadface[serve]'") from None
 
@@ -102,10 +110,21 @@ def serve_recognition(
             days=days,
         )
         places = {DEFAULT: place}
+    open_webhook = opening(webhook, webhook_secret_file)
     _log_as(JsonLines() if log == "json" else None)
     metrics = Metrics()
-    with listening(address) as here, opened(places, metrics, batch=batch) as found:
-        service = Service(collections=found, keys=held, metrics=metrics, doors=Doors(workers=workers, waiting=waiting))
+    with (
+        listening(address) as here,
+        opened(places, metrics, batch=batch) as found,
+        closing(open_webhook()) if open_webhook is not None else nullcontext() as letters,
+    ):
+        service = Service(
+            collections=found,
+            keys=held,
+            metrics=metrics,
+            doors=Doors(workers=workers, waiting=waiting),
+            webhook=letters,
+        )
         if held is None:
             say_warning("there are no API keys: whoever uses this machine may do everything; nobody else reaches it")
         console.print(f"recognising at {address.url}; Ctrl-C stops", soft_wrap=True)

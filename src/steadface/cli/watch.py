@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ from steadface.cli.options import (
     ThresholdOption,
     given_rate,
 )
-from steadface.errors import InvalidInput, Unsupported
+from steadface.errors import Unsupported
 from steadface.faces.detector_files import open_detector
 from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.sources import Source, parse_source
@@ -41,7 +40,7 @@ from steadface.recognition.visits import Visit
 from steadface.signals import stop_on_signal
 from steadface.workflows.recognize import with_gallery
 from steadface.workflows.watch import Limit, Watch, Watched
-from steadface.workflows.webhook import Webhook, check_url, read_secret
+from steadface.workflows.webhook import Webhook, opening
 
 FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 """Environment variable of OpenCV; -8 is quiet. What FFmpeg says of a stream may name its address, password and all."""
@@ -95,7 +94,7 @@ def watch_source(
     limit = Limit(fmr=fmr, fpir=fpir, threshold=threshold)
     if window:
         _check_window()
-    hook = _hook(webhook, webhook_secret_file)
+    hook = opening(webhook, webhook_secret_file)
     os.environ.setdefault(FFMPEG_LOG, "-8")
     with frames_of(where, pace) as read:  # before the model, which takes longer
         recognizer = Recognizer.open(
@@ -114,16 +113,6 @@ def watch_source(
             _say_done(done)
     if stop:
         raise KeyboardInterrupt
-
-
-def _hook(url: str | None, secret: Path | None) -> Callable[[], Webhook] | None:
-    """What opens the webhook, once all that it takes is known to be right."""
-    if (url is None) != (secret is None):
-        raise InvalidInput("a webhook is signed: give both --webhook and --webhook-secret-file")
-    if url is None or secret is None:
-        return None
-    check_url(url)
-    return partial(Webhook, url, read_secret(secret))
 
 
 @contextmanager

@@ -166,8 +166,8 @@ class Visits:
             return [], list(found)
         affinity = self._affinities(time, found)
         rows, columns = linear_sum_assignment(affinity, maximize=True)
-        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-        pairs = [(row, column) for row, column in pairs if affinity[row, column] > FORBIDDEN]
+        assigned = zip(rows.tolist(), columns.tolist(), strict=True)
+        pairs = [(row, column) for row, column in assigned if affinity[row, column] > FORBIDDEN]
         taken = {column for _, column in pairs}
         return (
             [(self._all[row], found[column]) for row, column in pairs],

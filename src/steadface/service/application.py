@@ -8,6 +8,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any
@@ -17,12 +19,14 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.datastructures import MutableHeaders
 
 from steadface.errors import SteadfaceError
+from steadface.gallery.person import PersonId
 from steadface.service.admission import Doors, Limits
 from steadface.service.bodies import Bounds
 from steadface.service.collections import Collection, Collections
 from steadface.service.keys import EVERYBODY, ApiKey, Keys, Scope
 from steadface.service.observation import Metrics
 from steadface.service.problems import Refused, Unknown, add_problems, unforeseen
+from steadface.workflows.webhook import Webhook
 
 FORGET_EVERY = 600.0
 """Seconds between two looks for who has expired."""
@@ -48,7 +52,9 @@ Scoped = MutableMapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What the routes share. Without `keys` everybody who reaches it may do everything."""
+    """What the routes share. Without `keys` everybody who reaches it may do everything; with a `webhook` somebody hears
+    of strangers and of people who are gone.
+    """
 
     collections: Collections
     keys: Keys | None = None
@@ -57,6 +63,21 @@ class Service:
     doors: Doors
     limits: Limits = field(default_factory=Limits)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    webhook: Webhook | None = None
+
+    def tell(self, event: str, collection: Collection, **facts: Any) -> None:
+        """Sends an event to the webhook, with no name and no face in it."""
+        if self.webhook is not None:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.webhook.send({"event": event, "time": now, "collection": collection.name, **facts})
+
+    def forget(self, collection: Collection) -> list[dict[str, Any]]:
+        """Removes who has expired, and tells of each; their receipts."""
+        gone = [PersonId(person.id) for person in collection.forget()]
+        receipts = [vars(collection.gallery.receipt(person)) for person in gone]
+        for receipt in receipts:
+            self.tell("expired", collection, receipt=receipt)
+        return receipts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +191,12 @@ async def _forgetting(service: Service) -> None:
     while True:
         for collection in service.collections.named.values():
             try:
-                gone = await service.doors.work(collection.forget)
+                gone = await service.doors.work(partial(service.forget, collection))
             except SteadfaceError as error:
                 logger.warning("who has expired in %s was not removed: %s", collection.name, error)
                 continue
             if gone:
-                logger.info("removed who had expired", extra={"facts": {"people": [person.id for person in gone]}})
+                logger.info("removed who had expired", extra={"facts": {"people": [one["person"] for one in gone]}})
         await asyncio.sleep(FORGET_EVERY)
 
 

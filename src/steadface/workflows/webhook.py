@@ -15,8 +15,9 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,16 @@ def check_url(url: str) -> None:
             f"the address of the webhook, {address(url)}, holds a name or a password; leave them out: what is sent is "
             "signed with the secret"
         )
+
+
+def opening(url: str | None, secret: Path | None) -> "Callable[[], Webhook] | None":
+    """What opens the webhook, once all that it takes is known to be right."""
+    if (url is None) != (secret is None):
+        raise InvalidInput("a webhook is signed: give both --webhook and --webhook-secret-file")
+    if url is None or secret is None:
+        return None
+    check_url(url)
+    return partial(Webhook, url, read_secret(secret))
 
 
 class _NoRedirect(HTTPRedirectHandler):

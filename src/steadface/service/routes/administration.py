@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
 from steadface.errors import NotFound, Unavailable
-from steadface.gallery.person import PersonId, parse_expiry
+from steadface.gallery.person import parse_expiry
 from steadface.gallery.storage import Entry
 from steadface.service.application import Caller, Service
 from steadface.service.bodies import Options, options
@@ -114,12 +114,8 @@ async def expire(asking: Asking, collection: Collected = None) -> dict[str, Any]
     """Removes everybody whose consent has expired, or whom nobody met for too long, at once; with receipts."""
     meant = asking.collection(collection, "delete")
 
-    def job() -> dict[str, Any]:
-        gone = [PersonId(person.id) for person in meant.forget()]
-        return {"receipts": [vars(meant.gallery.receipt(person)) for person in gone]}
-
     async with asking.service.doors.through():
-        return await asking.service.doors.work(job)
+        return {"receipts": await asking.service.doors.work(lambda: asking.service.forget(meant))}
 
 
 @router.get("/v1/keys", tags=["administration"], responses=problems())

@@ -198,11 +198,13 @@ async def rename(person: str, asking: Asking) -> dict[str, Any]:
 @router.delete("/people/{person}", responses=problems())
 async def remove(person: str, asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Removes somebody. The receipt is an entry of the gallery's log, which `steadface gallery verify-log` confirms."""
-    gallery = asking.collection(collection, "delete").gallery
+    meant = asking.collection(collection, "delete")
 
     def job() -> dict[str, Any]:
-        gallery.remove(PersonId(person))
-        return {"receipt": vars(gallery.receipt(PersonId(person)))}
+        meant.gallery.remove(PersonId(person))
+        receipt = vars(meant.gallery.receipt(PersonId(person)))
+        asking.service.tell("deleted", meant, receipt=receipt)
+        return {"receipt": receipt}
 
     return await _work(asking, job)
 

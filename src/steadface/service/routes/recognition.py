@@ -134,6 +134,8 @@ async def identify(asking: Asking) -> dict[str, Any]:
             )
             _count_probes(asking, collection, answer)
             collection.note_matches(answer)
+            if unknown := sum(not face.match for face in answer.faces):
+                asking.service.tell("unknown", collection, faces=unknown)
             return disclosed(answer.to_json(), asking.key.shows) | meaning(collection, answer.fmr)
 
         return await asking.service.doors.work(job)
