@@ -50,7 +50,7 @@ class Limits:
         self._counts = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def request(self, key: ApiKey) -> dict[str, str]:
-        """Counts a request; headers that say what is left. Raises `TooOften`. Where there are no keys nothing counts."""
+        """Counts a request; headers that say what is left. Raises `TooOften`. Without keys nothing is counted."""
         if key is EVERYBODY:
             return {}
         item = RateLimitItemPerMinute(key.rate)
