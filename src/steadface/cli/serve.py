@@ -63,6 +63,9 @@ def serve_recognition(
         Path | None, typer.Option(help="File with the secret that what is sent to --webhook is signed with.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Faces that go through the model at once, at most.")] = 64,
+    bench_model: Annotated[
+        str | None, typer.Option(help="A second model that the page's attack bench attacks beside the served one.")
+    ] = None,
     log: Annotated[
         Literal["json", "none"], typer.Option(help="One line of JSON about every request, or none.")
     ] = "json",
@@ -75,6 +78,7 @@ def serve_recognition(
     try:
         from steadface.service.admission import Doors
         from steadface.service.application import Service, application
+        from steadface.service.bench import Bench, second_model
         from steadface.service.collections import DEFAULT, Place, opened, read_places
         from steadface.service.keys import Keys
         from steadface.service.observation import JsonLines, Metrics
@@ -113,6 +117,7 @@ def serve_recognition(
     open_webhook = opening(webhook, webhook_secret_file)
     _log_as(JsonLines() if log == "json" else None)
     metrics = Metrics()
+    bench = Bench(second=None if bench_model is None else second_model(bench_model))
     with (
         listening(address) as here,
         opened(places, metrics, batch=batch) as found,
@@ -124,6 +129,7 @@ def serve_recognition(
             metrics=metrics,
             doors=Doors(workers=workers, waiting=waiting),
             webhook=letters,
+            bench=bench,
         )
         if held is None:
             say_warning("there are no API keys: whoever uses this machine may do everything; nobody else reaches it")

@@ -21,6 +21,7 @@ from starlette.datastructures import MutableHeaders
 from steadface.errors import SteadfaceError
 from steadface.gallery.person import PersonId
 from steadface.service.admission import Doors, Limits
+from steadface.service.bench import Bench
 from steadface.service.bodies import Bounds
 from steadface.service.collections import Collection, Collections
 from steadface.service.keys import EVERYBODY, ApiKey, Keys, Scope
@@ -62,6 +63,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     doors: Doors
     limits: Limits = field(default_factory=Limits)
+    bench: Bench = field(default_factory=Bench)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     webhook: Webhook | None = None
 
@@ -152,7 +154,7 @@ def _known(request: Request, service: Service, key: ApiKey) -> Caller:
 
 def application(service: Service) -> FastAPI:
     """The routes below `/v1`, the page, and what watches over them."""
-    from steadface.service.routes import administration, people, recognition
+    from steadface.service.routes import administration, bench, page, people, recognition
 
     app = FastAPI(
         title="Steadface",
@@ -164,7 +166,7 @@ def application(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    for part in (recognition, people, administration):
+    for part in (recognition, people, administration, bench, page):
         app.include_router(part.router)
     add_problems(app)
     app.add_middleware(Watch, service=service)
@@ -184,6 +186,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         job.cancel()
         with suppress(asyncio.CancelledError):
             await job
+        await asyncio.to_thread(service.bench.close)
 
 
 async def _forgetting(service: Service) -> None:

@@ -118,6 +118,12 @@ async def expire(asking: Asking, collection: Collected = None) -> dict[str, Any]
         return {"receipts": await asking.service.doors.work(lambda: asking.service.forget(meant))}
 
 
+@router.get("/v1/key", tags=["administration"], responses=problems())
+async def own_key(asking: Asking) -> dict[str, Any]:
+    """The key that asks, and whether the service asks for one."""
+    return {**_told(asking.key), "needed": asking.service.keys is not None}
+
+
 @router.get("/v1/keys", tags=["administration"], responses=problems())
 async def keys(asking: Asking) -> list[dict[str, Any]]:
     """All API keys, without what opens anything."""
