@@ -81,7 +81,9 @@ def ended(desk: Desk, identity: str) -> dict[str, Any]:
 
 
 def test_an_attack_over_http_runs_in_a_process_of_its_own_that_gives_way(sit: Sat, pngs, model) -> None:
-    bench = Bench(second=second_model(str(model)), worker=lambda: Worker(nice=1))  # no more, where tests run in parallel
+    bench = Bench(
+        second=second_model(str(model)), worker=lambda: Worker(nice=1)
+    )  # no more, where tests run in parallel
     desk = sit(bench=bench)
     begun = ask(desk, pngs[0][0], pngs[0][1], steps=STEPS, eps=EPS, fmr=0.05)
     assert begun.status_code == 202
