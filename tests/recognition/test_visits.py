@@ -128,6 +128,20 @@ def test_who_takes_somebodys_place_is_another_visit(rng):
     assert [event.decision.person for event in events if event.kind == "left"] == ["ada", None, "bob"]
 
 
+def test_who_takes_somebodys_place_is_another_visit_though_neither_can_be_compared(rng):
+    """Nor is who can be compared taken for somebody who could not."""
+    for fit in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0)):
+        frames = [
+            [at(10, near(who, rng, 0.05), weight=one)]
+            for who, one in zip((ADA, BOB), fit, strict=True)
+            for _ in range(6)
+        ]
+        left = [event for event in played(frames) if event.kind == "left"]
+        assert [event.frames for event in left] == [6, 6]
+        names = [name if one else None for name, one in zip(("ada", "bob"), fit, strict=True)]
+        assert [event.decision.person for event in left] == names
+
+
 def test_a_face_in_one_frame_alone_is_no_visit(rng):
     frames = [[at(10, near(ADA, rng))] for _ in range(6)]
     frames[3].append(at(200, near(BOB, rng)))

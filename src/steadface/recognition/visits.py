@@ -3,8 +3,8 @@
     same face    of all ways to give the faces of a frame to the visits, that with the largest sum of
                  IoU(box, expected box) + cosine (the Hungarian method; Bewley et al., "Simple online and realtime
                  tracking", ICIP 2016, without its Kalman filter: a box goes on as it moved last). A face that is fit to
-                 be compared has to look like the visit, cosine >= `alike`, wherever it is; one that is not, or a visit
-                 without any that is, has to be in its place, IoU >= 0.3
+                 be compared has to look like the visit, cosine >= `alike`, wherever it is; one that is not, or of a
+                 visit without any that is, somewhat like it, half of that, and to be in its place, IoU >= 0.3
     template     sum w_i v_i / |sum w_i v_i| over the fit faces of a visit, w_i from their quality
     decision     once there are `frames` fit faces, or `patience` seconds after the first look at whoever it is; again
                  each time that the fit faces have doubled, and at the end
@@ -30,6 +30,8 @@ Vectors = NDArray[np.float32]
 
 IN_PLACE = 0.3
 """Intersection over union from which on two boxes may be of one face in two frames."""
+SOMEWHAT = 0.5
+"""Share of `alike` that a blurred or turned face still has with the person's others, and hardly ever with another's."""
 SHARP = 2 * BLURRED
 """Sharpness from which on a face counts in full."""
 STALLED = 5.0
@@ -87,7 +89,7 @@ class Visit:
         self.look_at = 0
         self._velocity = np.zeros(4)
         self._total: NDArray[np.float64] | None = None
-        self._newest: Vectors | None = None
+        self._newest_fit: Vectors | None = None
         self.reasons: tuple[str, ...] = ()
         self._take(sighting, time)
 
@@ -105,7 +107,7 @@ class Visit:
             return
         self.good += 1
         self._total = sighting.weight * sighting.vector.astype(np.float64) + (0 if self._total is None else self._total)
-        self._newest = sighting.vector
+        self._newest_fit = sighting.vector
 
     @property
     def template(self) -> Vectors | None:
@@ -118,12 +120,15 @@ class Visit:
         """The box (4,) where the face is to be looked for."""
         return self.latest.box + self._velocity * (time - self.last)
 
-    def likeness(self, sighting: Sighting) -> float | None:
-        """The larger cosine of a fit face to all of this visit's and to its newest; None where one is not fit."""
-        template = self.template
-        if template is None or self._newest is None or sighting.weight <= 0:
-            return None
-        return float(max(template @ sighting.vector, self._newest @ sighting.vector))
+    def likeness(self, sighting: Sighting) -> tuple[float, bool]:
+        """The largest cosine of a face to all of this visit's that are fit and to its newest one, and whether both
+        sides are fit.
+        """
+        template, fit = self.template, sighting.weight > 0
+        if template is None or self._newest_fit is None:
+            return float(self.latest.vector @ sighting.vector), False
+        newest = self._newest_fit if fit else self.latest.vector
+        return float(max(template @ sighting.vector, newest @ sighting.vector)), fit
 
 
 class Visits:
@@ -180,13 +185,10 @@ class Visits:
         affinity = overlaps(expected, np.array([one.box for one in found], dtype=np.float64))
         for row, visit in enumerate(self._all):
             for column, sighting in enumerate(found):
-                likeness = visit.likeness(sighting)
-                if likeness is None:
-                    fits = affinity[row, column] >= IN_PLACE
-                else:
-                    fits = likeness >= self._rules.alike
-                    affinity[row, column] += likeness
-                if not fits:
+                likeness, fit = visit.likeness(sighting)
+                in_place = affinity[row, column] >= IN_PLACE and likeness >= SOMEWHAT * self._rules.alike
+                affinity[row, column] += likeness
+                if not (likeness >= self._rules.alike if fit else in_place):
                     affinity[row, column] = FORBIDDEN
         return affinity
 
