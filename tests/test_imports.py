@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
     "workflows": {"audit_record", "clustering"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
+    "client": {"errors", "files"},  # for small programs: nothing of the recogniser
     "service": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases over HTTP
     "cli": {"workflows", "service"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine", "signals"},
