@@ -57,6 +57,23 @@ def test_candidates_are_distinct_people_by_their_best_template(gallery: Gallery)
         assert all(vectors[c.template - 1] @ probes[0] <= 1.001 for c in found)
 
 
+def test_a_comparison_with_one_person_looks_at_nobody_else(gallery: Gallery, clock: Clock) -> None:
+    vectors = unit(6)
+    gallery.enroll("p0", vectors[:3], expires="2031-05-03")
+    gallery.enroll("p1", vectors[3:5])
+    probes = vectors[2:]
+    near = {"abs": rounding(MODEL.dimension)}
+    assert gallery.similarities("p0", probes) == pytest.approx((probes @ vectors[:3].T).max(1), **near)
+    assert gallery.similarities("p0", probes, template=2) == pytest.approx(probes @ vectors[1], **near)
+    with pytest.raises(NotFound, match="template 4"):
+        gallery.similarities("p0", probes, template=4)
+    with pytest.raises(NotEnrolled):
+        gallery.similarities("p2", probes)
+    clock.pass_days(2)
+    with pytest.raises(Conflict, match="expired"):
+        gallery.similarities("p0", probes)
+
+
 def test_a_search_of_few_finds_few_and_of_nobody_nobody(gallery: Gallery) -> None:
     assert gallery.search(unit(2), 3) == [[], []]
     gallery.enroll("a", unit(3))

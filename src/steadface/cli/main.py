@@ -84,6 +84,11 @@ class Commands(LateCommands):
             "gallery:gallery_app",
             "Look at a **gallery**, remove people from it, check its log, change its key, copy it.",
         ),
+        "import-compreface": (
+            "import_compreface:import_compreface",
+            "Enrol the people of a **CompreFace** anew, from the pictures in a dump of its database. Exit code **1** "
+            "if somebody, or a picture, could not be.",
+        ),
         "serve": (
             "serve:serve_recognition",
             "Recognise over **HTTP**: verify, identify and enrol, with API keys, limits and metrics.",

@@ -24,6 +24,7 @@ from steadface.files import check_replaced
 from steadface.gallery import enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.imported import Imported
+from steadface.gallery.index import Vectors
 from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, PersonId, checked_name, checked_vectors
@@ -294,6 +295,17 @@ class Gallery(OpenGallery):
             ]
             for one in matches
         ]
+
+    def similarities(self, name: str, vectors: ArrayLike, *, template: int | None = None) -> Vectors:
+        """Of each of the unit `vectors` (B, D) the highest cosine to a template of one person, or to that of the number
+        `template`: (B,), whoever else is enrolled.
+
+        Raises `NotEnrolled`, `NotFound` where the template is not theirs, and `Conflict` where their consent expired.
+        """
+        model = self.model
+        probes = checked_vectors(vectors, model, "the comparison")
+        with self._reading(model) as reader:
+            return maintenance.similarities(reader, reader.known(name), probes, template)
 
     def rotate(self, key: Key | str | os.PathLike[str] | None = None) -> Key:
         """Seals everything with another key, of which the old one opens nothing then; a random one, written into the

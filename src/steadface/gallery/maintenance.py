@@ -62,6 +62,22 @@ def templates(reader: Reader, person: Person) -> list[Template]:
     ]
 
 
+def similarities(reader: Reader, person: Person, probes: Vectors, number: int | None) -> Vectors:
+    """Of each of the unit `probes` (B, D) the highest cosine to a template of the person, or to that of `number`: (B,).
+
+    Raises `NotFound` where it is not theirs, and `Conflict` where the person's consent has expired.
+    """
+    refuse_expired(reader, person)
+    own = reader.templates_of(person)
+    kept = own.vectors if number is None else own.vectors[own.numbers == number]
+    if not len(kept):
+        raise NotFound(
+            f"template {number} is not one of {person.name}'s; `steadface gallery show` lists those that are"
+        )
+    found: Vectors = np.minimum((probes @ kept.T).max(1), 1)  # rounding may take it beyond
+    return found
+
+
 def remove_template(writer: Writer, person: Person, number: int) -> tuple[Person, list[bytes]]:
     """The person with one template less, and the traces that must go.
 

@@ -55,6 +55,14 @@ from steadface.recognizers.under_contract import opened_under_contract
 Vectors = NDArray[np.float32]
 
 
+class SeveralPeople(InvalidInput):
+    """Pictures that are not all of one person; `odd` are the names of those that do not look like most of them."""
+
+    def __init__(self, message: str, odd: Sequence[str]) -> None:
+        super().__init__(message)
+        self.odd = tuple(odd)
+
+
 class Recognizer:
     """A model at work under its contract, with a detector, a gallery and a guard where they are needed.
 
@@ -224,6 +232,7 @@ class Recognizer:
         check: bool = True,
         consent: str | None = None,
         expires: date | str | None = None,
+        notes: str | None = None,
         request: Request | None = None,
     ) -> Enrolled:
         """Adds a template of one or more pictures of a person, new or enrolled already: all of them, or nothing.
@@ -249,6 +258,7 @@ class Recognizer:
                 template[None],
                 consent=consent,
                 expires=until,
+                notes=notes,
                 alike=self.alike if check else None,
                 request=request,
             )
@@ -341,10 +351,12 @@ class Recognizer:
             return
         main = groups == np.bincount(groups).argmax()
         closest = cosines[:, main].max(1)
-        odd = [f"{faces[place].name} ({closest[place]:.2f})" for place in np.flatnonzero(~main).tolist()]
-        raise InvalidInput(
+        others = np.flatnonzero(~main).tolist()
+        odd = [f"{faces[place].name} ({closest[place]:.2f})" for place in others]
+        raise SeveralPeople(
             f"{person} was not enrolled: {', '.join(odd)} does not look like the other pictures (cosine below "
-            f"{limit:.2f}); leave it out, or say that no check is wanted"
+            f"{limit:.2f}); leave it out, or say that no check is wanted",
+            [faces[place].name for place in others],
         )
 
     @property

@@ -19,7 +19,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.datastructures import MutableHeaders
 
 from steadface.errors import SteadfaceError
-from steadface.gallery.person import PersonId
+from steadface.gallery.person import Person, PersonId
 from steadface.service.admission import Doors, Limits
 from steadface.service.bench import Bench
 from steadface.service.bodies import Bounds
@@ -72,6 +72,13 @@ class Service:
         if self.webhook is not None:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             self.webhook.send({"event": event, "time": now, "collection": collection.name, **facts})
+
+    def remove(self, collection: Collection, name: str) -> tuple[Person, dict[str, Any]]:
+        """Removes somebody, by name or `PersonId`, and tells of it; who it was, and the receipt."""
+        person = collection.gallery.remove(name)
+        receipt = vars(collection.gallery.receipt(PersonId(person.id)))
+        self.tell("deleted", collection, receipt=receipt)
+        return person, receipt
 
     def forget(self, collection: Collection) -> list[dict[str, Any]]:
         """Removes who has expired, and tells of each; their receipts."""
@@ -154,7 +161,7 @@ def _known(request: Request, service: Service, key: ApiKey) -> Caller:
 
 def application(service: Service) -> FastAPI:
     """The routes below `/v1`, the page, and what watches over them."""
-    from steadface.service.routes import administration, bench, page, people, recognition
+    from steadface.service.routes import administration, bench, compreface, compreface_people, page, people, recognition
 
     app = FastAPI(
         title="Steadface",
@@ -166,7 +173,7 @@ def application(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    for part in (recognition, people, administration, bench, page):
+    for part in (recognition, people, administration, compreface, compreface_people, bench, page):
         app.include_router(part.router)
     add_problems(app)
     app.add_middleware(Watch, service=service)

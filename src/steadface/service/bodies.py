@@ -9,7 +9,8 @@ import binascii
 import io
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ from steadface.faces.photograph import Photograph, read_photograph
 from steadface.service.problems import TooLarge, TooSlow, WrongMedia
 
 MOST_WORDS = 100
+MOST_LISTED = 1000
+"""Entries of a body that is a list."""
 LONGEST_WORD = 2**16
 """Bytes of one field that is no picture."""
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream")
@@ -64,18 +67,29 @@ async def read_body(request: Request, fields: Sequence[str], bounds: Bounds) -> 
     may. Raises SteadfaceError for a body that is too large, slow, of another kind or damaged.
     """
     kind, _, _ = request.headers.get("content-type", "").lower().partition(";")
-    try:
-        async with asyncio.timeout(bounds.seconds):
-            if kind == "multipart/form-data":
-                found = await _form(request, fields, bounds)
-            else:
-                data = b"".join([part async for part in _bounded(request, bounds)])
-                found = _plain(kind, data, fields)
-    except TimeoutError:
-        raise TooSlow(f"the body did not arrive within {bounds.seconds:g} s; send it faster, or less of it") from None
+    async with _in_time(bounds):
+        if kind == "multipart/form-data":
+            found = await _form(request, fields, bounds)
+        else:
+            found = _plain(kind, await _whole(request, bounds), fields)
     if sum(map(len, found.pictures.values())) > bounds.pictures:
         raise TooLarge(f"more than {bounds.pictures} pictures; send fewer at once")
     return Body(pictures=found.pictures, words={**request.query_params, **found.words})
+
+
+async def read_list(request: Request, bounds: Bounds) -> list[Any]:
+    """A body that is a list in JSON, of at most `MOST_LISTED`. Raises SteadfaceError as `read_body` does."""
+    async with _in_time(bounds):
+        data = await _whole(request, bounds)
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, list):
+        raise InvalidInput("the body is no list of JSON; send one")
+    if len(told) > MOST_LISTED:
+        raise TooLarge(f"the list has {len(told):,} entries; send at most {MOST_LISTED:,} at once")
+    return told
 
 
 def options(kind: type[Asked], words: Mapping[str, Any]) -> Asked:
@@ -118,6 +132,20 @@ def photograph(data: bytes, name: str, bounds: Bounds) -> Photograph:
             f"{name} has {width} x {height} pixels; this service takes {bounds.pixels / 1e6:g} million: send it smaller"
         )
     return read_photograph(data, name=name)
+
+
+@asynccontextmanager
+async def _in_time(bounds: Bounds) -> AsyncIterator[None]:
+    """Raises TooSlow."""
+    try:
+        async with asyncio.timeout(bounds.seconds):
+            yield
+    except TimeoutError:
+        raise TooSlow(f"the body did not arrive within {bounds.seconds:g} s; send it faster, or less of it") from None
+
+
+async def _whole(request: Request, bounds: Bounds) -> bytes:
+    return b"".join([part async for part in _bounded(request, bounds)])
 
 
 async def _bounded(request: Request, bounds: Bounds) -> AsyncGenerator[bytes, None]:

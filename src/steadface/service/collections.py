@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -87,11 +87,14 @@ class Collection:
         return min(parse_expiry(asked), latest)
 
     def note_matches(self, answer: Identified) -> None:
-        """Writes down who was matched, where people whom nobody meets are forgotten; each once in an hour at most."""
+        """Writes down who was matched, see `note_met`."""
+        self.note_met({face.person for face in answer.faces if face.person is not None})
+
+    def note_met(self, met: Set[str]) -> None:
+        """Writes down who was met, where people whom nobody meets are forgotten; each once in an hour at most."""
         if self.place.idle_days is None:
             return
         now = monotonic()
-        met = {face.person for face in answer.faces if face.person is not None}
         new = [name for name in met if now - self.noted.get(name, -math.inf) > NOTED_EVERY]
         if new:
             self.gallery.note_matches(new)

@@ -65,8 +65,10 @@ class TooOften(SteadfaceError):
         self.after = after
 
 
-def problem(status: int, detail: str, request: Request, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """`type` names the kind of the error, `instance` the request, as the log does."""
+def problem(
+    status: int, detail: str, request: Request, headers: Mapping[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """`type` names the kind of the error, `instance` the request, as the log does; `more` are members of its own."""
     title = HTTPStatus(status).phrase
     kind = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
     body = {
@@ -75,8 +77,17 @@ def problem(status: int, detail: str, request: Request, headers: Mapping[str, st
         "status": status,
         "detail": visible(detail),
         "instance": f"urn:request:{getattr(request.state, 'id', '')}",
+        **more,
     }
     return JSONResponse(body, status, dict(headers or {}), MEDIA)
+
+
+def problem_of(error: SteadfaceError, request: Request, *, code: int | None = None) -> JSONResponse:
+    """With a `code` of CompreFace's, and the `message` that its clients show, where one is given."""
+    key = getattr(request.state, "key", EVERYBODY)
+    words = without_figures(str(error), key.shows)
+    more = {} if code is None else {"code": code, "message": visible(words)}
+    return problem(_status(error), words, request, _headers(error), **more)
 
 
 def add_problems(app: FastAPI) -> None:
@@ -84,8 +95,7 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(SteadfaceError)
     async def expected(request: Request, error: SteadfaceError) -> JSONResponse:
-        key = getattr(request.state, "key", EVERYBODY)
-        return problem(_status(error), without_figures(str(error), key.shows), request, _headers(error))
+        return problem_of(error, request)
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:

@@ -66,7 +66,7 @@ async def enroll(asking: Asking, response: Response, repeated: Repeated = None) 
     async with asking.service.doors.through():
         asked = options(EnrollOptions, received.words)
         collection = asking.collection(asked.collection, "enroll")
-        request = _request(asking, repeated, received, "people")
+        request = request_of(asking, repeated, received, "people")
         answer = await asking.service.doors.work(
             lambda: _enrolled(asking, collection, asked.name, received, asked, request)
         )
@@ -85,7 +85,7 @@ async def add_template(person: str, asking: Asking, response: Response, repeated
     async with asking.service.doors.through():
         asked = options(TemplateOptions, received.words)
         collection = asking.collection(asked.collection, "enroll")
-        request = _request(asking, repeated, received, f"people {person} templates")
+        request = request_of(asking, repeated, received, f"people {person} templates")
 
         def job() -> dict[str, Any]:
             name = collection.gallery.person(PersonId(person)).name
@@ -101,7 +101,7 @@ def _answered(answer: dict[str, Any], response: Response) -> dict[str, Any]:
     return answer
 
 
-def _request(asking: Caller, given: str | None, received: Body, route: str) -> Request | None:
+def request_of(asking: Caller, given: str | None, received: Body, route: str) -> Request | None:
     """Raises InvalidInput for a key of a request that is none."""
     if given is None:
         return None
@@ -168,7 +168,7 @@ async def people(
             "count": len(gallery),
         }
 
-    return await _work(asking, job)
+    return await work(asking, job)
 
 
 @router.get("/people/{person}", responses=problems())
@@ -180,7 +180,7 @@ async def show(person: str, asking: Asking, collection: Collected = None) -> dic
         known = gallery.person(PersonId(person))
         return {**told(known), "template_list": [_template(one) for one in gallery.templates(PersonId(person))]}
 
-    return await _work(asking, job)
+    return await work(asking, job)
 
 
 @router.patch(
@@ -192,7 +192,7 @@ async def rename(person: str, asking: Asking) -> dict[str, Any]:
     """Gives somebody another name; nothing is left of the old one."""
     asked = options(RenameOptions, (await read(asking)).words)
     gallery = asking.collection(asked.collection, "enroll").gallery
-    return told(await _work(asking, lambda: gallery.rename(PersonId(person), asked.name)))
+    return told(await work(asking, lambda: gallery.rename(PersonId(person), asked.name)))
 
 
 @router.delete("/people/{person}", responses=problems())
@@ -200,23 +200,17 @@ async def remove(person: str, asking: Asking, collection: Collected = None) -> d
     """Removes somebody. The receipt is an entry of the gallery's log, which `steadface gallery verify-log` confirms."""
     meant = asking.collection(collection, "delete")
 
-    def job() -> dict[str, Any]:
-        meant.gallery.remove(PersonId(person))
-        receipt = vars(meant.gallery.receipt(PersonId(person)))
-        asking.service.tell("deleted", meant, receipt=receipt)
-        return {"receipt": receipt}
-
-    return await _work(asking, job)
+    return await work(asking, lambda: {"receipt": asking.service.remove(meant, PersonId(person))[1]})
 
 
 @router.delete("/people/{person}/templates/{template}", responses=problems(409))
 async def remove_template(person: str, template: int, asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Removes one template of somebody who has others."""
     gallery = asking.collection(collection, "delete").gallery
-    return told(await _work(asking, lambda: gallery.remove_template(PersonId(person), template)))
+    return told(await work(asking, lambda: gallery.remove_template(PersonId(person), template)))
 
 
-async def _work(asking: Caller, job: Callable[[], Result]) -> Result:
+async def work(asking: Caller, job: Callable[[], Result]) -> Result:
     async with asking.service.doors.through():
         return await asking.service.doors.work(job)
 

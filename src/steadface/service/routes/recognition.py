@@ -132,20 +132,23 @@ async def identify(asking: Asking) -> dict[str, Any]:
                 aligned=asked.aligned,
                 most_faces=bounds.faces,
             )
-            _count_probes(asking, collection, answer)
-            collection.note_matches(answer)
-            if unknown := sum(not face.match for face in answer.faces):
-                asking.service.tell("unknown", collection, faces=unknown)
+            note(asking, collection, answer)
             return disclosed(answer.to_json(), asking.key.shows) | meaning(collection, answer.fmr)
 
         return await asking.service.doors.work(job)
 
 
-def _count_probes(asking: Caller, collection: Collection, answer: Identified) -> None:
-    """Raises TooOften, and nothing of the answer is told, where somebody was probed too often."""
+def note(asking: Caller, collection: Collection, answer: Identified) -> None:
+    """Counts probes, writes down who was met, and tells of strangers.
+
+    Raises TooOften, and nothing of the answer is told, where somebody was probed too often.
+    """
     for face in answer.faces:
         if face.candidates:
             asking.service.limits.probe(asking.key, collection.name, face.candidates[0].person)
+    collection.note_matches(answer)
+    if unknown := sum(not face.match for face in answer.faces):
+        asking.service.tell("unknown", collection, faces=unknown)
 
 
 @router.post(
