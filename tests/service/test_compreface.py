@@ -1,5 +1,6 @@
 """The shape of CompreFace: as its own SDK speaks it, and as any other program of its kind may."""
 
+import asyncio
 import base64
 import json
 import socket
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 import uvicorn
 
-from steadface.client import Client
+from steadface.client import AsyncClient, Client
 from steadface.data.faces import TEMPLATE, Image
+from steadface.errors import NotFound
 from steadface.faces.detection import Face
 from steadface.recognition.face_finder import Seeing
 from steadface.service.application import application
@@ -234,6 +237,22 @@ def test_our_own_client_speaks_with_the_service(address: tuple[str, int], pngs: 
         receipt = client.remove(made.id)
         assert client.log(after=0, limit=1000).entries[-1].hash == receipt.entry
         assert client.expire() == ()
+
+
+def test_our_own_client_is_awaited_as_well(desk: Desk, pngs: list[list[bytes]]) -> None:
+    async def asked() -> tuple[bool, list[str]]:
+        transport = httpx.ASGITransport(application(desk.service))
+        async with AsyncClient("http://127.0.0.1", transport=transport) as client:
+            made = await client.enroll("Ada", pngs[0][0], aligned=True)
+            pair = await client.verify(pngs[0][0], pngs[0][0], fmr=0.05, aligned=True)
+            with pytest.raises(NotFound):
+                await client.person("nobody")
+            return pair.match, [one.id for one in (made, *[one async for one in client.people()])]
+
+    match, ids = asyncio.run(asked())
+    assert match
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
 
 
 def test_requests_are_json_in_base64_as_well(desk: Desk, pngs: list[list[bytes]]) -> None:

@@ -92,8 +92,11 @@ def test_it_goes_on_where_it_was_interrupted(
 
 def test_a_service_is_asked_for_before_anything_is_made(call: Call, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "dump.sql"
-    file.write_text(dump({"doors": {"Ada": [b"x"]}, "demo": {"Bob": [b"y"]}}))
+    several = {"doors": {"Ada": [b"x"]}, "demo": {"Bob": [b"y"]}}
+    file.write_text(dump(several))
     said = call("import-compreface", file, "--gallery", tmp_path / "g.db", "--model", model)
     assert said.code == 2
     assert "--service" in said.err
+    said = call("import-compreface", file, "--gallery", tmp_path / "g.db", "--model", model, "--report", file)
+    assert (said.code, file.read_text()) == (5, dump(several))
     assert not (tmp_path / "g.db").exists()

@@ -56,6 +56,8 @@ def import_compreface(
 
     Each in one step, with one template of all their pictures; called again it goes on where it was interrupted.
     """
+    if report is not None:
+        write_troubles(report, [])  # what cannot be written is said before the work
     with stage_bar() as progress:
         mebibytes = lambda done, total: progress("reading, MiB", done >> 20, total >> 20)  # noqa: E731
         subjects = chosen(read_services(dump, mebibytes), service).subjects

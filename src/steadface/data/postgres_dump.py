@@ -83,7 +83,7 @@ def _rows(path: Path, file: BinaryIO, tables: Collection[str], report: Callable[
                 yield _row(table, columns, line, start, whole=len(line) == length)
         elif found := COPY.fullmatch(line):
             table = found[1].decode()
-            columns = [name.strip(' "') for name in found[2].decode().split(",")]
+            columns = [name.strip(' "') for name in found[2].decode(errors="replace").split(",")]
         else:
             _check_statement(path, line, tables)
     if table:

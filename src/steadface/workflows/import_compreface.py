@@ -9,12 +9,13 @@ from pathlib import Path
 
 from steadface.data.compreface import StoredPicture, Subject
 from steadface.errors import InvalidInput, SteadfaceError, Unavailable
-from steadface.files import write_atomically
+from steadface.files import check_replaced, write_atomically
 from steadface.gallery.person import checked_name
 from steadface.gallery.sealing.transaction import NotEnrolled
 from steadface.recognition.recognizer import Recognizer, SeveralPeople
 
 SOURCE = "pictures from CompreFace"
+COLUMNS = ("subject", "picture", "why")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,11 @@ def move_subjects(
 
 
 def write_troubles(path: Path, troubles: Sequence[Trouble]) -> None:
-    """A CSV file for its owner alone."""
+    """A CSV file for its owner alone. Raises SteadfaceError where it cannot be written, or is another file."""
+    check_replaced(path, ",".join(COLUMNS).encode())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("subject", "picture", "why"))
+    writer.writerow(COLUMNS)
     writer.writerows((one.subject, one.picture or "", one.why) for one in troubles)
     write_atomically(path, text.getvalue().encode(), private=True)
 
