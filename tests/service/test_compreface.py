@@ -247,7 +247,7 @@ def test_our_own_client_is_awaited_as_well(desk: Desk, pngs: list[list[bytes]]) 
             pair = await client.verify(pngs[0][0], pngs[0][0], fmr=0.05, aligned=True)
             with pytest.raises(NotFound):
                 await client.person("nobody")
-            return pair.match, [one.id for one in (made, *[one async for one in client.people()])]
+            return pair.match, [made.id, *[one.id async for one in client.people()]]
 
     match, ids = asyncio.run(asked())
     assert match
