@@ -35,7 +35,6 @@ export async function ask(method, path, { query = {}, form = null, json = null, 
   }
   if (answer.ok) return answer.headers.get("Content-Type")?.includes("json") ? answer.json() : answer.text();
   const told = await answer.json().catch(() => ({}));
-  if (answer.status === 401) changed.dispatchEvent(new Event("unknown"));
   throw new Problem(answer.status, told.title ?? `Status ${answer.status}`, told.detail ?? "", answer.headers.get("Retry-After"));
 }
 

@@ -39,7 +39,7 @@ export async function render(root) {
   const names = bench.models.map((one) => one.model);
   root.append(
     el("h1", {}, "Attack bench"),
-    el("p", { class: "lede" }, "Change a face by a few grey levels, which nobody sees, so that the model takes it for somebody else. Watch the similarity go, and where it stops."),
+    el("p", { class: "lede" }, "Change a face by a few grey levels, hardly to be seen, so that the model takes it for somebody else. Watch the similarity go, and where it stops."),
     el(
       "p",
       { class: "hint" },

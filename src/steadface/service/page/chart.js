@@ -1,4 +1,4 @@
-// Charts as SVG in the pixels of their place, so that words keep their size on every screen.
+// Charts as SVG, drawn for the width of their place, so that words keep their size on every screen.
 
 import { el, svg } from "./dom.js";
 
@@ -9,9 +9,11 @@ export function chart(label, height, draw) {
   let width = 0;
   const redraw = () => {
     if (!width) return;
-    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    picture.setAttribute("height", height);
-    picture.replaceChildren(...draw(width, height).flat(3).filter(Boolean));
+    // In units that grow with the page's letters, so that words in it do too.
+    const unit = parseFloat(getComputedStyle(document.documentElement).fontSize) / 17;
+    picture.setAttribute("viewBox", `0 0 ${width / unit} ${height}`);
+    picture.setAttribute("height", height * unit);
+    picture.replaceChildren(...draw(width / unit, height).flat(3).filter(Boolean));
   };
   const observer = new ResizeObserver(([entry]) => {
     const now = Math.round(entry.contentRect.width);

@@ -83,6 +83,13 @@ export function tell(out, error) {
   out.replaceChildren(el("p", { class: "notice wrong" }, el("strong", {}, `${error.title ?? "That did not work"}. `), error.message));
 }
 
+/** Shows what came of something, and leads whoever uses the keyboard there: what they pressed may be gone. */
+export function lead(out, element) {
+  out.replaceChildren(element);
+  element.tabIndex = -1;
+  element.focus();
+}
+
 export const notes = (several) =>
   several?.length ? el("ul", { class: "notes" }, several.map((note) => el("li", {}, note))) : null;
 
@@ -99,7 +106,7 @@ export function dialog(title, content, action, { danger = false, value = () => t
         "div",
         { class: "row" },
         el("button", { type: "button", class: danger ? "danger" : "primary", onclick: () => leave(value()) }, action),
-        el("button", { type: "button", onclick: () => leave(null) }, "Cancel"),
+        el("button", { type: "button", autofocus: danger, onclick: () => leave(null) }, "Cancel"),
       ),
     );
     const leave = (result) => {

@@ -137,7 +137,7 @@ function live(words) {
       video.after(layer);
       const names = answer.faces.filter((face) => face.match).map((face) => face.person);
       const strangers = answer.faces.length - names.length;
-      const sentence = [...names, strangers === 0 ? null : strangers === 1 ? "one who is nobody enrolled" : `${strangers} who are nobody enrolled`].filter(Boolean).join(", ");
+      const sentence = [...names, strangers === 0 ? null : strangers === 1 ? "one face of nobody enrolled" : `${strangers} faces of nobody enrolled`].filter(Boolean).join(", ");
       const spoken = sentence ? `In the picture: ${sentence}.` : "No face in the picture.";
       if (heard.textContent !== spoken) heard.textContent = spoken;
       await new Promise((resolve) => setTimeout(resolve, PAUSE));

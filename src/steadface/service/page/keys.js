@@ -1,7 +1,7 @@
 // The keys of the service, and what it has been asked.
 
-import { ask, session } from "./api.js";
-import { answers, check, dialog, el, field, form, select, tell, when } from "./dom.js";
+import { ask, session, use } from "./api.js";
+import { answers, check, dialog, el, field, form, lead, select, tell, when } from "./dom.js";
 
 const SCOPES = [
   ["verify", "compare two pictures"],
@@ -30,7 +30,7 @@ async function keys() {
 
   function row(key) {
     const many = key.collections.includes("*") ? "all" : key.collections.join(", ");
-    const state = key.expired ? "expired" : key.expires === null ? "revoked" : when(key.expires);
+    const state = key.expired ? "expired" : key.expires === null ? "no end" : when(key.expires);
     return el(
       "tr",
       {},
@@ -57,22 +57,25 @@ async function keys() {
   async function rotate(key) {
     const words = el("p", {}, "It gets another secret, shown once; the old one opens nothing any more.");
     if ((await dialog(`Rotate ${key.name}?`, words, "Rotate")) === null) return;
-    reveal(await ask("POST", `/v1/keys/${key.id}/rotate`));
-    if (key.id !== session.key.id) await load();
+    const rotated = await ask("POST", `/v1/keys/${key.id}/rotate`);
+    if (key.id === session.key.id) await use(rotated.key); // or this page would be shut out
+    reveal(rotated);
+    await load();
   }
 
   async function revoke(key) {
     const words = el("p", {}, "Whoever uses it is shut out at once, and for good.");
     if ((await dialog(`Revoke ${key.name}?`, words, "Revoke", { danger: true })) === null) return;
     await ask("DELETE", `/v1/keys/${key.id}`);
-    out.replaceChildren(el("p", { class: "notice" }, `${key.name} opens nothing any more.`));
     await load();
+    lead(out, el("p", { class: "notice" }, `${key.name} opens nothing any more.`));
   }
 
   function reveal(key) {
     const secret = el("output", { class: "secret" }, key.key);
     const copy = el("button", { type: "button", onclick: async () => { await navigator.clipboard.writeText(key.key); copy.textContent = "Copied"; } }, "Copy");
-    shown.replaceChildren(
+    lead(
+      shown,
       el(
         "section",
         { class: "receipt", "aria-label": "The new key" },
@@ -137,7 +140,7 @@ function maker(out, made) {
     el("h3", {}, "A new key"),
     el(
       "div",
-      { class: "controls" },
+      { class: "controls narrow" },
       field("Name", name, "Who or what will use it."),
       el("fieldset", { class: "choices" }, el("legend", {}, "It may"), scopes),
       field("In", collections),

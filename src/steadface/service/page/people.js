@@ -1,7 +1,7 @@
 // Who is enrolled: found, renamed, removed.
 
 import { ask, here, may } from "./api.js";
-import { answers, dialog, el, field, tell, when } from "./dom.js";
+import { answers, dialog, el, field, lead, tell, when } from "./dom.js";
 
 const PAGE = 50;
 
@@ -60,16 +60,16 @@ export async function render(root) {
     const name = await dialog(`Rename ${person.person}`, field("New name", input, "Nothing is left of the old one."), "Rename", { value: () => input.value.trim() });
     if (name === null || name === person.person) return;
     await ask("PATCH", `/v1/people/${encodeURIComponent(person.id)}`, { query: here(), json: { name } });
-    out.replaceChildren(el("p", { class: "notice" }, `${person.person} is ${name} now.`));
     await load({ afresh: true });
+    lead(out, el("p", { class: "notice" }, `${person.person} is ${name} now.`));
   }
 
   async function remove(person) {
     const words = el("p", {}, "Their templates are destroyed and cannot be brought back. You get a receipt.");
     if ((await dialog(`Remove ${person.person}?`, words, "Remove", { danger: true })) === null) return;
     const { receipt } = await ask("DELETE", `/v1/people/${encodeURIComponent(person.id)}`, { query: here() });
-    out.replaceChildren(told(receipt));
     await load({ afresh: true });
+    lead(out, told(receipt));
   }
 
   root.append(
