@@ -596,7 +596,45 @@ def _large_weights() -> Iterator[Hostile]:
             read=lambda at: open_recognizer(at / "model.safetensors"),
         )
     yield from _torch_bombs()
+    yield from _odd_pictures()
     yield from _graphs()
+
+
+def _odd_pictures() -> Iterator[Hostile]:
+    """Small ones whose decoders make much of them, as a photograph and as a face to train on."""
+    from steadface.data.faces import decode_image
+
+    def tiff(kind: int, form: str) -> bytes:
+        sides = [(256, kind, 20_000), (257, kind, 20_000)]
+        rest = [(258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, 20_000), (279, 4, 4)]
+        entries = [
+            struct.pack("<HHI", tag, type_, 1) + struct.pack(form if type_ == kind else "<I", value).ljust(4, b"\0")[:4]
+            for tag, type_, value in (*sides, *rest)
+        ]
+        return b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+
+    packed = b"\1\0\0\0" * 2000 + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, 60_000, 2000, 1, 8, 1, len(packed), 0, 0, 256, 0)
+    pictures = {
+        "TIFF of 400 MP with signed sides": tiff(9, "<i"),
+        "TIFF of 400 MP with short signed sides": tiff(8, "<h"),
+        "BMP of 120 MP of run lengths": b"BM"
+        + struct.pack("<IHHI", 1078 + len(packed), 0, 0, 1078)
+        + head
+        + bytes(1024)
+        + packed,
+    }
+    for name, content in pictures.items():
+        for what, read in (
+            ("photograph", lambda at: read_photograph(at / "x.img")),
+            ("training face", lambda at: decode_image((at / "x.img").read_bytes(), "x.img")),
+        ):
+            yield Hostile(
+                kind="small files of large cost",
+                name=f"{what}: {name}",
+                make=_written("x.img", content),
+                read=read,
+            )
 
 
 def _torch_bombs() -> Iterator[Hostile]:
@@ -630,6 +668,20 @@ def _torch_bombs() -> Iterator[Hostile]:
         "memo far on": (pickled(b"\x80\x02Nr\xff\xff\xff\x7f."), False),
         "code": (pickled(b"cos\nsystem\n(S'true'\ntR."), False),
         "deep": (pickled(b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b"."), False),
+        "an array of 8 GiB": (pickled(b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b"."), False),
+        "copies of a text": (
+            pickled(
+                b"\x80\x02X"
+                + struct.pack("<I", 10**6)
+                + b"a" * 10**6
+                + b"q\0]("
+                + 4000 * (b"c_codecs\nencode\nh\0\x85R")
+                + b"e."
+            ),
+            False,
+        ),
+        "tuples in tuples as a text": (pickled(b"\x80\x02c_codecs\nencode\nN" + 60 * b"2\x86" + b"\x85R."), False),
+        "what torch would import": (pickled(b"\x80\x02ctorch\n_inductor\n."), False),
         "nothing": (lambda _: {}, False),
     }
     for name, (change, squeezed) in cases.items():
@@ -698,6 +750,23 @@ def _graphs() -> Iterator[Hostile]:
         "no nodes": graph(),
         "100,000 nodes": graph(
             *(helper.make_node("Relu", [f"x{n}" if n else "x"], [f"x{n + 1}"]) for n in range(100_000))
+        ),
+        "a product of three": graph(
+            helper.make_node("Flatten", ["x"], ["f"]),
+            helper.make_node("Einsum", ["f", "f", "f"], ["z"], equation="na,nb,nc->nabc"),
+        ),
+        "the smallest number by -1": graph(
+            helper.make_node("Div", ["s", "m"], ["d"]),
+            helper.make_node("Cast", ["d"], ["e"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["x", "e"], ["z"]),
+            values=[
+                helper.make_tensor("s", TensorProto.INT32, [1], [-(2**31)]),
+                helper.make_tensor("m", TensorProto.INT32, [1], [-1]),
+            ],
+        ),
+        "texts": graph(
+            helper.make_node("Cast", ["x"], ["t"], to=TensorProto.STRING),
+            helper.make_node("Cast", ["t"], ["z"], to=TensorProto.FLOAT),
         ),
         "an unknown operator": graph(helper.make_node("Nonsense", ["x"], ["z"], domain="nowhere")),
         "not a number": graph(
