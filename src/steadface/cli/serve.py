@@ -66,6 +66,9 @@ def serve_recognition(
     bench_model: Annotated[
         str | None, typer.Option(help="A second model that the page's attack bench attacks beside the served one.")
     ] = None,
+    traces: Annotated[
+        str | None, typer.Option(help="An OpenTelemetry collector that gets traces, http://127.0.0.1:4318/v1/traces.")
+    ] = None,
     log: Annotated[
         Literal["json", "none"], typer.Option(help="One line of JSON about every request, or none.")
     ] = "json",
@@ -81,7 +84,7 @@ def serve_recognition(
         from steadface.service.bench import Bench, second_model
         from steadface.service.collections import DEFAULT, Place, opened, read_places
         from steadface.service.keys import Keys
-        from steadface.service.observation import JsonLines, Metrics
+        from steadface.service.observation import JsonLines, Metrics, Traces
         from steadface.service.server import Address, listening, run
         from steadface.workflows.webhook import opening
     except ImportError as error:
@@ -116,12 +119,13 @@ def serve_recognition(
         places = {DEFAULT: place}
     open_webhook = opening(webhook, webhook_secret_file)
     _log_as(JsonLines() if log == "json" else None)
-    metrics = Metrics()
+    metrics = Metrics(None if traces is None else Traces(traces))
     bench = Bench(second=None if bench_model is None else second_model(bench_model))
     with (
         listening(address) as here,
         opened(places, metrics, batch=batch) as found,
         closing(open_webhook()) if open_webhook is not None else nullcontext() as letters,
+        nullcontext() if metrics.traces is None else closing(metrics.traces),
     ):
         service = Service(
             collections=found,

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 
 from steadface.errors import SteadfaceError
 from steadface.gallery.person import Person, PersonId
@@ -235,16 +235,20 @@ class Watch:
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
-            await self._app(scope, receive, sent)
-        except Exception as error:
-            if status:  # the answer has begun
-                raise
-            await unforeseen(Request(scope), error)(scope, receive, sent)
-        finally:
-            self._note(scope, status, perf_counter() - began)
+        traces = self._service.metrics.traces
+        with nullcontext() if traces is None else traces.request(Headers(scope=scope)) as tell:
+            try:
+                await self._app(scope, receive, sent)
+            except Exception as error:
+                if status:  # the answer has begun
+                    raise
+                await unforeseen(Request(scope), error)(scope, receive, sent)
+            finally:
+                facts = self._note(scope, status, perf_counter() - began)
+                if tell is not None:
+                    tell(facts)
 
-    def _note(self, scope: Scoped, status: int, seconds: float) -> None:
+    def _note(self, scope: Scoped, status: int, seconds: float) -> dict[str, Any]:
         route = getattr(scope.get("route"), "path", "none")  # never what was asked for: it may hold anything
         method = scope["method"] if scope["method"] in METHODS else "other"
         metrics = self._service.metrics
@@ -262,6 +266,7 @@ class Watch:
             "ms": round(1000 * seconds, 1),
         }
         logger.info("request", extra={"facts": facts})
+        return facts
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
