@@ -121,7 +121,9 @@ def parsed_radius(text: str, norm: str) -> float:
     return value
 
 
-def print_json(data: Any) -> None:
-    """Strict JSON in ASCII: texts keep every character, as an escape; numbers that are none are null."""
+def print_json(data: Any, *, indent: int | None = 1) -> None:
+    """Strict JSON in ASCII, at once: texts keep every character, as an escape; numbers that are none are null. Without
+    `indent` it is one line.
+    """
     # JSON leaves DEL as it is. It can stand in texts alone.
-    typer.echo(json.dumps(plain(data), indent=1, allow_nan=False).replace("\x7f", r"\u007f"))
+    typer.echo(json.dumps(plain(data), indent=indent, allow_nan=False).replace("\x7f", r"\u007f"))

@@ -1,6 +1,5 @@
 """`steadface watch`: who of the enrolled people comes and goes before a camera?"""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from steadface.cli.options import (
     OutputOption,
     ThresholdOption,
     given_rate,
+    print_json,
 )
 from steadface.errors import Unsupported
 from steadface.faces.detector_files import open_detector
@@ -32,7 +32,6 @@ from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.sources import Source, parse_source
 from steadface.faces.video import Frame, Pace
 from steadface.faces.video import frames as frames_of
-from steadface.files import plain
 from steadface.recognition.answers import doubts
 from steadface.recognition.events import Event
 from steadface.recognition.recognizer import Recognizer
@@ -122,8 +121,7 @@ def _telling(open_hook: Callable[[], Webhook] | None, where: Source) -> Iterator
 
     def tell(event: Event) -> None:
         told = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}" if where.live else None, **event.to_json()}
-        sys.stdout.write(json.dumps(plain(told), allow_nan=False).replace("\x7f", r"\u007f") + "\n")
-        sys.stdout.flush()
+        print_json(told, indent=None)
         if hook is not None:
             hook.send(told)
 
