@@ -3,6 +3,7 @@
 Only where the environment variable `STEADFACE_BROWSER` names a Chromium: a browser takes a while.
 """
 
+import base64
 import os
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import uvicorn
 
 from steadface.service.admission import Doors
 from steadface.service.application import Service, application
-from steadface.service.bench import Bench, second_model
+from steadface.service.bench import Bench, Worker, second_model
 from steadface.service.keys import Keys
 from steadface.service.server import Address, listening
 
@@ -26,7 +27,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-p
 
 VIEWS = ("verify", "identify", "enrol", "people", "bench", "model", "log", "keys", "key")
 HIDDEN = ["--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-LONG = 20_000
+LONG = 120_000
 """Milliseconds that something may take on a busy machine."""
 
 
@@ -74,7 +75,7 @@ def serving(service: Service) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def service(collections, model) -> Iterator[str]:
     found, _ = collections
-    bench = Bench(second=second_model(str(model)))
+    bench = Bench(second=second_model(str(model)), worker=lambda: Worker(nice=1))
     yield from serving(Service(collections=found, doors=Doors(workers=8, waiting=8), bench=bench))
 
 
@@ -191,6 +192,52 @@ def test_an_attack_is_watched_to_its_end(service, sat_down, pngs) -> None:
     page.locator(".told .verdict").nth(1).wait_for()
     assert page.locator(".chart .curve").count() == 2
     assert not reader.faults()
+    assert not reader.complaints
+
+
+def test_an_attack_is_stopped_and_the_next_one_runs(service, sat_down, pngs) -> None:
+    reader = sat_down(service)
+    page = reader.page
+    reader.open("bench")
+    page.get_by_label("These are aligned").check()
+    reader.give(0, pngs[0][0])
+    reader.give(1, pngs[0][1])
+    page.get_by_role("slider", name="Steps").press("End")
+    reader.press("Attack")
+    page.get_by_text("The attack runs.").wait_for()
+    reader.press("Stop")
+    page.get_by_text("Stopped.").wait_for()
+    page.get_by_role("slider", name="Steps").press("Home")
+    reader.press("Attack")
+    page.locator(".told .verdict").nth(1).wait_for()
+    assert not reader.complaints
+
+
+DROPPED = """([selector, kind, base64]) => {
+    const bytes = Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], "a.png", { type: "image/png" }));
+    const more = kind === "paste" ? { clipboardData: data } : { dataTransfer: data };
+    const event = kind === "paste" ? new ClipboardEvent(kind, { ...more, bubbles: true, cancelable: true })
+                                   : new DragEvent(kind, { ...more, bubbles: true, cancelable: true });
+    document.querySelector(selector).dispatchEvent(event);
+}"""
+
+
+def test_pictures_are_pasted_where_there_is_room_and_dropped_where_they_fall(service, sat_down, pngs) -> None:
+    reader = sat_down(service)
+    page = reader.page
+    reader.open("verify")
+    picture = base64.b64encode(pngs[0][0]).decode()
+    page.evaluate(DROPPED, ["body", "paste", picture])
+    page.get_by_role("img", name="First picture").wait_for()
+    assert page.get_by_role("img", name="Second picture").count() == 0
+    page.evaluate(DROPPED, ["body", "paste", picture])
+    page.get_by_role("img", name="Second picture").wait_for()
+    page.locator("fieldset", has_text="First picture").get_by_role("button", name="Clear").click()
+    page.get_by_role("img", name="First picture").wait_for(state="detached")
+    page.evaluate(DROPPED, [".frame", "drop", picture])
+    page.get_by_role("img", name="First picture").wait_for()
     assert not reader.complaints
 
 

@@ -2,13 +2,13 @@
 
 import { el, fresh } from "./dom.js";
 
-const pickers = new Set();
-let latest = null; // the picker that was last used takes what is pasted
+const pickers = new WeakMap(); // by their elements, with which they and their pictures are forgotten
 
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
-  const open = [...pickers].filter((picker) => picker.element.isConnected);
-  const target = open.includes(latest) && latest.element.contains(document.activeElement) ? latest : (open.find((one) => one.empty) ?? open[0]);
+  const open = [...document.querySelectorAll(".picture")].map((element) => pickers.get(element));
+  const used = open.find((one) => one.element.contains(document.activeElement));
+  const target = used ?? open.find((one) => one.empty) ?? open[0];
   if (files.length && target) {
     event.preventDefault();
     target.take(files);
@@ -19,7 +19,6 @@ for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event)
 /** Something to choose a picture with, or `several`; `changed` is told when others are chosen. */
 export function picker(legend, { several = false, changed = () => {} } = {}) {
   let blobs = [];
-  const urls = [];
   const shown = el("div", { class: "shown" });
   const status = el("p", { class: "hidden", role: "status" });
   const input = el("input", { type: "file", accept: "image/*", multiple: several, id: fresh("file"), onchange: () => take([...input.files]) });
@@ -31,11 +30,10 @@ export function picker(legend, { several = false, changed = () => {} } = {}) {
   tools.append(el("span", { class: "file" }, input, el("label", { for: input.id, class: "button" }, several ? "Choose pictures" : "Choose")), camera, clear);
 
   const mine = { element, frame, take, get blobs() { return blobs; }, get blob() { return blobs[0] ?? null; }, get empty() { return !blobs.length; } };
-  element.addEventListener("focusin", () => (latest = mine));
   for (const kind of ["dragenter", "dragover"]) frame.addEventListener(kind, () => frame.classList.add("over"));
   for (const kind of ["dragleave", "drop"]) frame.addEventListener(kind, () => frame.classList.remove("over"));
   frame.addEventListener("drop", (event) => take([...event.dataTransfer.files].filter((file) => file.type.startsWith("image/"))));
-  pickers.add(mine);
+  pickers.set(element, mine);
   draw();
   return mine;
 
@@ -49,12 +47,10 @@ export function picker(legend, { several = false, changed = () => {} } = {}) {
   }
 
   function draw() {
-    while (urls.length) URL.revokeObjectURL(urls.pop());
-    for (const blob of blobs) urls.push(URL.createObjectURL(blob));
     shown.classList.toggle("many", several && blobs.length > 1);
     shown.replaceChildren(
       ...(blobs.length
-        ? urls.map((url, place) => el("img", { src: url, alt: several ? `${legend}, ${place + 1}` : legend }))
+        ? blobs.map((blob, place) => preview(blob, several ? `${legend}, ${place + 1}` : legend))
         : [el("p", { class: "hint" }, several ? "Drop or paste pictures here, or choose them." : "Drop or paste a picture here, or choose one.")]),
     );
     clear.hidden = !blobs.length;
@@ -91,6 +87,12 @@ export function picker(legend, { several = false, changed = () => {} } = {}) {
     shutter.firstChild.focus();
     window.addEventListener("hashchange", done, { once: true });
   }
+}
+
+function preview(blob, alt) {
+  const url = URL.createObjectURL(blob);
+  const forget = () => URL.revokeObjectURL(url);
+  return el("img", { src: url, alt, onload: forget, onerror: forget });
 }
 
 /** Throws with words for people where there is no camera, or nobody may use it. */
