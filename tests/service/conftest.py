@@ -40,7 +40,7 @@ def pngs(faces: ArrayFaces) -> list[list[bytes]]:
 def model(tmp_path_factory: pytest.TempPathFactory, faces: ArrayFaces) -> Path:
     """A calibrated random network, which tells these faces apart by their colours."""
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    architecture = Architecture(image_size=(32, 32), embedding_size=16, width=0.25, blocks=(1, 1, 0, 0))
+    architecture = Architecture(image_size=(32, 32), embedding_size=16, width=0.25, blocks=(1, 0, 0, 0))
     save_backbone(path, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
     calibrate(path, faces)
     return path
