@@ -58,6 +58,16 @@ def test_whoever_sends_no_whole_request_is_not_waited_for(running: Running, befo
     assert ask(running[2]) == 200
 
 
+def test_the_body_of_an_answer_does_not_wait_for_its_head_to_be_acknowledged(running: Running) -> None:
+    made, _, port = running
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as caller:
+        caller.sendall(b"GET /v1/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200" in caller.recv(4096)
+        (connection,) = made.server_state.connections
+        here = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_what_was_begun_is_answered_before_it_ends(
     running: Running, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
