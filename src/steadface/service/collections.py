@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -197,6 +198,8 @@ def _opened(
         if made_key is not None:
             logger.warning("made the gallery %s; its key is in %s: keep a copy elsewhere", place.gallery, made_key)
         assert recognizer.gallery is not None
+        # Any search makes the index, so that nobody's first one waits for it.
+        recognizer.gallery.search(np.eye(1, recognizer.contract.dimension, dtype=np.float32))
         yield Collection(name=name, place=place, recognizer=recognizer)
 
 
