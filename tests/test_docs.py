@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import pytest
 import typer
@@ -23,9 +22,8 @@ from steadface.audit import request
 from steadface.audit.request import FULL, QUICK, STANDARD
 from steadface.backbones import architecture
 from steadface.cli.main import app
-from steadface.data.faces import TEMPLATE
 from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
-from steadface.faces.detection import Face
+from steadface.faces.detection import WholePicture
 from steadface.recognition import face_finder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,15 +102,6 @@ TINY = {
 """A recipe like those that ship, for faces of 16 x 16 and two steps."""
 FEW = dict.fromkeys(("apgd_steps", "fmn_start_steps", "fmn_steps", "square_queries", "transfer_steps"), 2)
 """Steps of an audit that has to run, not to find anything."""
-
-
-class WholePicture:
-    """A detector for pictures that are a face from edge to edge."""
-
-    def detect(self, image):
-        height, width = image.shape[:2]
-        landmarks = (TEMPLATE * [width / 112, height / 112]).astype(np.float32)
-        return [Face(box=(0, 0, width, height), landmarks=landmarks, score=0.9)]
 
 
 @pytest.fixture(scope="module")

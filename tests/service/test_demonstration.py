@@ -24,7 +24,7 @@ def test_it_is_made_once_and_knows_its_people(tmp_path: Path, monkeypatch: pytes
     assert not needs_training(tmp_path)
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert len(pictures) == 2 * (len(NAMES) + 2)
-    monkeypatch.setattr(Recognizer, "enroll", lambda *_, **__: pytest.fail("they are there"))
+    monkeypatch.setattr(Recognizer, "template", lambda *_, **__: pytest.fail("they are there"))
     assert demonstration(tmp_path, overrides=TINY) == place
     with opened({DEFAULT: place}, Metrics()) as found:
         collection = found.get(None)

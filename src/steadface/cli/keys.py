@@ -66,7 +66,7 @@ def list_keys(keys: KeysOption, as_json: JsonOption = False) -> None:
     """List the keys, without what opens anything."""
     held = Keys(keys).listed()
     if as_json:
-        print_json([key.model_dump(mode="json", exclude={"digest"}) for key in held])
+        print_json([key.shown() for key in held])
         return
     table = Table("id", "name", "may", "in", "shows", "a minute", "until")
     for key in held:
@@ -91,7 +91,7 @@ def revoke_key(identity: KeyArgument, keys: KeysOption) -> None:
 
 def _show(key: ApiKey, token: str, as_json: bool) -> None:
     if as_json:
-        print_json({**key.model_dump(mode="json", exclude={"digest"}), "key": token})
+        print_json({**key.shown(), "key": token})
         return
     say_warning("this is the only time that the key is shown")
     console.print(token, soft_wrap=True)

@@ -36,6 +36,8 @@ y in pixels (Deng et al., "ArcFace", CVPR 2019, as InsightFace aligns).
 class UnreadableImage(InvalidInput):
     """One image cannot be decoded; the message names it. Loaders replace it, evaluation reports it."""
 
+    http_status = 422
+
 
 class FaceSource(Protocol):
     """Aligned faces of named people, read lazily; picklable, since worker processes read from it.

@@ -1,5 +1,7 @@
 """Collections: each a gallery with its own model, key and retention; a model is opened once, however many share it."""
 
+import hashlib
+import json
 import logging
 import math
 import os
@@ -7,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -25,6 +28,7 @@ from steadface.recognition.answers import Identified
 from steadface.recognition.face_finder import Seeing
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.embedder import Backend, Faces
+from steadface.records import first_fault
 from steadface.service.batching import BATCH, Embeddings, SharedEmbedder
 from steadface.service.observation import Metrics
 from steadface.workflows.recognize import with_gallery
@@ -70,6 +74,14 @@ class Collection:
     recognizer: Recognizer
     noted: dict[str, float] = field(default_factory=dict)
     """When a match of somebody was last written down, by name, as `time.monotonic` has it."""
+
+    @cached_property
+    def calibration(self) -> str | None:
+        """An id that changes whenever the model is calibrated anew; None where it is not calibrated."""
+        thresholds = self.recognizer.contract.thresholds
+        if thresholds is None:
+            return None
+        return hashlib.sha256(json.dumps(thresholds.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def gallery(self) -> Gallery:
@@ -270,6 +282,4 @@ def _place(name: str, given: Any, path: Path) -> Place:
     try:
         return Place.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(step) for step in (name, *first["loc"]))
-        raise InvalidInput(f"{path}: {where}: {short(first['msg'], 200)}") from None
+        raise InvalidInput(f"{path}, {name}: {first_fault(error)}") from None

@@ -7,12 +7,12 @@ import cv2
 
 from steadface.data.synthetic import synthetic_faces
 from steadface.errors import Conflict
-from steadface.gallery.gallery import Gallery
-from steadface.gallery.sealing.keys import read_or_write_key
+from steadface.gallery.enrollment import Enrollee
 from steadface.recognition.recognizer import Recognizer
 from steadface.service.collections import Place
 from steadface.training.loop import Observe
 from steadface.training.runfolder import MODEL_FILE
+from steadface.workflows.recognize import with_gallery
 from steadface.workflows.train import demo_recipes, train_or_resume
 
 NAMES = ("Ada", "Ben", "Chen", "Dara", "Emil", "Fatima", "Goran", "Hana", "Ivo", "Jun", "Kofi", "Lena")
@@ -45,27 +45,23 @@ def demonstration(folder: Path, observe: Observe | None = None, *, overrides: Se
 
 
 def _fill(place: Place, folder: Path) -> None:
+    """Everybody or nobody: what is enrolled goes into the gallery in one step."""
     assert place.gallery is not None
-    assert place.key is not None
     recognizer = Recognizer.open(place.model)
-    each = ENROLLED + SHOWN
+    each, enrollees = ENROLLED + SHOWN, list[Enrollee]()
     drawn = synthetic_faces(
         people=len(NAMES) + 2, images_per_person=each, size=recognizer.embedder.size, seed=1, first_person=FIRST
     )
-    key = read_or_write_key(place.key)
-    try:
-        with Gallery.create(place.gallery, model=recognizer.contract.identity, key=key) as gallery:
-            recognizer.gallery = gallery
-            for number, name in enumerate((*NAMES, "stranger-1", "stranger-2")):
-                images = [drawn.read(each * number + place) for place in range(each)]
-                for image, shown in enumerate(images[ENROLLED:], start=1):
-                    _write(folder / "pictures" / f"{name}-{image}.png", shown)
-                if name in NAMES:
-                    recognizer.enroll(name, images[:ENROLLED], aligned=True, check=False, consent="drawn by a program")
-    except BaseException:
-        for path in folder.glob(f"{place.gallery.name}*"):
-            path.unlink()
-        raise
+    for number, name in enumerate((*NAMES, "stranger-1", "stranger-2")):
+        images = [drawn.read(each * number + place) for place in range(each)]
+        for image, shown in enumerate(images[ENROLLED:], start=1):
+            _write(folder / "pictures" / f"{name}-{image}.png", shown)
+        if name in NAMES:
+            template = recognizer.template(name, images[:ENROLLED], aligned=True, check=False)
+            enrollees.append(Enrollee(name=name, vectors=template[None], consent="drawn by a program"))
+    with with_gallery(recognizer, place.gallery, place.key, create=True):
+        assert recognizer.gallery is not None
+        recognizer.gallery.enroll_many(enrollees)
 
 
 def _write(path: Path, image: object) -> None:

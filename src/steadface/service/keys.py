@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
@@ -67,8 +67,15 @@ class ApiKey(Record):
 
     def may(self, scope: Scope, collection: str | None) -> bool:
         """Whether it allows that in the collection (None: in all of them)."""
-        there = EVERYWHERE in self.collections or (collection is not None and collection in self.collections)
-        return there and (scope in self.scopes or "admin" in self.scopes)
+        return self.reaches(collection) and (scope in self.scopes or "admin" in self.scopes)
+
+    def reaches(self, collection: str | None) -> bool:
+        """Whether it is for that collection (None: for all of them)."""
+        return EVERYWHERE in self.collections or collection in self.collections
+
+    def shown(self) -> dict[str, Any]:
+        """What may be seen of it: nothing that opens anything."""
+        return self.model_dump(mode="json", exclude={"digest"})
 
     def expired(self, now: datetime) -> bool:
         return self.expires is not None and self.expires <= now

@@ -19,8 +19,6 @@ from steadface.errors import Unsupported
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
-logger = logging.getLogger("steadface.service")
-
 
 class Metrics:
     """Of one service; `text` is what Prometheus fetches. Requests and stages are also spans of `traces`, if given."""

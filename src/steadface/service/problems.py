@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from steadface.data.faces import UnreadableImage
 from steadface.errors import SteadfaceError, short, visible
 from steadface.service.disclosure import without_figures
 from steadface.service.keys import EVERYBODY
@@ -87,7 +86,7 @@ def problem_of(error: SteadfaceError, request: Request, *, code: int | None = No
     key = getattr(request.state, "key", EVERYBODY)
     words = without_figures(str(error), key.shows)
     more = {} if code is None else {"code": code, "message": visible(words)}
-    return problem(_status(error), words, request, _headers(error), **more)
+    return problem(error.http_status, words, request, _headers(error), **more)
 
 
 def add_problems(app: FastAPI) -> None:
@@ -117,10 +116,6 @@ def unforeseen(request: Request, error: Exception) -> JSONResponse:
     facts = {"request": request.state.id, "error": type(error).__name__, "at": places}
     logger.error("unforeseen", extra={"facts": facts})
     return problem(500, "an error that nobody foresaw; the log knows the request by its instance", request)
-
-
-def _status(error: SteadfaceError) -> int:
-    return 422 if isinstance(error, UnreadableImage) else error.http_status
 
 
 def _headers(error: SteadfaceError) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A service in one process: it listens, and ends once what was begun is answered."""
 
 import asyncio
-import logging
+import errno
 import signal
 import socket
 import threading
@@ -23,8 +23,6 @@ HURRY = 10.0
 """Seconds for the head of a request."""
 GRACE = 30
 """Seconds for what was begun, once the service is asked to stop."""
-
-logger = logging.getLogger("steadface.service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ def listening(address: Address) -> Iterator[socket.socket]:
     try:
         found = socket.create_server((address.host, address.port), family=family, backlog=2 * CONNECTIONS)
     except OSError as error:
-        kind = Unavailable if error.errno in (98, 48) else InvalidInput
+        kind = Unavailable if error.errno == errno.EADDRINUSE else InvalidInput
         raise kind(f"cannot listen at {address.url}: {error.strerror}; choose another host or port") from None
     with found:
         yield found

@@ -16,7 +16,7 @@ from steadface.service.bodies import Options, options
 from steadface.service.keys import EVERYWHERE, ApiKey, Keys, Scope, Shows
 from steadface.service.routes.documented import body, problems
 from steadface.service.routes.people import Collected
-from steadface.service.routes.recognition import Asking, calibration_id, read
+from steadface.service.routes.recognition import Asking, read
 
 router = APIRouter()
 
@@ -59,7 +59,7 @@ async def metrics(asking: Asking) -> Response:
 async def collections(asking: Asking) -> list[dict[str, Any]]:
     """Those that the key may use, with their models."""
     named = asking.service.collections.named
-    allowed = [name for name in named if EVERYWHERE in asking.key.collections or name in asking.key.collections]
+    allowed = [name for name in named if asking.key.reaches(name)]
 
     def job() -> list[dict[str, Any]]:
         counts = asking.service.collections.counts()
@@ -67,7 +67,7 @@ async def collections(asking: Asking) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "model": named[name].recognizer.contract.name,
-                "calibration": calibration_id(named[name]),
+                "calibration": named[name].calibration,
                 "people": counts[name][0] if name in counts else None,
                 "templates": counts[name][1] if name in counts else None,
                 "days": named[name].place.days,
@@ -81,11 +81,11 @@ async def collections(asking: Asking) -> list[dict[str, Any]]:
 @router.get("/v1/model", tags=["administration"], responses=problems())
 async def model(asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """The model of a collection and its calibration: which similarity stands for which rate."""
-    meant = collection or next(iter(asking.service.collections.named))
-    contract = asking.anything(meant).recognizer.contract
+    meant = asking.anything(collection)
+    contract = meant.recognizer.contract
     return {
-        **{name: value for name, value in contract.to_json().items() if name not in ("thresholds",)},
-        "calibration": calibration_id(asking.service.collections.get(meant)),
+        **{name: value for name, value in contract.to_json().items() if name != "thresholds"},
+        "calibration": meant.calibration,
         "thresholds": None if contract.thresholds is None else contract.thresholds.to_json(),
     }
 
@@ -186,5 +186,4 @@ def _keys(asking: Caller) -> Keys:
 
 
 def _told(key: ApiKey) -> dict[str, Any]:
-    told = key.model_dump(mode="json", exclude={"digest"})
-    return {**told, "expired": key.expired(datetime.now(UTC))}
+    return {**key.shown(), "expired": key.expired(datetime.now(UTC))}

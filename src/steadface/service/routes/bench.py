@@ -35,7 +35,7 @@ class AttackOptions(Seen):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-@router.get("", responses=problems(404))
+@router.get("", responses=problems())
 async def bench(asking: Asking, collection: Collected = None) -> dict[str, Any]:
     """Which models can be attacked, at which thresholds, and within which bounds."""
     bounds = asking.service.bench.bounds
@@ -46,7 +46,7 @@ async def bench(asking: Asking, collection: Collected = None) -> dict[str, Any]:
 @router.post(
     "",
     status_code=202,
-    responses=problems(404, 413, 415, 422, 503),
+    responses=problems(413, 415),
     openapi_extra=body(
         ["first", "second"], [], AttackOptions, {"first": PIXEL, "second": PIXEL, "aligned": True, "steps": 2}
     ),
@@ -67,14 +67,14 @@ async def attack(asking: Asking) -> dict[str, Any]:
     return {**_told(run, 0), "first": _png(task.first), "second": _png(task.second)}
 
 
-@router.get("/{identity}", responses=problems(404))
+@router.get("/{identity}", responses=problems())
 async def look(identity: str, asking: Asking) -> dict[str, Any]:
     """How far it is. Once its end was told it is forgotten."""
     run, before = asking.service.bench.look(identity, asking.key.id)
     return await asking.service.doors.work(lambda: _told(run, before))
 
 
-@router.delete("/{identity}", responses=problems(404))
+@router.delete("/{identity}", responses=problems())
 async def stop(identity: str, asking: Asking) -> dict[str, str]:
     """Ends and forgets it."""
     asking.service.bench.stop(identity, asking.key.id)
