@@ -5,10 +5,18 @@ python benchmarks/service.py memory --model MODEL --images FOLDER [--requests 10
 python benchmarks/service.py kills --model MODEL --images FOLDER [--enrolments 500]
 python benchmarks/service.py hostile --model MODEL --images FOLDER [--requests 10000]
 python benchmarks/service.py restart --model MODEL [--people 100000]
+python benchmarks/service.py photographs --model MODEL --images PHOTOGRAPHS --detector FILE [--people 100000]
+python benchmarks/service.py attacked --model MODEL --images FOLDER
+python benchmarks/service.py guesses --model MODEL --images FOLDER
+python benchmarks/service.py deepface --model MODEL --images FOLDER --peer PYTHON [--clients 1 8 16]
 
-`--images` holds aligned faces in person folders. The service runs as a user would start it, in a process of its own;
-whoever asks is in this process, on the same cores. `load` compares with batching and without (`--batch 1`), beside the
-bare recogniser in this process, one face after another and 64 at once.
+`--images` holds aligned faces in person folders, but for `photographs`. The service runs as a user would start it, in a
+process of its own; whoever asks is in this process, on the same cores. `load` compares with batching and without
+(`--batch 1`), beside the bare recogniser in this process, one face after another and 64 at once. `photographs` says
+where the time of a search in a whole photograph goes, `attacked` what verification costs beside a running attack bench,
+and `guesses` whether a wrong API key is refused sooner or later for what is wrong with it. `deepface` asks DeepFace's
+API and the service, both with the same ONNX file, to verify the same pictures; PYTHON is that of an environment with
+`deepface`, `tf-keras` and `gunicorn`.
 """
 
 import argparse
@@ -27,17 +35,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from brought import spoilt
+from peers import with_deepface
 from steadface.data.folders import ImageFolder
 from steadface.gallery.enrollment import Enrollee
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import write_key
 from steadface.recognition.recognizer import Recognizer
+from steadface.service.keys import Keys, Scope
 
 BOUNDARY = "a-boundary-that-no-picture-has"
 AT_ONCE = 5000
@@ -375,6 +386,152 @@ def restart(given: argparse.Namespace, folder: Path) -> None:
             print(f"{given.people} people | ready after {ready:.1f} s | {resident(process.pid):.0f} MiB", flush=True)
 
 
+def photographs(given: argparse.Namespace, folder: Path) -> None:
+    """Whole photographs, one after another: milliseconds of a search, by what the service spends them on."""
+    filled(folder, Recognizer.open(given.model), given.people)
+    bodies = [form({"fmr": str(given.fmr)}, [("image", one)]) for one in pictures(given.images, 1000)]
+    with service(folder, given.model, given.port, "--detector", str(given.detector)) as _:
+        asker = Asker(given.port)
+        asker.post("/v1/identify", bodies[0])
+        before, took, answered = spent(given.port), list[float](), Counter[int]()
+        for body in bodies:
+            began = time.perf_counter()
+            answered[asker.post("/v1/identify", body)] += 1
+            took.append(time.perf_counter() - began)
+        after = spent(given.port)
+    each = {name: 1000 * (after[name] - before.get(name, 0.0)) / len(bodies) for name in after}
+    inside = each.pop("request")
+    print(f"{len(bodies)} photographs, {given.people} people; status: {dict(answered)}")
+    print("spent on | ms a request, mean")
+    for name, milliseconds in each.items():
+        print(f"{name} | {milliseconds:.1f}")
+    print(f"align, judge, search, compare, answer | {inside - sum(each.values()):.1f}")
+    print(f"between client and service | {1000 * statistics.mean(took) - inside:.1f}")
+    print(f"all of it | {1000 * statistics.mean(took):.1f} (median {1000 * statistics.median(took):.1f})")
+
+
+def spent(port: int) -> dict[str, float]:
+    """Seconds so far of each stage, and of all searches, as the service's metrics have them."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    found = {}
+    for line in lines:
+        name, _, value = line.rpartition(" ")
+        if name.startswith("steadface_stage_seconds_sum"):
+            found[name.split('"')[1]] = float(value)
+        elif name == 'steadface_request_seconds_sum{route="/v1/identify"}':
+            found["request"] = float(value)
+    return found
+
+
+def attacked(given: argparse.Namespace, folder: Path) -> None:
+    """One client's verifications alone, and while the bench attacks."""
+    files = pictures(given.images, 64)
+    words = {"aligned": "true", "fmr": str(given.fmr)}
+    bodies = [form(words, [("first", one), ("second", other)]) for one, other in itertools.pairwise(files)]
+    # Never enough to pass, so that it goes on until it is stopped.
+    attack = form({"aligned": "true", "steps": "200", "eps": "0.01"}, [("first", files[0]), ("second", files[0])])
+    print("beside an attack | verifications/s | p50 ms | p99 ms")
+    with service(folder, given.model, given.port) as _:
+        timed(given.port, "/v1/verify", bodies, 1, 2.0)
+        for running in (False, True, False, True):
+            with beside(given.port, attack) if running else nullcontext():
+                took = timed(given.port, "/v1/verify", bodies, 1, given.seconds)
+            p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
+            print(f"{running} | {len(took) / given.seconds:.1f} | {1000 * p50:.1f} | {1000 * p99:.1f}", flush=True)
+
+
+@contextmanager
+def beside(port: int, attack: bytes) -> Iterator[None]:
+    """While one attack after another runs, each watched as the page does."""
+    over = threading.Event()
+
+    def ask(method: str, path: str, body: bytes = b"") -> dict[str, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(method, path, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+        told: dict[str, Any] = json.loads(connection.getresponse().read())
+        connection.close()
+        return told
+
+    def watch() -> None:
+        while not over.is_set():
+            run = ask("POST", "/v1/bench", attack)
+            started.set()
+            while not over.wait(0.3) and run["status"] in ("waiting", "running"):
+                run = ask("GET", f"/v1/bench/{run['id']}")
+            if run["status"] in ("waiting", "running"):
+                ask("DELETE", f"/v1/bench/{run['id']}")
+
+    started = threading.Event()
+    watching = threading.Thread(target=watch)
+    watching.start()
+    started.wait(60)
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+def guesses(given: argparse.Namespace, folder: Path) -> None:
+    """Wrong keys in turn: of no id that there is, and of one that there is with a secret that is wrong from the first
+    or only in the last letter. Each difference of medians has a 95 % interval from 1,000 resamples.
+    """
+    path, draw = folder / "keys.json", np.random.default_rng(0)
+    scopes: tuple[Scope, ...] = ("verify",)
+    _, token = Keys.create(path).make("somebody", scopes)
+    prefix, identity, secret = token.split("_", 2)
+    wrong = {
+        "no such id": f"{prefix}_{'0' * len(identity)}_{secret}",
+        "secret wrong from the first letter": f"{prefix}_{identity}_{'-' * len(secret)}",
+        "secret wrong in the last letter": f"{prefix}_{identity}_{secret[:-1]}-",
+    }
+    took: dict[str, list[float]] = {name: [] for name in wrong}
+    with service(folder, given.model, given.port, "--keys", str(path)) as _:
+        connection = http.client.HTTPConnection("127.0.0.1", given.port, timeout=60)
+        for _ in range(given.requests // len(wrong)):
+            for name in draw.permutation(list(wrong)):
+                began = time.perf_counter()
+                connection.request("GET", "/v1/model", headers={"Authorization": f"Bearer {wrong[name]}"})
+                answer = connection.getresponse()
+                answer.read()
+                took[name].append(time.perf_counter() - began)
+                assert answer.status == 401, answer.status
+    reference = np.array(took.pop("no such id"))
+    print(f"no such id | {1e6 * np.median(reference):.0f} us in the median of {len(reference)}")
+    for name, seconds in took.items():
+        drawn = draw.integers(len(reference), size=(1000, len(reference)))
+        differences = np.median(np.array(seconds)[drawn], axis=1) - np.median(reference[drawn], axis=1)
+        low, high = 1e6 * np.quantile(differences, (0.025, 0.975))
+        difference = 1e6 * (np.median(seconds) - np.median(reference))
+        print(f"{name} | {difference:+.1f} us ({low:+.1f} to {high:+.1f})")
+
+
+def deepface(given: argparse.Namespace, folder: Path) -> None:
+    """Both verify the same pairs of aligned faces with the same ONNX file, DeepFace as the recogniser SFace."""
+    onnx, files = folder / "model.onnx", pictures(given.images, 64)
+    subprocess.run([sys.executable, "-m", "steadface", "export", given.model, str(onnx)], check=True)
+    pairs, words = list(itertools.pairwise(files)), {"aligned": "true", "fmr": str(given.fmr)}
+    ours = [form(words, [("first", one), ("second", two)]) for one, two in pairs]
+    theirs = [form(with_deepface.WORDS, [("img1", one), ("img2", two)]) for one, two in pairs]
+    print("service | clients | verifications/s | p50 ms | p99 ms | MiB")
+
+    def measure(name: str, path: str, bodies: list[bytes], process: int) -> None:
+        for clients in given.clients:
+            timed(given.port, path, bodies, clients, 1.0)
+            took = timed(given.port, path, bodies, clients, given.seconds)
+            p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
+            rates = f"{len(took) / given.seconds:.1f} | {1000 * p50:.1f} | {1000 * p99:.1f}"
+            print(f"{name} | {clients} | {rates} | {resident(process):.0f}", flush=True)
+
+    with with_deepface.service(given.peer, onnx, folder, given.port) as process:
+        measure("DeepFace", "/verify", theirs, process)
+    with service(folder, str(onnx), given.port) as (served, _):
+        measure("steadface", "/v1/verify", ours, served.pid)
+
+
 def pictures(folder: Path, most: int) -> list[bytes]:
     """So many of a folder's faces, as they lie there, evenly over all of them."""
     files = ImageFolder(folder)
@@ -384,7 +541,8 @@ def pictures(folder: Path, most: int) -> list[bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("load", "memory", "kills", "hostile", "restart"))
+    jobs = (load, memory, kills, hostile, restart, photographs, attacked, guesses, deepface)
+    parser.add_argument("what", choices=[job.__name__ for job in jobs])
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--people", type=int, default=100_000)
@@ -394,13 +552,13 @@ def main() -> None:
     parser.add_argument("--enrolments", type=int, default=500)
     parser.add_argument("--fmr", type=float, default=1e-2)
     parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--detector", type=Path)
+    parser.add_argument("--peer", type=Path)
     given = parser.parse_args()
     if given.images is None and given.what != "restart":
         parser.error("--images FOLDER is needed")
     with tempfile.TemporaryDirectory() as folder:
-        {"load": load, "memory": memory, "kills": kills, "hostile": hostile, "restart": restart}[given.what](
-            given, Path(folder)
-        )
+        next(job for job in jobs if job.__name__ == given.what)(given, Path(folder))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,21 @@ def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
     return b"".join(parts)
 
 
+def read_private(path: str | os.PathLike[str], what: str, *, most: int) -> bytes:
+    """All of a file of at most `most` bytes that holds a secret, `what`.
+
+    Raises OSError as `open_file` does, and InvalidInput where other users of the machine can read or write it.
+    """
+    with open_file(path, most=most) as file:
+        mode, content = os.fstat(file.fileno()).st_mode, file.read(most)
+    if os.name == "posix" and mode & 0o077:
+        raise InvalidInput(
+            f"{what} {path} is open to other users (mode {mode & 0o777:03o}); make it yours alone with `chmod 600 "
+            f"{path}`, and replace what it holds if somebody may have read it"
+        )
+    return content
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Of all bytes of a file, hex. Raises as `open_file`."""
     with open_file(path) as file:

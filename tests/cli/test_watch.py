@@ -19,6 +19,7 @@ from steadface.data.synthetic import synthetic_faces
 from steadface.faces.detection import Face
 from steadface.faces.video import Frame
 from steadface.faces.video import frames as frames_of
+from steadface.gallery.gallery import Gallery
 from steadface.recognition.recognizer import Recognizer
 from steadface.workflows import watch as workflow
 from steadface.workflows.recognize import with_gallery
@@ -91,7 +92,7 @@ def events(out: str) -> list[dict]:
 
 
 def test_a_file_is_told_as_lines_of_json(clip: Path, at_work: list[object], call: Call) -> None:
-    said = call("watch", clip, *at_work, "--frames", 3)
+    said = call("watch", clip, *at_work, "--frames", 3, "--note-matches")
     assert said.code == 0, said.err
     told = events(said.out)
     assert [(one["event"], one["visit"], one["person"]) for one in told] == [
@@ -108,6 +109,8 @@ def test_a_file_is_told_as_lines_of_json(clip: Path, at_work: list[object], call
     assert told[-1]["frames"] == FRAMES
     assert told[1]["at"] is None
     assert f"{2 * FRAMES + 3} frames looked at" in said.err
+    with Gallery.open(at_work[1], key=at_work[3]) as gallery:
+        assert [entry.event for entry in gallery.entries()][-1] == "match"
 
 
 def test_ctrl_c_closes_the_visits_that_go_on(

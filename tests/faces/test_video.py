@@ -202,6 +202,15 @@ def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> Non
 def test_sources(clip: Path, tmp_path: Path) -> None:
     assert parse_source("0") == Source(given=0, name="camera 0", live=True)
     assert parse_source("rtsp://u:p@h/x").given == "rtsp://u:p@h/x"
+    written = tmp_path / "address"
+    written.write_text("rtsp://u:p@h/x\n")
+    written.chmod(0o600)
+    assert parse_source(f"@{written}") == Source(given="rtsp://u:p@h/x", name="rtsp://h", live=True)
+    for text, mode in (("", 0o600), ("0\n1", 0o600), (f"@{written}", 0o600), ("0", 0o644)):
+        written.write_text(text)
+        written.chmod(mode)
+        with pytest.raises(InvalidInput, match="address"):
+            parse_source(f"@{written}")
     assert parse_source(str(clip)) == Source(given=str(clip), name=str(clip), live=False)
     for wrong, kind in (("nothing.mp4", NotFound), ("ftp://u:secret@h/x", InvalidInput), (str(tmp_path), InvalidInput)):
         with pytest.raises(SteadfaceError) as error:

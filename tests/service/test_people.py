@@ -117,6 +117,7 @@ def test_the_log_says_what_was_done_and_to_whom(desk: Desk, pngs: list[list[byte
     person = desk.enroll("Ada", pngs[0][0]).json()["id"]
     log = desk.client.get("/v1/log", params={"limit": 1000}).json()
     last = log["entries"][-1]
+    assert log["last"] == last["entry"]
     assert (last["event"], last["person"], last["hash"]) == ("enroll", person, log["head"])
     assert "Ada" not in str(log)
     page = desk.client.get("/v1/log", params={"limit": 1}).json()

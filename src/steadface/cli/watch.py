@@ -49,7 +49,12 @@ TITLE = "steadface watch"
 
 
 def watch_source(
-    source: Annotated[str, typer.Argument(help="The number of a camera, an rtsp:// address, or a video file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The number of a camera, an rtsp:// address, a video file, or @FILE that holds the address."
+        ),
+    ],
     gallery: GalleryOption,
     model: ModelOption,
     detector: DetectorOption = None,
@@ -77,6 +82,9 @@ def watch_source(
     webhook_secret_file: Annotated[
         Path | None, typer.Option(help="File with the secret that events are signed with.")
     ] = None,
+    note_matches: Annotated[
+        bool, typer.Option("--note-matches", help="Write into the gallery's log who came, for a service's `idle_days`.")
+    ] = False,
     window: Annotated[bool, typer.Option("--window", help="Show what is seen, where OpenCV has windows.")] = False,
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
@@ -108,7 +116,9 @@ def watch_source(
             watch = Watch(recognizer, limit, evidence=frames, patience=patience, gap=gap)
             _say_begun(watch, where)
             with stop_on_signal() as stop, _telling(hook, where) as tell, _shown(window) as shown:
-                done = watch(read, tell, show=shown.show, stopped=lambda: bool(stop) or shown.closed)
+                done = watch(
+                    read, tell, noted=note_matches, show=shown.show, stopped=lambda: bool(stop) or shown.closed
+                )
             _say_done(done)
     if stop:
         raise KeyboardInterrupt

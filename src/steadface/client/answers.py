@@ -174,10 +174,13 @@ class LogEntry(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Log(Answer):
-    """A page of the log; `next` is what the page behind it is `after`, `head` the hash of the log's last entry."""
+    """A page of the log; `next` is what the page behind it is `after`, `last` and `head` number and hash of the log's
+    last entry.
+    """
 
     entries: tuple[LogEntry, ...]
     next: int | None = None
+    last: int
     head: str
 
 

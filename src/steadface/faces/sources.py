@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from steadface.errors import InvalidInput, NotFound, quoted
-from steadface.files import check_given
+from steadface.errors import InvalidInput, NotFound, quoted, unreadable
+from steadface.files import check_given, read_private
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 PATIENCE = 10.0
 """Seconds until a stream that does not answer is given up."""
+LONGEST_ADDRESS = 4096
+"""Bytes of a file that holds an address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,11 @@ Open = Callable[[Source], Capture | None]
 
 
 def parse_source(text: str) -> Source:
-    """A camera's number, the address of a stream, or a video file. Raises SteadfaceError for what is none of them."""
+    """A camera's number, the address of a stream, or a video file; `@FILE` is what stands in that file, which keeps a
+    camera's password out of the list of processes. Raises SteadfaceError for what is none of them.
+    """
+    if text.startswith("@"):
+        return parse_source(_written(Path(text[1:])))
     if re.fullmatch(r"\d{1,3}", text):
         return Source(given=int(text), name=f"camera {int(text)}", live=True)
     scheme, there, _ = text.partition("://")
@@ -57,6 +63,18 @@ def parse_source(text: str) -> Source:
         raise InvalidInput(f"{quoted(text)} is a folder; give a video file")
     # Absolute, so that FFmpeg takes no colon or percent sign at its beginning for a protocol of its own.
     return Source(given=str(Path(text).resolve()), name=text, live=False)
+
+
+def _written(path: Path) -> str:
+    try:
+        text = read_private(path, "the address in", most=LONGEST_ADDRESS).decode().strip()
+    except OSError as error:
+        raise unreadable(error, f"the address in {path} cannot be read: {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        text = ""
+    if not text or text.startswith("@") or "\n" in text:
+        raise InvalidInput(f"{path} does not hold one address; write the camera's into it, and nothing else")
+    return text
 
 
 def address(url: str) -> str:

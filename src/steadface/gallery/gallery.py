@@ -48,7 +48,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a gallery says of itself: `size` in bytes, `head` the hash of the last entry of the log."""
+    """What a gallery says of itself: `size` in bytes, `entries` how many the log has, `head` the hash of the last."""
 
     id: str
     created: str
@@ -57,6 +57,7 @@ class Info:
     people: int
     templates: int
     size: int
+    entries: int
     head: str
 
 
@@ -93,6 +94,7 @@ class Gallery(OpenGallery):
                 people=reader.count_people(),
                 templates=reader.count_templates(),
                 size=rows.size(),
+                entries=0 if last is None else last.sequence,
                 head="" if last is None else last.hash.hex(),
             )
 

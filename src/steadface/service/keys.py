@@ -23,7 +23,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 
 from steadface.arguments import choice, count
 from steadface.errors import InvalidInput, NotFound, quoted, unreadable
-from steadface.files import read_file, write_atomically
+from steadface.files import read_private, write_atomically
 from steadface.records import Record, Word, parsed
 
 if sys.platform != "win32":
@@ -225,13 +225,9 @@ def _look(path: Path) -> tuple[int, ...]:
 
 def _read(path: Path) -> _File:
     try:
-        mode, text = path.stat().st_mode, read_file(path, most=LARGEST)
+        text = read_private(path, "the file of API keys", most=LARGEST)
     except OSError as error:
         raise unreadable(error, f"the keys {path} cannot be read: {error.strerror}; check the path") from None
-    if mode & 0o077:
-        raise InvalidInput(
-            f"the keys {path} are open to other users (mode {mode & 0o777:03o}); make them yours alone with chmod 600"
-        )
     try:
         return parsed(_File, text)
     except InvalidInput as error:

@@ -79,11 +79,12 @@ class Watch:
         frames: Iterable[Frame],
         tell: Tell,
         *,
+        noted: bool = False,
         show: Show = lambda _frame, _visits: None,
         stopped: Stopped = lambda: False,
     ) -> Watched:
         """Tells every event of the frames, until they end, `stopped` says so, or something fails; visits that go on
-        then are closed in any case.
+        then are closed in any case. Where it is `noted` who came the gallery's log has it, once for each visit.
         """
         visits = Visits(self.decide, self._rules)
         time, looked, worked = 0.0, 0, 0.0
@@ -92,18 +93,24 @@ class Watch:
                 if stopped():
                     break
                 time, began = frame.time, perf_counter()
-                _tell_all(self._events(visits, frame), tell)
+                self._tell_all(self._events(visits, frame), tell, noted)
                 if frame.pixels is not None:
                     looked, worked = looked + 1, worked + perf_counter() - began
                     show(frame, visits.here)
         finally:
-            _tell_all(visits.close(time), tell)
+            self._tell_all(visits.close(time), tell, noted)
         return Watched(frames=looked, seconds=worked, visits=visits.count)
 
     def decide(self, templates: Vectors) -> list[Decision]:
         """Who the unit templates (n, D) are, at the threshold for as many people as can be found now."""
         threshold, _ = self._limit.among(self.recognizer, self._gallery.findable())
         return [_decision(found, threshold) for found in self._gallery.search(templates)]
+
+    def _tell_all(self, events: Iterable[Event], tell: Tell, noted: bool) -> None:
+        for event in events:
+            tell(event)
+            if noted and event.kind == "left" and event.decision.person is not None:
+                self._gallery.note_matches([event.decision.person])
 
     def _events(self, visits: Visits, frame: Frame) -> list[Event]:
         if frame.pixels is None:
@@ -128,8 +135,3 @@ def _decision(found: Sequence[Candidate], threshold: float) -> Decision:
     similarity = min(1.0, found[0].similarity)  # rounding may take it beyond
     person = found[0].person.name if similarity >= threshold else None
     return Decision(person=person, similarity=similarity, threshold=threshold)
-
-
-def _tell_all(events: Iterable[Event], tell: Tell) -> None:
-    for event in events:
-        tell(event)

@@ -27,7 +27,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from steadface.errors import InvalidInput, unreadable
 from steadface.faces.sources import address
-from steadface.files import plain, read_file
+from steadface.files import plain, read_private
 
 HEADER = "Steadface-Signature"
 MOST_WAITING = 1000
@@ -52,11 +52,9 @@ def read_secret(path: Path) -> bytes:
     Raises SteadfaceError where it cannot be read, is open to others, or is too short to be one.
     """
     try:
-        mode, secret = path.stat().st_mode, read_file(path, most=LARGEST_SECRET).strip()
+        secret = read_private(path, "the secret", most=LARGEST_SECRET).strip()
     except OSError as error:
         raise unreadable(error, f"the secret {path} cannot be read: {error.strerror}; check the path") from None
-    if mode & 0o077:
-        raise InvalidInput(f"the secret {path} is open to other users; make it yours alone with chmod 600")
     if len(secret) < LEAST_SECRET:
         raise InvalidInput(
             f"the secret {path} has {len(secret)} bytes, and {LEAST_SECRET} or more are needed; make one with "

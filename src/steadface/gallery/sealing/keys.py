@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from steadface.arguments import as_path
 from steadface.errors import Conflict, InvalidInput, NotFound
-from steadface.files import open_file
+from steadface.files import read_private
 
 BYTES = 32
 MOST_BYTES = 4096
@@ -86,8 +86,7 @@ def read_key(path: str | os.PathLike[str]) -> Key:
     """
     path = as_path(path, "the key")
     try:
-        with open_file(path, most=MOST_BYTES) as file:
-            mode, content = os.fstat(file.fileno()).st_mode, file.read(MOST_BYTES)
+        content = read_private(path, "the key file", most=MOST_BYTES)
     except OSError as error:
         if len(str(path)) != BYTES and _secret(os.fsencode(path)) is not None:  # not to be repeated
             raise InvalidInput(
@@ -97,11 +96,6 @@ def read_key(path: str | os.PathLike[str]) -> Key:
         raise kind(
             f"the key file {path} cannot be read: {error.strerror}; check the path, or set {KEY_VARIABLE} to the key"
         ) from None
-    if os.name == "posix" and mode & 0o077:
-        raise InvalidInput(
-            f"the key file {path} is open to other users (mode {mode & 0o777:03o}); make it yours alone with "
-            f"`chmod 600 {path}`, and rotate the key if somebody may have read it"
-        )
     return _parsed(content, str(path))
 
 

@@ -6,7 +6,10 @@ import { answers, check, choices, el, form, notes, tell } from "./dom.js";
 import { openCamera, picker, snapshot } from "./picture.js";
 import { onceIn, percent, rateField } from "./rates.js";
 
-const PAUSE = 150; // ms between two questions of the live picture
+// Milliseconds between two questions of the live picture: longer while it shows the same people, since a key may be asked
+// about one person only so often in an hour.
+const PAUSE = 150;
+const LONGEST_PAUSE = 10_000;
 
 export async function render(root) {
   const out = answers();
@@ -127,6 +130,7 @@ function live(words) {
   }
 
   async function follow(mine) {
+    let pause = PAUSE;
     while (stream === mine) {
       const blob = await snapshot(video);
       if (blob === null || stream !== mine) return;
@@ -139,8 +143,9 @@ function live(words) {
       const strangers = answer.faces.length - names.length;
       const sentence = [...names, strangers === 0 ? null : strangers === 1 ? "one face of nobody enrolled" : `${strangers} faces of nobody enrolled`].filter(Boolean).join(", ");
       const spoken = sentence ? `In the picture: ${sentence}.` : "No face in the picture.";
+      pause = names.length && heard.textContent === spoken ? Math.min(2 * pause, LONGEST_PAUSE) : PAUSE;
       if (heard.textContent !== spoken) heard.textContent = spoken;
-      await new Promise((resolve) => setTimeout(resolve, PAUSE));
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 

@@ -10,19 +10,21 @@ export async function render(root) {
   const body = el("tbody", {});
   const head = el("p", { class: "hint" });
   const more = el("button", { type: "button", hidden: true, onclick: () => load().catch((error) => tell(out, error)) }, "More");
-  let after = 0;
+  let shown = null; // the number of the oldest entry in the table
 
   async function load() {
-    const answer = await ask("GET", "/v1/log", { query: here({ after, limit: PAGE }) });
-    body.append(...answer.entries.map(row));
-    after = answer.next ?? after;
-    more.hidden = answer.next === null;
+    if (shown === null) shown = (await page(0, 1)).last + 1;
+    const after = Math.max(0, shown - 1 - PAGE);
+    const answer = await page(after, Math.max(1, shown - 1 - after));
+    body.append(...answer.entries.map(row).reverse());
+    shown = after + 1;
+    more.hidden = after === 0;
     head.replaceChildren("Head of the log, to be noted elsewhere: ", el("code", {}, answer.head));
   }
 
   root.append(
     el("h1", {}, "Log"),
-    el("p", { class: "lede" }, "What was done to this gallery, oldest first. Each entry holds the hash of the one before, so that none can be changed or left out unseen. People appear by random ids alone."),
+    el("p", { class: "lede" }, "What was done to this gallery, newest first. Each entry holds the hash of the one before, so that none can be changed or left out unseen. People appear by random ids alone."),
     head,
     el(
       "div",
@@ -38,6 +40,10 @@ export async function render(root) {
     out,
   );
   await load();
+}
+
+function page(after, limit) {
+  return ask("GET", "/v1/log", { query: here({ after, limit }) });
 }
 
 function row(entry) {

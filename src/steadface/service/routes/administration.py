@@ -97,13 +97,16 @@ async def audit_log(
     after: Annotated[int, Query(ge=0, le=2**62, description="The last entry seen.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    """What was done to a gallery, by whose random id, oldest first; `head` may be noted elsewhere."""
+    """What was done to a gallery, by whose random id, oldest first; `head` may be noted elsewhere, and `last` is the
+    number of the last entry.
+    """
     gallery = asking.collection(collection, "audit").gallery
 
     def job() -> dict[str, Any]:
         shown = [_entry(one) for one in gallery.entries(after=after, most=limit)]
         more = shown[-1]["entry"] if len(shown) == limit else None
-        return {"entries": shown, "next": more, "head": gallery.info().head}
+        info = gallery.info()
+        return {"entries": shown, "next": more, "last": info.entries, "head": info.head}
 
     async with asking.service.doors.through():
         return await asking.service.doors.work(job)
