@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 MATHEMATICS = {"attacks", "heads"}
 FACES = {"data", "backbones"}
 SHARED = {"errors", "files", "machine", "arguments", "devices", "records", "signals"}
-JOBS = {"training", "evaluation", "report", "recognizers", "audit", "faces", "gallery", "recognition"}
+JOBS = {"training", "evaluation", "report", "recognizers", "audit", "certification", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -30,13 +30,22 @@ ALLOWED: dict[str, set[str]] = {
     "faces": {"data", "graphs"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images
     "evaluation": MATHEMATICS | FACES | SHARED,
+    "certificate_record": {"audit_record", "records"},  # the same of `certificate.json`
     "audit_record": {"errors", "files", "records"},  # what `audit.json` holds: audit writes it, report reads it
     "audit": {"audit_record", "evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,
-    "report": {"audit_record"} | MATHEMATICS | FACES | SHARED,
+    "certification": {"audit", "audit_record", "certificate_record", "evaluation", "recognizers"}
+    | MATHEMATICS
+    | FACES
+    | SHARED,  # a bound from below
+    "report": {"audit_record", "certificate_record"} | MATHEMATICS | FACES | SHARED,
     "recognition": {"faces", "gallery", "recognizers", "evaluation"} | MATHEMATICS | FACES | SHARED,
     "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
     "clustering": set(),  # knows vectors, no images
-    "workflows": {"audit_record", "clustering"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases
+    "workflows": {"audit_record", "certificate_record", "clustering"}
+    | JOBS
+    | MATHEMATICS
+    | FACES
+    | SHARED,  # use cases
     "client": {"errors", "files"},  # for small programs: nothing of the recogniser
     "service": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases over HTTP
     "cli": {"workflows", "service"} | JOBS | MATHEMATICS | FACES | SHARED,

@@ -19,6 +19,7 @@ from steadface.attacks.patch import Patch, Wear, paste
 from steadface.attacks.pgd import PGD
 from steadface.attacks.printing import printable_colours
 from steadface.attacks.queries import Counted
+from steadface.attacks.smoothed import Smoothed
 from steadface.attacks.square import Square
 from steadface.attacks.transfer import Ensemble, Transformed, Transforms, on_surrogates
 from steadface.attacks.universal import FixedPerturbation, Universal
@@ -51,6 +52,7 @@ __all__ = [
     "Patch",
     "PerturbationNetwork",
     "Score",
+    "Smoothed",
     "Square",
     "Transformed",
     "Transforms",

@@ -5,13 +5,11 @@ at two radii on two cores `quick` takes at most 3 minutes, `standard` 20 and `fu
 whether everything works: it supports no claim.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from steadface.arguments import choice, count, flag, number, rate, seed
@@ -183,8 +181,8 @@ class Request:
         return self.settings() | {
             "model": self.model.fingerprint,
             "surrogates": [surrogate.fingerprint for surrogate in self.surrogates],
-            "pairs": _fingerprint(self.pairs),
-            "calibration": None if self.calibration is None else _fingerprint(self.calibration),
+            "pairs": self.pairs.fingerprint(),
+            "calibration": None if self.calibration is None else self.calibration.fingerprint(),
             "extra": [_told(name, attack) for name, attack in self.extra],
             "batch_size": self.batch,
         }
@@ -205,10 +203,3 @@ def _told(name: str, attack: Attack) -> str:
     if not isinstance(attack, TrainedGenerator):
         return name
     return f"{name} {weights_digest(attack.attack.network)[:16]}"
-
-
-def _fingerprint(pairs: PairSet) -> str:
-    digest = hashlib.sha256(pairs.faces.fingerprint().encode())
-    for array in (pairs.first, pairs.second, pairs.same, pairs.fold):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -23,10 +23,8 @@ from steadface.audit.pictures import pair_pictures, surfaces
 from steadface.audit.plan import Embedded, Plan, Thresholds, embed_plan, make_plan, thresholds
 from steadface.audit.request import Request
 from steadface.audit.results import Results
-from steadface.audit.session import STATE, Chunks, Meter, Networks, Progress, Session, Side
+from steadface.audit.session import STATE, Chunks, Meter, Networks, Progress, Session, Side, contents
 from steadface.audit_record import GOALS, Audit, Check, Surface
-from steadface.backbones.soundness import digest
-from steadface.data.faces import SAMPLE, content
 from steadface.errors import Unsupported
 from steadface.evaluation.findings import AttackExample
 from steadface.evaluation.identification import Identifier, open_gallery
@@ -109,7 +107,7 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         calibration=request.calibration,
     )
     request, networks, witness = _examined(request, plan)
-    chunks = Chunks(folder, request.identity(), _contents(plan, request.seed))
+    chunks = Chunks(folder, request.identity(), contents(plan.pairs.faces, plan.images(), request.seed))
     embedded = embed_plan(
         networks.victim.crafts,
         plan,
@@ -156,12 +154,6 @@ def _prepare(request: Request, folder: Path, report: Progress) -> _Prepared:
         impostor_mean=float(embedded.impostors.similarity.mean(dtype=np.float64)),
         witness=witness,
     )
-
-
-def _contents(plan: Plan, seed: int) -> str:
-    """Hex digest of the bytes of some of the images."""
-    drawn = np.sort(np.random.default_rng(seed).permutation(plan.images())[:SAMPLE])
-    return digest(content(plan.pairs.faces, index) for index in drawn.tolist())
 
 
 def _examined(request: Request, plan: Plan) -> tuple[Request, Networks, Witness]:

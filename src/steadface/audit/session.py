@@ -25,6 +25,7 @@ from steadface.audit.plan import Plan
 from steadface.audit.request import Request
 from steadface.backbones.frozen import frozen_where_alike
 from steadface.backbones.soundness import digest
+from steadface.data.faces import SAMPLE, FaceSource, content
 from steadface.data.loading import load_images
 from steadface.errors import Conflict, InvalidInput, quoted, short
 from steadface.evaluation.embedding import MirrorEmbedder
@@ -44,14 +45,17 @@ DIGEST = "digest"
 class Chunks:
     """The chunks of one audit in `folder`/state; those made of images with other `contents` are made again.
 
-    Raises `SteadfaceError` where the folder holds a finished audit, or the state of one whose `identity`, plain JSON,
-    differs; the message names what.
+    `record` is the file of a finished one. Raises `SteadfaceError` where the folder holds it, or the state of one whose
+    `identity`, plain JSON, differs; the message names what.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], contents: str = "") -> None:
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], contents: str = "", *, record: str = "audit.json"
+    ) -> None:
         self.folder = folder / STATE
-        if (folder / "audit.json").exists():
-            raise Conflict(f"{folder} holds a finished audit already: choose another --out, or remove that folder")
+        if (folder / record).exists():
+            what = Path(record).stem
+            raise Conflict(f"{folder} holds a finished {what} already: choose another --out, or remove that folder")
         text = json.dumps(identity, indent=2, sort_keys=True)
         self._seal = f"{text}{contents}".encode()
         file = self.folder / "audit-of.json"
@@ -103,6 +107,12 @@ def _of(file: Path) -> dict[str, Any]:
             "another --out, or remove that folder"
         ) from error
     return found if isinstance(found, dict) else {}
+
+
+def contents(faces: FaceSource, images: NDArray[np.int64], seed: int) -> str:
+    """Hex digest of the bytes of some of the images."""
+    drawn = np.sort(np.random.default_rng(seed).permutation(images)[:SAMPLE])
+    return digest(content(faces, index) for index in drawn.tolist())
 
 
 def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:

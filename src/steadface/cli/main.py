@@ -42,6 +42,11 @@ class Commands(LateCommands):
             "audit:audit_model",
             "Measure how well any **model** resists attack: the worst case over several attacks at a frozen threshold.",
         ),
+        "certify": (
+            "certify:certify_model",
+            "Certify what any **model** withstands when its verifier is smoothed by noise: an l2 radius for every "
+            "pair.",
+        ),
         "attack-train": (
             "attack_train:train_attack",
             "Train a network that attacks **MODEL** in a single pass: it dodges and impersonates, "

@@ -1,5 +1,6 @@
 """Verification pairs, and LFW's `pairs.txt` over a folder of images."""
 
+import hashlib
 import os
 import re
 import stat
@@ -71,6 +72,13 @@ class PairSet:
         """Without the pairs that use any of `images`, such as ones found to be unreadable."""
         gone = np.fromiter(images, dtype=np.int64)
         return self.select(~(np.isin(self.first, gone) | np.isin(self.second, gone)))
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of which faces these are, as far as their source tells, and which are paired."""
+        digest = hashlib.sha256(self.faces.fingerprint().encode())
+        for array in (self.first, self.second, self.same, self.fold):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def of_one_picture(pairs: PairSet) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from steadface.audit_record import Audit, Comparison, Model
 from steadface.files import write_together
+from steadface.records import Record
 from steadface.report import html
 from steadface.report.arm import Arm, AttackExample
 from steadface.report.audit.checks import checks
@@ -51,7 +52,7 @@ def write_audit(
     write_page(path_html, path_json, render_audit(data, examples), data)
 
 
-def write_page(path_html: Path | str, path_json: Path | str, page: str, record: Audit | Comparison) -> None:
+def write_page(path_html: Path | str, path_json: Path | str, page: str, record: Record) -> None:
     """Write a page with its record; both files, or both as they were."""
     text = json.dumps(record.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_together({Path(path_html): page, Path(path_json): text})
@@ -95,13 +96,13 @@ def repeat(data: Audit | Comparison) -> str:
         values_table(data.settings.budget, caption="What the attacks spend, a pair"),
         values_table(run, caption="Versions and time"),
         "</div>",
-        *(_model_table(model) for model in ([data.model] if isinstance(data, Audit) else data.models)),
+        *(model_table(model) for model in ([data.model] if isinstance(data, Audit) else data.models)),
         "</div>",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _model_table(model: Model) -> str:
+def model_table(model: Model) -> str:
     """What was audited."""
     values = {**model.to_json(), **model.convention.to_json()}
     values.pop("size", None)  # said by image_size
