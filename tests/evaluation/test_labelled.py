@@ -88,6 +88,23 @@ def test_validation_under_attack_and_with_unreadable_images() -> None:
     assert all(result.error_rate == 1 for result in found.attacks)
 
 
+def test_noise_to_compare_by_is_the_same_for_every_network() -> None:
+    faces = noise_faces(12, 4, spread=60)
+
+    def look(sigma: float, seed: int = 3) -> ValidationMetrics:
+        return validation_metrics(LinearBackbone(), faces, fmr=0.2, max_pairs=60, sigma=sigma, compared=True, seed=seed)
+
+    low, high = look(1e-9), look(2.0)
+    assert low.clean is not None
+    assert low.attacked is not None
+    assert high.attacked is not None
+    assert low.attacked.value == pytest.approx(low.clean.value, abs=1e-6)
+    assert low.attacked.without == pytest.approx(low.clean.without, abs=1e-6)
+    assert high.clean == low.clean
+    assert high.attacked.value > low.attacked.value + 0.1
+    assert look(2.0).attacked == high.attacked
+
+
 def test_an_fmr_beyond_the_people_is_refused_before_any_embedding() -> None:
     backbone = LinearBackbone()
     with pytest.raises(SteadfaceError, match=r"FMR 1e-06 needs 3000000 impostor pairs"):

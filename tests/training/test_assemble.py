@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from steadface import heads
-from steadface.attacks import NFGSM, PGD, GenerativeAttack
+from steadface.attacks import NFGSM, PGD, GaussianNoise, GenerativeAttack
 from steadface.data.faces import ArrayFaces
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
@@ -163,6 +163,9 @@ def test_attacks() -> None:
     l2 = attack("kind=pgd", "norm=l2", "eps=2")
     assert isinstance(l2, PGD)
     assert (l2.ball.norm, l2.ball.radius) == ("l2", 2.0)
+    noise = attack("kind=gaussian", "norm=l2", "eps=0.25", "goal=dodge")
+    assert isinstance(noise, GaussianNoise)
+    assert noise.ball.radius == 0.25
 
 
 def test_targets() -> None:

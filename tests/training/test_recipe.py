@@ -215,6 +215,7 @@ def test_a_wrong_value_is_named(override: str, answer: str) -> None:
             "not a multiple of data.images_per_person",
         ),
         (["evaluation.eps=[]"], "eps is empty"),
+        (["method.attack.kind=gaussian"], "set attack.norm to l2"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused_with_the_remedy(overrides: list[str], remedy: str) -> None:

@@ -8,6 +8,7 @@ from steadface.attacks.cw import CarliniWagnerL2
 from steadface.attacks.evolutionary import Evolutionary
 from steadface.attacks.fgsm import FGSM
 from steadface.attacks.fmn import FMN
+from steadface.attacks.gaussian import GaussianNoise
 from steadface.attacks.generator import GenerativeAttack, PerturbationNetwork
 from steadface.attacks.goals import CosineScore, Score, dodge, dodge_or_impersonate, impersonate, template
 from steadface.attacks.gradients import crafting, score_and_gradient
@@ -45,6 +46,7 @@ __all__ = [
     "Ensemble",
     "Evolutionary",
     "FixedPerturbation",
+    "GaussianNoise",
     "GenerativeAttack",
     "HopSkipJump",
     "Linf",

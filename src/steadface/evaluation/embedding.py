@@ -81,6 +81,24 @@ class MirrorEmbedder(nn.Module):
         return torch.device("cpu") if parameter is None else parameter.device
 
 
+class Noisy(nn.Module):
+    """A `FaceNetwork` that is shown every image under Gaussian noise of standard deviation `sigma`, of the pixel range.
+
+    The same noise for the same images in the same order from when it is made: two networks can be compared under it.
+    """
+
+    def __init__(self, network: nn.Module, sigma: float, seed: int) -> None:
+        super().__init__()
+        self.network, self.sigma = network, sigma
+        self.image_size, self.differentiable = cast(FaceNetwork, network).image_size, False
+        self._noise = torch.Generator().manual_seed(seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        noise = torch.randn(images.shape, generator=self._noise).to(images)
+        embeddings: Tensor = self.network(images + self.sigma * noise)
+        return embeddings
+
+
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
     """Unit embeddings `rows` (n, D) of the faces at `indices` (n,), made by `embed_faces` with mirror images or

@@ -19,7 +19,7 @@ from steadface.evaluation.calibration import (
     cross_similarities,
     split_for_attack,
 )
-from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
+from steadface.evaluation.embedding import MirrorEmbedder, Noisy, embed_faces
 from steadface.evaluation.findings import AttackResult
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
@@ -47,7 +47,8 @@ class ValidationMetrics:
     """What held-out people say of a network: TAR at the threshold of `fmr` over all cross pairs, EER, means.
 
     For comparison with another network on the same people, where that was asked for: `clean`, the EER, and `attacked`,
-    the worse goal's error rate, its mean over the radii, both also without each group of people.
+    the worse goal's error rate, its mean over the radii, or else the EER under noise; both also without each group of
+    people.
     """
 
     fmr: float
@@ -86,6 +87,7 @@ def validation_metrics(
     max_pairs: int = 300,
     mirror: bool = False,
     attack: AttackPlan | None = None,
+    sigma: float | None = None,
     attacked_pairs: int = 50,
     compared: bool = False,
     seed: int = 0,
@@ -96,7 +98,8 @@ def validation_metrics(
 
     Genuine pairs are those of `pairs_from_labels`; impostors are all cross pairs of the images in them and in as many
     listed impostor pairs. Under `attack` the threshold comes from people who are not attacked, so it differs.
-    `compared` asks for the figures that two networks are compared by, which need an attack.
+    `compared` asks for the figures that two networks are compared by, which need an attack, or else `sigma`, the noise
+    under which a smoothed verifier would see the faces.
     The backbone stays on its device and in its mode. Raises `SteadfaceError` where the pairs do not support `fmr`.
     """
     pairs = pairs_from_labels(faces, max_pairs, seed=seed)
@@ -135,7 +138,14 @@ def validation_metrics(
     if compared:
         group_of = _grouped(faces.labels, used, seed)
         clean = _error_by_groups(eer, embeddings, faces.labels, group_of, crossed, pairs)
-        attacked = _attacked_by_groups(results, pairs, group_of)
+        if sigma is None:
+            attacked = _attacked_by_groups(results, pairs, group_of)
+        else:
+            noisy = MirrorEmbedder(Noisy(backbone, sigma, seed), mirror)
+            embeddings[used] = embed_faces(
+                noisy, faces, used, batch_size=batch_size, threads=threads, skip_unreadable=True
+            )
+            attacked = _error_under_noise(embeddings, faces.labels, group_of, crossed, pairs)
     return ValidationMetrics(
         fmr=fmr,
         threshold=point.threshold,
@@ -177,6 +187,16 @@ def _error_by_groups(
         return equal_error_rate(roc(left, impostor)) if len(left) and len(impostor) else value
 
     return Figure(value=value, without=tuple(error(group) for group in range(int(group_of.max()) + 1)))
+
+
+def _error_under_noise(
+    embeddings: NDArray[np.float32], labels: Indices, group_of: Indices, crossed: Indices, pairs: PairSet
+) -> Figure:
+    """The EER of `embeddings` of noisy images, and without each group of people."""
+    genuine = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)[pairs.same]
+    impostor = cross_similarities(embeddings[crossed], labels[crossed]).impostor
+    value = equal_error_rate(roc(genuine[np.isfinite(genuine)], impostor))
+    return _error_by_groups(value, embeddings, labels, group_of, crossed, pairs)
 
 
 def _attacked_by_groups(results: Sequence[AttackResult], pairs: PairSet, group_of: Indices) -> Figure:

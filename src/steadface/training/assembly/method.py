@@ -7,7 +7,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from steadface.attacks import NFGSM, PGD, Attack, GenerativeAttack, PerturbationNetwork, ball
+from steadface.attacks import NFGSM, PGD, Attack, GaussianNoise, GenerativeAttack, PerturbationNetwork, ball
 from steadface.attacks.balls import Ball
 from steadface.backbones import Backbone
 from steadface.data.faces import FaceSource
@@ -96,6 +96,8 @@ def make_attack(options: AttackOptions, embedding_size: int, seeds: torch.Genera
             return NFGSM(ball=around, noise=options.noise, project=options.project)
         case "pgd":
             return PGD(ball=around, steps=options.steps, keep_best=False)
+        case "gaussian":
+            return GaussianNoise(ball=around)
         case "generator":
             return _generator(options, around, embedding_size, seeds, device)
         case unknown:

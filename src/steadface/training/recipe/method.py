@@ -76,10 +76,12 @@ class ProbeOptions(Section):
 class AttackOptions(Section):
     """Adversarial samples: how they are crafted and inside which ball (radius as a fraction of the pixel range).
 
+    `gaussian` is noise of the standard deviation `eps` (of norm l2), for smoothed verifiers.
+
     The radius grows over the first `ramp` open steps; below 1 that is a share of the steps that the run will take.
     """
 
-    kind: Literal["nfgsm", "pgd", "generator"] = "nfgsm"
+    kind: Literal["nfgsm", "pgd", "generator", "gaussian"] = "nfgsm"
     norm: Literal["linf", "l2"] = "linf"
     eps: Annotated[Radius, Field(gt=0)] = 4 / 255
     steps: Positive = 3
@@ -95,6 +97,8 @@ class AttackOptions(Section):
         check_radius(self.norm, self.eps)
         if self.ramp >= 1 and self.ramp != int(self.ramp):
             raise ValueError(f"attack.ramp {self.ramp:g} is neither a number of steps nor a share of the run below 1")
+        if self.kind == "gaussian" and self.norm != "l2":
+            raise ValueError("attack.kind gaussian is noise of the standard deviation eps: set attack.norm to l2")
         if self.probe is not None and self.kind != "pgd":
             raise ValueError(f"attack.probe chooses the steps of kind pgd, and kind is {self.kind}")
         return self

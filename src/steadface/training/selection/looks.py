@@ -169,7 +169,8 @@ CHOOSING = 3000
 
 
 def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
-    """The figures of `backbone` on `faces`, under PGD as `recipe.evaluation` has its radii.
+    """The figures of `backbone` on `faces`, under PGD as `recipe.evaluation` has its radii, or under the noise that is
+    trained on.
 
     Its randomness is its own, so that validating more often does not change what is trained. Raises InvalidInput
     where the faces are too few for `evaluation.fmr`.
@@ -178,11 +179,15 @@ def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> Validatio
     # A choice by these figures compares radii; for a look the largest is enough.
     radii = options.eps if recipe.run.select is not None else (max(options.eps),)
     balls = [ball(options.norm, eps) for eps in radii]
+    trained = recipe.method.attack
+    sigma = trained.eps if trained.kind == "gaussian" else None
+    pgd = AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0)
     return validation_metrics(
         cast(Backbone, frozen(backbone)),
         faces,
         fmr=options.fmr,
-        attack=AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0),
+        attack=pgd if sigma is None else None,
+        sigma=sigma,
         max_pairs=CHOOSING if recipe.run.select is not None else 300,
         attacked_pairs=options.max_pairs,
         compared=recipe.run.select is not None,
