@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from steadface.workflows.audit import compare as compare
     from steadface.workflows.audit import run_audit as run_audit
     from steadface.workflows.calibrate import calibrate as calibrate
+    from steadface.workflows.certify import certification_request as certification_request
+    from steadface.workflows.certify import run_certification as run_certification
     from steadface.workflows.evaluate import judge as judge
     from steadface.workflows.evaluate import pgd_plan as pgd_plan
     from steadface.workflows.harden import Wishes as Wishes
@@ -76,6 +78,7 @@ _HOMES = {
     "training.recipe": ("load_recipe", "make_recipe"),
     "workflows.audit": ("compare", "run_audit"),
     "workflows.calibrate": ("calibrate",),
+    "workflows.certify": ("certification_request", "run_certification"),
     "workflows.evaluate": ("judge", "pgd_plan"),
     "workflows.harden": ("Wishes", "harden"),
     "workflows.report": ("run_arm", "write_report"),
