@@ -1,6 +1,8 @@
 """Which cores may be used, and that the choice of how threads wait is the user's first."""
 
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +106,28 @@ def test_once_torch_is_loaded_it_is_too_late_and_said() -> None:
     assert "torch" in sys.modules
     with pytest.raises(SteadfaceError, match="before torch is imported"):
         share_cores()
+
+
+FRESH = """
+import ctypes, resource
+import numpy as np
+from steadface.machine import keep_memory
+keep_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**24, np.float32)  # freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc is told to keep memory"
+)
+def test_memory_that_was_freed_is_taken_again_without_touching_new_pages() -> None:
+    pages = 4 * 2**24 // resource.getpagesize()
+    assert int(python(FRESH)) < pages / 100
 
 
 LOOK = """

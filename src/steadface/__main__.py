@@ -2,7 +2,7 @@
 
 import sys
 
-from steadface.machine import share_cores
+from steadface.machine import keep_memory, share_cores
 from steadface.signals import ignore_ctrl_c, leave_on_ctrl_c
 
 
@@ -11,6 +11,7 @@ def main() -> None:
     leave_on_ctrl_c()
     if "torch" not in sys.modules:  # otherwise the Python that called this has chosen
         share_cores()
+        keep_memory()
     from steadface.cli.main import main as run
 
     try:

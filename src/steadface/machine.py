@@ -1,4 +1,5 @@
-"""The cores that this process may use, how its threads wait for each other on them, and what other programs take.
+"""The cores that this process may use, how its threads wait for each other on them, what other programs take, and that
+memory is kept.
 
 OpenMP's threads spin while they wait, some milliseconds each time, before they sleep. On cores of their own that saves
 the waking; on shared ones they burn what the thread that they wait for could have used (`docs/performance.md` has
@@ -13,6 +14,7 @@ where `others` is what the machine computed less what this process and its child
 process may run on: on a large machine others may take what nobody here would have used.
 """
 
+import ctypes
 import math
 import os
 import sys
@@ -51,6 +53,27 @@ def share_cores() -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
     if (usable := usable_cores()) < len(allowed_cores()):
         os.environ.setdefault("OMP_NUM_THREADS", str(usable))
+
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""Parameters of `mallopt`, by their numbers in glibc's malloc.h."""
+_KEEPING = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+"""Setting one of these is a choice made."""
+
+
+def keep_memory() -> None:
+    """Lets glibc keep what was freed for the arrays to come, where the environment says nothing about that.
+
+    By default it gives every array above 32 MiB back to the system and takes it anew, and the first touch of each page
+    costs about as much as the arithmetic on it: a batch's feature maps are such arrays, in every layer of every pass
+    (`docs/performance.md`). The process stays as large as it has been. Does nothing on other systems.
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in _KEEPING):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def usable_cores(root: Path = Path("/")) -> int:
