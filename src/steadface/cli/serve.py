@@ -149,7 +149,7 @@ def _demonstration(folder: Path) -> "Place":
     from steadface.service.demonstration import demonstration, needs_training
 
     if needs_training(folder):
-        say_warning("the demonstration's model is trained first, once: about four minutes on two cores")
+        say_warning("the demonstration's model is trained first, once: four to eight minutes on two cores")
     with training_bar("gated") as observe:
         place = demonstration(folder, observe)
     if place is None:
