@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from steadface.errors import Conflict, NotFound
+from steadface.errors import Conflict, InvalidInput, NotFound
 from steadface.training import loop
+from steadface.training.constraint import LevelMissed
 from steadface.training.lock import locked
 
 from .conftest import Call
@@ -52,6 +53,38 @@ def test_train_trains_judges_and_reports(call: Call, recipe: Path, tmp_path: Pat
     assert (arm["steps"], arm["duty_cycle"]) == (3, 1.0)
     command = json.loads((run / "report.json").read_text())["command"]
     assert command == f"steadface train {recipe} --set run.steps=3"
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("asked", "code"), [("51%", 0), ("1.0", LevelMissed.exit_code)])
+def test_a_clean_level_is_asked_for_and_what_was_reached_is_said(
+    call: Call, recipe: Path, tmp_path: Path, asked: str, code: int
+) -> None:
+    judging = ("--set", "method.gate.kind=loss", "--set", "method.gate.clean.every=2")
+    said = call("train", recipe, "--target-clean", asked, *judging)
+    assert said.code == code, said.err
+    run, missed = tmp_path / "run", code != 0
+    reached = json.loads((run / "reached.json").read_text())
+    assert reached["missed"] == missed
+    assert reached["ci"][0] <= reached["clean"] <= reached["ci"][1]
+    answer = said.err if missed else said.out
+    assert f"asked for {'100' if missed else '51'} % clean" in answer
+    assert f"reached {100 * reached['clean']:.1f} %" in answer
+    assert "attacked at linf 4/255" in answer
+    assert ("out of reach" in answer) == missed
+    assert (run / "model.safetensors").exists()
+    assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [("40%", "ask for more than 50%"), ("much", "--target-clean much is not a share"), ("97%", "kind always has none")],
+)
+def test_a_clean_level_that_cannot_be_asked_for_is_refused(call: Call, recipe: Path, asked: str, answer: str) -> None:
+    said = call("train", recipe, "--target-clean", asked)
+    assert said.code == InvalidInput.exit_code
+    assert answer in said.err
+    assert not (recipe.parent / "run").exists()
 
 
 def test_a_shipped_recipe_goes_by_its_name(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,5 +69,17 @@ def test_a_chattering_gate_does_not_swell_the_page(make_arm, make_history):
     assert len(loss_figure([make_arm(history=chatter)])) < 400_000
 
 
+def test_a_gate_that_opens_by_degrees_and_the_level_that_it_follows_are_drawn(make_arm, make_history):
+    history = make_history()
+    strength = np.where(history.gate_open, np.linspace(0.1, 1.4, len(history.step)), np.nan)
+    clean = np.repeat([np.nan, 0.8, 0.9], 20)
+    followed = replace(history, strength=strength, clean=clean, clean_asked=np.full(60, 0.85), validation=())
+    arm = make_arm(history=followed)
+    assert "by its height" in loss_figure([arm])
+    assert "by its height" not in loss_figure([make_arm(history=history)])
+    assert "asked for" in validation_figure([arm])
+    assert validation_figure([make_arm(history=replace(followed, clean=strength * np.nan))]) is None
+
+
 def test_arms_can_be_told_apart_without_colour():
     assert len({(str(look(i).linestyle), look(i).marker) for i in range(35)}) == 35

@@ -106,9 +106,9 @@ class CountedTrainer(Trainer):
         self.units.append("judge")
         return super().judge(source)
 
-    def train_robustly(self, parts: Any, factor: float) -> tuple[SourcePass, dict[str, float]]:
+    def train_robustly(self, parts: Any, *scaled: Any) -> tuple[SourcePass, dict[str, float]]:
         self.units.append("robust")
-        return super().train_robustly(parts, factor)
+        return super().train_robustly(parts, *scaled)
 
 
 class Scripted:

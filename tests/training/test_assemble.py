@@ -19,7 +19,7 @@ from steadface.training.assembly.faces import FacesOf, make_loader, open_recipe_
 from steadface.training.assembly.method import read_target_map
 from steadface.training.assembly.trainer import Assembly, assemble, start_weights
 from steadface.training.compute import Compute
-from steadface.training.gate import FixedGate, RandomGate, SmoothedGate, ThresholdGate
+from steadface.training.gate import FixedGate, RandomGate, SlackGate, SmoothedGate, ThresholdGate
 from steadface.training.loop import TrainingRun
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, negative_loss
 from steadface.training.regularizers import Embeddings, PullRepel
@@ -137,6 +137,8 @@ def test_gates_and_what_they_judge() -> None:
     smoothed = SmoothedGate(-3.0, decay=0.8, hysteresis=0.2)
     options = ("method.gate.loss=3", "method.gate.decay=0.8", "method.gate.hysteresis=0.2")
     assert gate("method.gate.kind=smoothed", *options)[0] == smoothed
+    slack = gate("method.gate.kind=slack", "method.gate.loss=3", "method.gate.gain=0.2", "method.gate.drives=weight")
+    assert slack == (SlackGate(-3.0, gain=0.2, drives="weight"), negative_loss)
     threshold, performance = gate("method.gate.kind=accuracy", "method.gate.threshold=0.8")
     assert threshold == ThresholdGate(0.8)
     assert isinstance(performance, BatchAccuracy)

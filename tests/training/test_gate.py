@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from steadface.training.gate import FixedGate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
+from steadface.training.gate import FixedGate, RandomGate, SlackGate, SmoothedGate, ThresholdGate, loss_threshold
 
 LOSSES = [4.0, 0.9, 0.7, 1.4, 0.2, 0.3, 2.5, 0.9, 1.0, 0.1, 0.1, 0.1, 3.0, 3.0, 0.95, 0.4]
 
@@ -57,6 +57,45 @@ def test_smoothing_has_no_bias_at_the_start():
     assert not SmoothedGate(-1.0, decay=0.99).judge(-1.5)
 
 
+def test_the_slack_of_every_batch_adds_up():
+    gate = SlackGate(-2.0, gain=0.1)
+    strengths = [gate.judge(-loss) and gate.strength for loss in (1.0, 1.0, 3.0, 1.5, 0.0, 9.0, 2.0)]
+    assert strengths == pytest.approx([0.05, 0.1, 0.05, 0.075, 0.175, 0.075, 0.075])
+
+
+@pytest.mark.parametrize(("loss", "end"), [(1.0, 3.0), (2.0, 0.0), (2.5, 0.0)])
+def test_where_the_loss_is_not_held_at_its_bound_the_strength_ends_at_an_end(loss, end):
+    gate = SlackGate(-2.0, gain=0.1, most=3.0)
+    verdicts(gate, [loss] * 80)
+    assert gate.strength == pytest.approx(end)
+    assert gate.is_open == (end > 0)
+    assert SlackGate(0.0).judge(-0.1) is False, "no bound yet"
+
+
+def test_a_loss_that_rises_with_the_strength_is_held_at_its_bound():
+    """Adversarial training costs clean loss; here it is the whole of it."""
+    gate = SlackGate(-2.0, gain=0.2)
+    for _ in range(200):
+        gate.judge(-(1.4 + gate.strength))
+    assert 1.4 + gate.strength == pytest.approx(2.0, abs=1e-6)
+
+
+def test_what_it_drives():
+    gate = SlackGate(-2.0, gain=0.5, drives="weight")
+    gate.judge(-1.0)
+    assert (gate.opening.radius, gate.opening.weight) == (1.0, 0.25)
+    gate.drives = "radius"
+    assert (gate.opening.radius, gate.opening.weight) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize("gate", [ThresholdGate(-1.0), SmoothedGate(-1.0, decay=0.0, hysteresis=0.0)])
+def test_a_relaxed_bound_is_so_many_times_as_large(gate):
+    gate.relaxed = 2.0
+    assert verdicts(gate, [1.5, 2.5, 0.5]) == [True, False, True]
+    gate.relaxed = 1.0
+    assert verdicts(gate, [1.5, 0.5]) == [False, True]
+
+
 def test_fixed_gates_never_change():
     assert verdicts(FixedGate(is_open=True), LOSSES) == [True] * len(LOSSES)
     assert verdicts(FixedGate(is_open=False), LOSSES) == [False] * len(LOSSES)
@@ -79,6 +118,7 @@ def test_random_gate_is_decided_by_its_seed():
 GATES = {
     "threshold": lambda: ThresholdGate(-1.0),
     "smoothed": lambda: SmoothedGate(-1.0, decay=0.7, hysteresis=0.3),
+    "slack": lambda: SlackGate(-1.0, gain=0.3, most=0.7),
     "always": lambda: FixedGate(is_open=True),
     "never": lambda: FixedGate(is_open=False),
     "random": lambda: RandomGate(0.5, seed=3),

@@ -208,6 +208,10 @@ def test_a_wrong_value_is_named(override: str, answer: str) -> None:
         (["method.targets.map=m.yaml"], "targets.designate map and targets.map FILE belong together"),
         (["method.batchnorm=frozen"], "give model.start"),
         (["method.gate.kind=verification", "data.validation=0"], "data.validation above 0"),
+        (["method.gate.clean.level=0.9", "data.validation=0"], "set data.validation above 0"),
+        (["method.gate.clean.level=0.4"], "greater than 0.5"),
+        (["method.gate.clean.level=0.9", "method.gate.kind=always"], "kind always has none: set kind to one of loss"),
+        (["method.gate.anneal.times=2", "method.gate.kind=accuracy"], "gate.anneal moves the bound on the loss"),
         (["data.batch=9", "optimizer.accumulate=2"], "data.batch 9 does not part into 2 equal micro-batches"),
         (["data.batch=4", "optimizer.accumulate=4"], "equal micro-batches of two or more"),
         (

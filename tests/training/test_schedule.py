@@ -2,8 +2,9 @@ import itertools
 
 import pytest
 
+from steadface.training.recipe.method import Anneal
 from steadface.training.recipe.sections import Optimizer, Run
-from steadface.training.schedule import Length, learning_rate
+from steadface.training.schedule import Length, learning_rate, relaxation
 
 
 def options(**given: object) -> Optimizer:
@@ -57,3 +58,8 @@ def test_how_many_steps_a_run_will_take_is_known_once_a_few_were_timed():
 @pytest.mark.parametrize(("given", "done"), [({"steps": 20}, 0.25), ({"epochs": 2}, 5 / 6), ({"minutes": 1}, 0.5)])
 def test_a_run_is_as_far_as_its_own_measure_says(given, done):
     assert Length(Run(**given), steps_per_epoch=3).done(5, 30.0) == pytest.approx(done)
+
+
+@pytest.mark.parametrize(("progress", "times"), [(0.0, 9.0), (0.2, 3.0), (0.4, 1.0), (0.9, 1.0), (1.1, 1.0)])
+def test_an_annealing_bound_falls_evenly_in_its_logarithm_and_stays(progress: float, times: float) -> None:
+    assert relaxation(progress, Anneal(times=9.0, over=0.4)) == pytest.approx(times)

@@ -19,6 +19,10 @@ from .runs import GATED, tiny
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], object]
 KINDS = {
+    "steered": [
+        *("data.validation=0.5", "data.synthetic.people=8", "data.synthetic.images_per_person=2"),
+        *("method.gate.kind=slack", "method.gate.clean.level=0.6", "method.gate.clean.every=3"),
+    ],
     "smoothed": [*GATED, "method.gate.loss=9 chance", "method.batchnorm=separate"],
     "random": [
         *("method.gate.kind=random", "method.gate.probability=1.0", "method.attack.kind=pgd"),
@@ -105,6 +109,11 @@ EDITS: dict[str, tuple[str, Edit]] = {
     "an optimiser of words": ("smoothed", lambda _, tensors: tensors.update({"optimiser.x.y": torch.zeros(1)})),
     "a gate that judged too much": ("random", put("gate.judged", 5.0)),
     "a gate that judged half": ("random", put("gate.judged", 2.5)),
+    "a gate open by less than nothing": ("steered", put("gate.strength", -0.5)),
+    "a bound below zero": ("steered", put("gate.bound", -1.0)),
+    "no bound": ("steered", put("gate", {"strength": 0.5})),
+    "a level beyond all": ("steered", put("gate.clean", 1.5)),
+    "losses below zero": ("steered", put("gate.losses", -3.0)),
     "too many steps of the attack": ("random", put("attack_steps", 10**9)),
     "no steps of the attack": ("random", put("attack_steps", None)),
     "squares below zero": ("random", tensor("optimiser.0.exp_avg_sq", lambda value: value - 1)),

@@ -11,7 +11,7 @@ from steadface.attacks import NFGSM, ball
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.heads.heads import MarginObjective, SelfReference
-from steadface.training.gate import FixedGate, ThresholdGate
+from steadface.training.gate import FixedGate, SlackGate, ThresholdGate
 from steadface.training.regularizers import Embeddings, PullRepel
 from steadface.training.step import NonFiniteLoss, Weights
 from steadface.training.targets import KeptBlend, Mapped, Nearest, OtherFace, PerturbedSource, RandomOther
@@ -253,6 +253,33 @@ class Darken:
 
     def __call__(self, score, images, *, generator):  # noqa: ARG002
         return (images - 0.1).clamp(0, 1)
+
+
+@pytest.mark.parametrize("timing", ["same", "next"])
+def test_a_gate_that_is_half_open_halves_what_it_drives(
+    timing, make_trainer, make_attack, watched, batches, weights_of
+):
+    """Half the weights are those of a trainer that has half of them, bitwise; half the radius is the attack's."""
+    whole, half = Weights(alpha=0.8, regularizer=1.2), Weights(alpha=0.4, regularizer=0.6)
+    (batch,) = batches(1)
+
+    def trained(**options):
+        trainer = make_trainer(timing=timing, **options)
+        return trainer, trainer.step(batch)
+
+    def driven(drives):
+        return SlackGate(-1e9, gain=1e-12, strength=0.5, drives=drives)
+
+    weight, record = trained(gate=driven("weight"), weights=whole)
+    expected, _ = trained(gate=FixedGate(is_open=True), weights=half)
+    assert record.gate_open
+    assert record.strength == pytest.approx(0.5)
+    for name, value in weights_of(expected).items():
+        assert torch.allclose(value, weights_of(weight)[name], atol=1e-6), name
+    attack = watched(make_attack())
+    _, record = trained(gate=driven("radius"), attack=attack)
+    assert record.eps == pytest.approx(4 / 255)
+    assert attack.calls[0][3].radius == pytest.approx(4 / 255)
 
 
 @pytest.mark.parametrize("gate_open", [False, True])

@@ -219,6 +219,23 @@ def arms_table(arms: Sequence["Arm"]) -> Table:
     return table
 
 
+def under_attack(arm: "Arm") -> Iterator[str]:
+    """How often the attacks on a run's model succeed at the largest radius, in words; nothing where there were none."""
+    from steadface.report.arm import attacked, radii, settings
+    from steadface.report.text import interval, percent, radius
+
+    goals: tuple[tuple[Literal["dodging", "impersonation"], str], ...] = (
+        ("dodging", "genuine pairs refused"),
+        ("impersonation", "impostors accepted"),
+    )
+    for setting in settings([arm]):
+        if not (tried := radii([arm], setting)):
+            continue
+        found = [(attacked(arm, setting, goal).get(tried[-1]), what) for goal, what in goals]
+        rates = [f"{percent(rate.rate)} % ({interval(rate)}) of {what}" for rate, what in found if rate is not None]
+        yield f"attacked at {setting.norm} {radius(tried[-1], setting.norm)}: {', '.join(rates)}"
+
+
 def say_where(what: str, path: Path) -> None:
     """Where a thing was written."""
     console.print(line(f"{what}: ", (str(path), "bold")), soft_wrap=True)

@@ -9,9 +9,8 @@ import typer
 from rich.table import Table
 
 from steadface.cli.console import console, training_bar
-from steadface.cli.options import parsed_radius
+from steadface.cli.options import parsed_radius, parsed_share
 from steadface.cli.train import Set, candidates_shown, report_run, resumable, say_model
-from steadface.errors import InvalidInput
 from steadface.evaluation.compatibility import Compatibility
 from steadface.report.text import percent
 from steadface.workflows.harden import Wishes, harden
@@ -51,7 +50,7 @@ def harden_model(
     wishes = Wishes(
         minutes=minutes,
         eps=parsed_radius(eps, "linf"),
-        max_clean_drop=parsed_share(max_clean_drop),
+        max_clean_drop=parsed_share(max_clean_drop, "--max-clean-drop"),
         choose=choose,
         labels=labels,
         student=student,
@@ -63,17 +62,6 @@ def harden_model(
         if done.compatibility is not None:
             _print(done.compatibility, done.keeps_templates)
         report_run(done.outcome)
-
-
-def parsed_share(text: str) -> float:
-    """`0.5%` or `0.005` as a number; raises InvalidInput for what is no share."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise InvalidInput(f"--max-clean-drop {text} is not a share; write 0.5% or 0.005")
-    return value
 
 
 def _print(found: Compatibility, keeps: bool) -> None:

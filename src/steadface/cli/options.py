@@ -52,6 +52,17 @@ def given_threshold(threshold: float | None) -> float | None:
     return None if threshold is None else checked_threshold(threshold)
 
 
+def parsed_share(text: str, option: str) -> float:
+    """`0.5%` or `0.005` as a number; raises InvalidInput, naming the `option`, for what is no share."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InvalidInput(f"{option} {text} is not a share; write 0.5% or 0.005")
+    return value
+
+
 def given_rate(option: typer.CallbackParam, rate: float | None) -> float | None:
     """Raises InvalidInput, before anything is opened, for what is no rate."""
     from steadface.arguments import rate as checked_rate

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +12,18 @@ from steadface.cli.console import (
     arms_table,
     candidates_table,
     console,
+    line,
     say_outcome,
     say_warning,
     say_where,
     stage_bar,
     training_bar,
+    under_attack,
 )
-from steadface.errors import SteadfaceError
+from steadface.cli.options import parsed_share
+from steadface.errors import InvalidInput, SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.training.constraint import LevelMissed, Reached
 from steadface.training.recipe import load_recipe
 from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import holds_run, read_run_recipe
@@ -29,6 +33,11 @@ from steadface.workflows.evaluate import judge
 from steadface.workflows.report import command_line, run_arm, write_report
 from steadface.workflows.train import Trained, demo_recipes, resume, train, train_or_resume
 
+if TYPE_CHECKING:
+    from steadface.report.arm import Arm
+
+OPEN = 0.01
+"""The share of steps below which a gate has hardly been open."""
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, e.g. `--set run.minutes=10`."),
@@ -37,17 +46,33 @@ Set = Annotated[
 
 def train_recipe(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, e.g. recipes/gated.yaml; the ones that ship by name.")],
+    target_clean: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="The clean level (1 - EER, people held out) to keep to, e.g. 97%."),
+    ] = None,
     overrides: Set = None,
 ) -> None:
     """Train the recognisers of a **recipe**, then judge it on the people held out and write its report.
 
-    Ctrl-C saves and says how to go on. `steadface train recipes/gated.yaml --set data.images=DIR --set run.out=RUN`
+    With `--target-clean` the gate lets as much adversarial training happen as that clean level allows; where the level
+    is not reached the command ends with 3, and the model stays. Ctrl-C saves and says how to go on.
+    `steadface train recipes/gated.yaml --set data.images=DIR --set run.out=RUN`
     """
-    loaded = load_recipe(recipe_path(recipe), overrides)
+    loaded = load_recipe(recipe_path(recipe), [*asked_for(target_clean), *(overrides or [])])
     with resumable(loaded.run.out):
         with candidates_shown(loaded.run.out), training_bar(loaded.name) as observe:
             trained = train(loaded, observe=observe)
         finish(trained)
+
+
+def asked_for(target_clean: str | None) -> list[str]:
+    """What a clean level that is asked for sets in a recipe. Raises InvalidInput for what is none."""
+    if target_clean is None:
+        return []
+    level = parsed_share(target_clean, "--target-clean")
+    if level <= 0.5:
+        raise InvalidInput(f"--target-clean {target_clean} is what guessing comes to; ask for more than 50%")
+    return [f"method.gate.clean.level={level}"]
 
 
 def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
@@ -157,17 +182,47 @@ def say_model(trained: Trained, *, command: str | None = None) -> None:
 
 
 def report_run(trained: Trained) -> None:
-    """Judges a finished run on the people held out, and writes its page."""
-    recipe = trained.recipe
-    if recipe.data.validation == 0:
+    """Judges a finished run on the people held out, and writes its page.
+
+    Raises LevelMissed at the end where a clean level was asked for and is shown not to have been reached.
+    """
+    if trained.recipe.data.validation == 0:
         return
+    arm = _judged(trained)
+    if trained.reached is not None:
+        said = reached_in_words(trained.reached, trained.duty_cycle, arm)
+        if trained.reached.missed:
+            raise LevelMissed(said)
+        console.print(line(said), soft_wrap=True)
+
+
+def reached_in_words(reached: Reached, duty: float, arm: "Arm | None") -> str:
+    """Which clean level a run has come to beside the one that it was asked for, and with what robustness."""
+    asked, clean = f"{100 * reached.asked:.4g} %", f"{100 * reached.clean:.1f} %"
+    seen = f"{clean} (95 % interval {100 * reached.low:.1f} to {100 * reached.high:.1f} %)"
+    words = [f"asked for {asked} clean (1 - EER, people held out), reached {seen}; gate open {duty:.0%} of the steps"]
+    if arm is not None:
+        words.extend(under_attack(arm))
+    if reached.missed:
+        words.append(
+            "the level is out of reach of this run: "
+            + ("clean training alone has not come so far" if duty < OPEN else "adversarial training took too much")
+            + "; train for longer, on more faces or with a larger network, or ask for less. The model is kept"
+        )
+    elif reached.clean < reached.asked:
+        words.append("the people held out do not tell whether that is short of it")
+    return "; ".join(words)
+
+
+def _judged(trained: Trained) -> "Arm | None":
+    recipe = trained.recipe
     try:
         with stage_bar() as progress:
             judged = judge(trained, progress=progress)
     except SteadfaceError as error:
         # The model is trained and saved; too few held-out people to judge it by is no reason to call that a failure.
         say_warning(f"not judged on the held-out people: {error}")
-        return
+        return None
     page = write_report(
         [judged.arm],
         trained.folder,
@@ -178,3 +233,4 @@ def report_run(trained: Trained) -> None:
     )
     console.print(arms_table([judged.arm]))
     say_where("report", page)
+    return judged.arm

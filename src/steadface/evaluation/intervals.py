@@ -114,6 +114,16 @@ class Figure:
     without: tuple[float, ...]
 
 
+def jackknife_interval(figure: Figure, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a figure by itself, inside [0, 1] as rates are.
+
+    >>> [round(end, 3) for end in jackknife_interval(Figure(value=0.5, without=(0.5, 0.4, 0.6)))]
+    [0.003, 0.997]
+    """
+    found = paired_difference(figure, Figure(value=0.0, without=(0.0,) * len(figure.without)), confidence=confidence)
+    return max(0.0, found.low), min(1.0, found.high)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """How far two figures of the same people lie apart: `value`, its standard `error`, and its interval."""

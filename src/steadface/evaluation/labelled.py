@@ -98,21 +98,11 @@ def validation_metrics(
 
     Genuine pairs are those of `pairs_from_labels`; impostors are all cross pairs of the images in them and in as many
     listed impostor pairs. Under `attack` the threshold comes from people who are not attacked, so it differs.
-    `compared` asks for the figures that two networks are compared by, which need an attack, or else `sigma`, the noise
-    under which a smoothed verifier would see the faces.
+    `compared` asks for the figures that two networks are compared by: the clean one, and with an attack, or else
+    `sigma`, the noise under which a smoothed verifier would see the faces, that under it.
     The backbone stays on its device and in its mode. Raises `SteadfaceError` where the pairs do not support `fmr`.
     """
-    pairs = pairs_from_labels(faces, max_pairs, seed=seed)
-    used = np.union1d(pairs.first, pairs.second)
-    available = count_impostors(faces.labels[used])
-    if not supports(available, fmr):
-        raise too_few(
-            "impostor pairs of held-out people",
-            available,
-            pairs_needed(fmr),
-            why=f"a threshold at FMR {fmr:g}",
-            remedy=f"ask for {lowest_fmr(available):.2g} or more, or hold out more people",
-        )
+    pairs, used = check_supported(faces, fmr=fmr, max_pairs=max_pairs, seed=seed)
     split = None
     if attack is not None:
         split = split_for_attack(pairs, fmr=fmr, max_pairs=attacked_pairs, seed=seed)
@@ -138,9 +128,9 @@ def validation_metrics(
     if compared:
         group_of = _grouped(faces.labels, used, seed)
         clean = _error_by_groups(eer, embeddings, faces.labels, group_of, crossed, pairs)
-        if sigma is None:
+        if results:
             attacked = _attacked_by_groups(results, pairs, group_of)
-        else:
+        elif sigma is not None:
             noisy = MirrorEmbedder(Noisy(backbone, sigma, seed), mirror)
             embeddings[used] = embed_faces(
                 noisy, faces, used, batch_size=batch_size, threads=threads, skip_unreadable=True
@@ -160,6 +150,22 @@ def validation_metrics(
         clean=clean,
         attacked=attacked,
     )
+
+
+def check_supported(faces: FaceSource, *, fmr: float, max_pairs: int, seed: int) -> tuple[PairSet, Indices]:
+    """The pairs that `validation_metrics` looks at, and their images. Raises `SteadfaceError` as it does."""
+    pairs = pairs_from_labels(faces, max_pairs, seed=seed)
+    used = np.union1d(pairs.first, pairs.second)
+    available = count_impostors(faces.labels[used])
+    if not supports(available, fmr):
+        raise too_few(
+            "impostor pairs of held-out people",
+            available,
+            pairs_needed(fmr),
+            why=f"a threshold at FMR {fmr:g}",
+            remedy=f"ask for {lowest_fmr(available):.2g} or more, or hold out more people",
+        )
+    return pairs, used
 
 
 def _grouped(labels: Indices, used: Indices, seed: int) -> Indices:

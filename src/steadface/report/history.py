@@ -35,7 +35,8 @@ class History:
     """One entry per logged step, all arrays (S,), steps strictly increasing; NaN where nothing was logged.
 
     `threshold` is in the unit of `loss`; NaN where the gate judges something else. `eps` is a radius in [0, 1]
-    pixel units, `seconds` the training time until then.
+    pixel units, `seconds` the training time until then. `strength` is how far an open gate was open, `clean` the level
+    (1 - EER, people held out) that its bound follows, as last seen, and `clean_asked` the one asked for.
     """
 
     step: NDArray[np.int64]
@@ -46,6 +47,9 @@ class History:
     lr: Floats
     adversarial_loss: Floats
     eps: Floats
+    strength: Floats
+    clean: Floats
+    clean_asked: Floats
     validation: tuple[ValidationPoint, ...] = ()
 
 
@@ -136,6 +140,9 @@ def history_from(records: Iterable[Mapping[str, Any]]) -> History:
         lr=column("lr"),
         adversarial_loss=column("adversarial_loss"),
         eps=column("eps"),
+        strength=column("strength"),
+        clean=column("clean"),
+        clean_asked=column("clean_asked"),
         validation=tuple(validation[step] for step in sorted(validation)),
     )
 

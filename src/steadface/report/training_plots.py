@@ -74,11 +74,7 @@ def _loss_title(arm: Arm) -> str:
 
 
 def _loss_panel(panel: Any, history: History) -> None:
-    spans = open_spans(history.step, history.gate_open)
-    if spans:
-        widths = [(start, stop - start) for start, stop in spans]
-        bars = panel.broken_barh(widths, (0, 1), transform=panel.get_xaxis_transform(), color=SHADE, lw=0, zorder=0.5)
-        bars.set_rasterized(len(spans) > MOST_SPANS)
+    _gate_shading(panel, history)
     window = max(1, len(history.step) // 40)
     thin = thinned(len(history.step))
     if window > 1:
@@ -86,6 +82,25 @@ def _loss_panel(panel: Any, history: History) -> None:
     panel.plot(history.step[thin], running_mean(history.loss, window)[thin], color=BLUE, lw=1.7)
     _adversarial_loss(panel, history)
     panel.plot(history.step[thin], history.threshold[thin], color=INK, lw=1.1, ls=DASHES[3])
+
+
+def _gate_shading(panel: Any, history: History) -> None:
+    """Shaded where the gate is open; as high, of a gate that opens by degrees, as it is open."""
+    spans, most = open_spans(history.step, history.gate_open), np.nanmax(history.strength, initial=0.0)
+    style = {"transform": panel.get_xaxis_transform(), "color": SHADE, "lw": 0, "zorder": 0.5}
+    if by_degrees(history):
+        height = np.where(history.gate_open, np.nan_to_num(history.strength) / most, 0.0)
+        thin = thinned(len(height))
+        panel.fill_between(history.step[thin], height[thin], step="post", **style)
+    elif spans:
+        bars = panel.broken_barh([(start, stop - start) for start, stop in spans], (0, 1), **style)
+        bars.set_rasterized(len(spans) > MOST_SPANS)
+
+
+def by_degrees(history: History) -> bool:
+    """Whether the gate was open by other degrees than wide."""
+    known = history.strength[history.gate_open & np.isfinite(history.strength)]
+    return bool(len(known)) and float(known.max()) > 0 and not bool((known == 1).all())
 
 
 def _adversarial_loss(panel: Any, history: History) -> None:
@@ -107,7 +122,8 @@ def _loss_legend(histories: Sequence[History]) -> list[Any]:
     if any(np.isfinite(history.threshold).any() for history in histories):
         handles.append(Line2D([], [], color=INK, lw=1.1, ls=DASHES[3], label="gate's threshold"))
     if any(history.gate_open.any() for history in histories):
-        handles.append(Patch(facecolor=SHADE, edgecolor="#B8A060", lw=0.5, label="gate open"))
+        label = "gate open" + (", by its height" if any(by_degrees(history) for history in histories) else "")
+        handles.append(Patch(facecolor=SHADE, edgecolor="#B8A060", lw=0.5, label=label))
     return handles
 
 
@@ -130,18 +146,30 @@ VALIDATED = {"eer": "EER (%)", "attacked": "error under attack (%)"}
 """Figures on held-out people that are drawn by step, where there are any."""
 
 
+def _validated(history: History | None, key: str) -> list[tuple[int, float]]:
+    """Steps and figures of the looks at people held out: those that a gate's bound follows, where there are any."""
+    if history is None:
+        return []
+    if key == "eer" and np.isfinite(history.clean).any():
+        seen = np.flatnonzero(np.isfinite(history.clean) & (np.diff(history.clean, prepend=np.nan) != 0))
+        return [(int(history.step[index]), float(1 - history.clean[index])) for index in seen]
+    return [(point.step, number(point.figures, key)) for point in history.validation]
+
+
+def _asked(panel: Any, arms: Sequence[Arm]) -> None:
+    """A line at the error of every clean level that was asked for."""
+    levels = {level for arm in arms if arm.history is not None for level in arm.history.clean_asked[-1:].tolist()}
+    for level in sorted(level for level in levels if math.isfinite(level)):
+        panel.axhline(100 * (1 - level), color=INK, lw=1.1, ls=DASHES[3])
+        panel.text(0.01, 100 * (1 - level), "asked for", transform=panel.get_yaxis_transform(), va="bottom", fontsize=8)
+
+
 def validation_figure(arms: Sequence[Arm]) -> str | None:
     """Clean and attacked error of the held-out people by step, a panel each, arms as lines; SVG text.
 
     None where no arm has two of either.
     """
-    series = {
-        key: [
-            [(point.step, number(point.figures, key)) for point in (arm.history.validation if arm.history else ())]
-            for arm in arms
-        ]
-        for key in VALIDATED
-    }
+    series = {key: [_validated(arm.history, key) for arm in arms] for key in VALIDATED}
     drawn = [
         key
         for key, lines in series.items()
@@ -155,6 +183,8 @@ def validation_figure(arms: Sequence[Arm]) -> str | None:
             for index, points in enumerate(series[key]):
                 seen = [(step, 100 * value) for step, value in points if math.isfinite(value)]
                 panel.plot([step for step, _ in seen], [value for _, value in seen], **line(index))
+            if key == "eer":
+                _asked(panel, arms)
             # A curve may hardly vary far above zero: room for its markers is a share of its height, not of its range.
             panel.set(xlabel="step", ylabel=VALIDATED[key], ylim=(0, 1.08 * panel.dataLim.ymax or 1.0))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

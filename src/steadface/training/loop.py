@@ -17,11 +17,12 @@ from steadface.training import checkpoint, runfolder
 from steadface.training.assembly.faces import Faces, make_loader, open_recipe_faces
 from steadface.training.assembly.trainer import Assembly, assemble, reference_weights, start_weights
 from steadface.training.compute import resolve_compute
-from steadface.training.gate import SmoothedGate, ThresholdGate
+from steadface.training.constraint import SteeredGate, bounded
 from steadface.training.log import MetricsLog
 from steadface.training.probe import StrengthProbe
 from steadface.training.recipe import Recipe
-from steadface.training.schedule import Length, learning_rate
+from steadface.training.recipe.method import BOUNDED
+from steadface.training.schedule import Length, learning_rate, relaxation
 from steadface.training.selection.candidates import Candidates
 from steadface.training.selection.looks import Looks
 from steadface.training.state import Seen, State, capture, impossible, restore, state_of
@@ -234,6 +235,9 @@ class TrainingRun:
         share = self.recipe.method.attack.ramp
         if 0 < share < 1 and (expected := self._length.expected_steps(self.step, self.seconds)) is not None:
             trainer.ramp.steps = max(1, round(share * expected))
+        anneal, gate = self.recipe.method.gate.anneal, bounded(trainer.gate)
+        if anneal is not None and gate is not None:
+            gate.relaxed = relaxation(self._done(), anneal)
         try:
             record = trainer.step(batch)
         except NonFiniteLoss as error:
@@ -257,13 +261,16 @@ class TrainingRun:
 
     def _logged(self, progress: Progress, rate: float) -> dict[str, Any]:
         record, trainer = progress.record, self._parts.trainer
-        gate = trainer.gate
-        judges_loss = self.recipe.method.gate.kind in ("loss", "smoothed")
+        options, gate = self.recipe.method.gate, trainer.gate
+        bound = None if options.kind not in BOUNDED or (inner := bounded(gate)) is None else -inner.in_effect
         return {
             "loss": record.loss,
             "gate": record.gate_open,
             # In the units of the loss curve.
-            "threshold": -gate.threshold if judges_loss and isinstance(gate, ThresholdGate | SmoothedGate) else None,
+            "threshold": bound or None,
+            "strength": record.strength,
+            "clean": (gate.clean or None) if isinstance(gate, SteeredGate) else None,
+            "clean_asked": None if options.clean is None else options.clean.level,
             "duty_cycle": progress.duty_cycle,
             "images_per_second": progress.images_per_second,
             "lr": rate,

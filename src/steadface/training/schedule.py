@@ -1,10 +1,11 @@
-"""How far a run has come, and the learning rate as a pure function of that."""
+"""How far a run has come, and the learning rate and an annealing bound as pure functions of that."""
 
 import math
 import statistics
 from collections import deque
 from typing import assert_never
 
+from steadface.training.recipe.method import Anneal
 from steadface.training.recipe.sections import Optimizer, Run
 
 TIMED_STEPS = 5
@@ -30,6 +31,11 @@ def _shape(left: float, options: Optimizer) -> float:
             return 1.0
         case unknown:
             assert_never(unknown)
+
+
+def relaxation(progress: float, options: Anneal) -> float:
+    """How many times as large a bound is at `progress` in [0, 1]: from `times` down to 1, evenly in its logarithm."""
+    return float(options.times ** max(0.0, 1 - progress / options.over))
 
 
 class Length:

@@ -227,6 +227,10 @@ def _misfit_of_gate(expected: Mapping[str, float], state: State) -> str | None:
         return f"a gate that is {gate['is_open']:g} open"
     if not 0 <= gate.get("weight", 0.0) <= 1 + 1e-9:
         return f"a gate whose average weighs {gate['weight']:g}"
+    if not 0 <= gate.get("clean", 0.0) <= 1:
+        return f"a gate that has seen a clean level of {gate['clean']:g}"
+    if below := [name for name in ("strength", "bound", "losses") if gate.get(name, 0.0) < 0]:
+        return f"a gate with a {below[0]} of {gate[below[0]]:g}"
     if not 0 <= gate.get("judged", 0.0) <= state.step or gate.get("judged", 0.0) % 1:
         return f"a gate that has judged {gate['judged']:g} of {state.step} steps"
     return None

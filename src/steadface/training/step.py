@@ -11,7 +11,8 @@ For every batch of source samples `(x_s, y_s)`::
                                        update the weights
 
 That is timing `same`. With timing `next` the verdict on this batch decides whether the *single* update of the next
-batch carries the adversarial part. (Patent application CN116665282A.)
+batch carries the adversarial part. A gate that opens by degrees scales the attack's radius, or alpha and lambda.
+(Patent application CN116665282A.)
 """
 
 import math
@@ -28,7 +29,7 @@ from steadface.data.loading import Batch
 from steadface.errors import InvalidInput
 from steadface.heads.heads import Objective
 from steadface.training.batchnorm import BatchNormPasses
-from steadface.training.gate import Gate
+from steadface.training.gate import WIDE, Gate, Opening
 from steadface.training.performance import Performance, SourcePass
 from steadface.training.regularizers import Embeddings, Regularizer
 from steadface.training.targets import Source, Targets, TargetSampler
@@ -52,7 +53,9 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """What a step did: the judged source loss, whether adversarial samples took part, and their means if so."""
+    """What a step did: the judged source loss, whether adversarial samples took part, how far (`strength`), and their
+    means if so.
+    """
 
     loss: float
     gate_open: bool
@@ -61,6 +64,7 @@ class StepRecord:
     eps: float | None = None
     adversarial_loss: float | None = None
     regularizer: float | None = None
+    strength: float | None = None
 
 
 @dataclass
@@ -132,9 +136,11 @@ class Trainer:
         """One source batch through the method."""
         parts = list(self._parts(batch))
         if self.timing == "next":
-            opened = self.gate.is_open
+            opened, opening = self.gate.is_open, self.gate.opening
             source, robust = (
-                self.train_robustly(parts, self.ramp.advance()) if opened else (self.train_on_source(parts), {})
+                self.train_robustly(parts, self.ramp.advance(), opening)
+                if opened
+                else (self.train_on_source(parts), {})
             )
             performance = self.judge(source)
             updates = 1
@@ -145,7 +151,7 @@ class Trainer:
             updates = 1 + (self.adversarial_batches if opened else 0)
             factor = self.ramp.advance() if opened else 0.0
             for _ in range(updates - 1):
-                _, robust = self.train_robustly(parts, factor)
+                _, robust = self.train_robustly(parts, factor, self.gate.opening)
         else:
             assert_never(self.timing)
         return StepRecord(loss=source.loss, gate_open=opened, performance=performance, updates=updates, **robust)
@@ -168,11 +174,14 @@ class Trainer:
         self.gate.judge(performance)
         return performance
 
-    def train_robustly(self, parts: list[_Part], factor: float) -> tuple[SourcePass, dict[str, float]]:
+    def train_robustly(
+        self, parts: list[_Part], factor: float, opening: Opening = WIDE
+    ) -> tuple[SourcePass, dict[str, float]]:
         """The robust training unit: `L = FR(x_s, y_s) + alpha FR(x_a, y_s) + lambda R`, update the weights.
 
-        `factor` scales the attack's radius (the ramp).
+        `factor` scales the attack's radius (the ramp), and `opening` that or alpha and lambda.
         """
+        factor *= opening.radius
         loss, raw, means = 0.0, [], {"eps": 0.0, "adversarial_loss": 0.0, "regularizer": 0.0}
         for part in parts:
             e_s, anchors = self._source_embeddings(part)
@@ -194,13 +203,15 @@ class Trainer:
             l_a = self.objective(e_a, part.labels, part.reference, clean=False)
             r = self._regularizer(part, e_s, e_a, e_t, targets)
             w = self.weights
-            self._backward(w.source * l_s + w.alpha * l_a + w.regularizer * r, part.share)
+            alpha, weight = w.alpha * opening.weight, w.regularizer * opening.weight
+            self._backward(w.source * l_s + alpha * l_a + weight * r, part.share)
 
             loss += part.share * float(l_s.detach())
             raw.append(e_s.detach())
             means["adversarial_loss"] += part.share * float(l_a.detach())
             means["regularizer"] += part.share * float(r.detach())
         means["eps"] = self._ball_radius(factor)
+        means["strength"] = opening.radius * opening.weight
         self._update()
         return _source_pass(loss, raw, parts), means
 

@@ -1,25 +1,30 @@
 """From a recipe to a finished model under its contract: `steadface train`, `resume` and `demo`."""
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steadface.arguments import AnyPath, as_path
+from steadface.backbones import load_backbone
 from steadface.backbones.weights import add_metadata
 from steadface.devices import resolve_device
 from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.evaluation.embedding import Embedded
+from steadface.files import write_atomically
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.calibration import calibrated
 from steadface.recognizers.contract import ENTRY, Contract, read_contract
 from steadface.training.assembly.faces import Faces, open_recipe_faces
 from steadface.training.checkpoint import difference
+from steadface.training.constraint import Reached
 from steadface.training.lock import locked
 from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import MODEL_FILE, comparable, holds_run, read_run_recipe, write_choice
 
+REACHED_FILE = "reached.json"
 DEMO = ("demo_clean.yaml", "demo.yaml")
 
 logger = logging.getLogger(__name__)
@@ -30,7 +35,8 @@ class Trained(Outcome):
     """How a run ended, with what was opened on the way, for whoever goes on with it.
 
     `faces` are the run's. A finished model that was calibrated just now also comes as `model`, with its unit embeddings
-    of the people held out; `contract` is None where they are too few for one.
+    of the people held out; `contract` is None where they are too few for one. `reached` is the clean level of a
+    finished model whose recipe asked for one.
     """
 
     recipe: Recipe
@@ -38,6 +44,7 @@ class Trained(Outcome):
     contract: Contract | None = None
     model: OpenedRecognizer | None = None
     embedded: Embedded | None = None
+    reached: Reached | None = None
 
 
 def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Trained:
@@ -101,8 +108,21 @@ def run_to_end(run: TrainingRun, observe: Observe | None) -> Trained:
     trained = Trained(**vars(outcome), recipe=run.recipe, faces=run.faces)
     if not outcome.finished:
         return trained
+    trained = replace(trained, reached=_reached(trained))
     contract = read_contract(outcome.folder) if made_before else None
     return _calibrated(trained) if contract is None else replace(trained, contract=contract)
+
+
+def _reached(trained: Trained) -> Reached | None:
+    """What the model has come to beside the level asked for, also written into the run's folder."""
+    if trained.faces.validation is None:
+        return None
+    device = resolve_device(trained.recipe.run.device)
+    found = Reached.by(load_backbone(trained.folder).to(device), trained.recipe, trained.faces.validation)
+    if found is not None:
+        told = {**found.to_json(), "duty_cycle": trained.duty_cycle}
+        write_atomically(trained.folder / REACHED_FILE, json.dumps(told, indent=1).encode())
+    return found
 
 
 def _calibrated(trained: Trained) -> Trained:

@@ -1,6 +1,7 @@
 """The parts of the method that a recipe names: gate, performance, attack, targets, regulariser."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -15,7 +16,17 @@ from steadface.errors import InvalidInput, unreadable
 from steadface.evaluation.labelled import validation_metrics
 from steadface.heads.heads import Objective
 from steadface.training.assembly.faces import FacesOf
-from steadface.training.gate import FixedGate, Gate, RandomGate, SmoothedGate, ThresholdGate, loss_threshold
+from steadface.training.constraint import SteeredGate, check_look, look
+from steadface.training.gate import (
+    BoundedGate,
+    FixedGate,
+    Gate,
+    RandomGate,
+    SlackGate,
+    SmoothedGate,
+    ThresholdGate,
+    loss_threshold,
+)
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.method import AttackOptions, GateOptions, TargetOptions
@@ -39,8 +50,27 @@ MOST_MAP_BYTES = 1 << 27
 """Of a map of targets: a million people, of whom each is named twice."""
 
 
-def make_gate(recipe: Recipe, objective: Objective) -> Gate:
-    """The gate, closed unless it is always open."""
+def make_gate(recipe: Recipe, objective: Objective, model: Callable[[], Backbone], held_out: FaceSource | None) -> Gate:
+    """The gate, closed unless it is always open.
+
+    Where a clean level is asked for, `model` gives the network to be looked at, a copy with the weights of the moment.
+    Raises SteadfaceError where the people `held_out` are too few for that.
+    """
+    gate, clean = _gate(recipe, objective), recipe.method.gate.clean
+    if clean is None:
+        return gate
+    assert held_out is not None, "the recipe has seen to it"
+    assert isinstance(gate, BoundedGate), "and to this"
+    check_look(recipe, held_out)
+
+    def measure() -> tuple[float, float]:
+        seen = look(recipe, model(), held_out)
+        return 1 - seen.eer, 0.5 / seen.genuine_pairs
+
+    return SteeredGate(gate, level=clean.level, measure=measure, every=clean.every)
+
+
+def _gate(recipe: Recipe, objective: Objective) -> Gate:
     options = recipe.method.gate
     match options.kind:
         case "always" | "never":
@@ -54,6 +84,9 @@ def make_gate(recipe: Recipe, objective: Objective) -> Gate:
             return SmoothedGate(bound, decay=options.decay, hysteresis=options.hysteresis)
         case "loss":
             return ThresholdGate(_loss_bound(options, objective))
+        case "slack":
+            bound = _loss_bound(options, objective)
+            return SlackGate(bound, gain=options.gain, most=options.most, drives=options.drives)
         case unknown:
             assert_never(unknown)
 
@@ -73,7 +106,7 @@ def make_performance(
         case "verification":
             assert validation is not None
             return _held_out_verification(recipe, backbone, validation)
-        case "loss" | "smoothed" | "always" | "never" | "random":
+        case "loss" | "smoothed" | "slack" | "always" | "never" | "random":
             return negative_loss
         case unknown:
             assert_never(unknown)

@@ -145,12 +145,18 @@ def assemble(
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
         objective.head.imprint(mean_embeddings(backbone, faces.training).to(device))
     attack = make_attack(method.attack, size, seeds, device)
+    average = WeightAverage(backbone, decay) if (decay := recipe.optimizer.average) else None
+
+    def model() -> Backbone:
+        with nullcontext() if average is None else average.applied():
+            return copy.deepcopy(backbone)
+
     trainer = Trainer(
         backbone=backbone.train(),
         network=FastNetwork(backbone, compute),
         objective=objective.train(),
         optimizer=_optimizer(recipe.optimizer, backbone, objective),
-        gate=make_gate(recipe, objective),
+        gate=make_gate(recipe, objective, model, faces.validation),
         performance=make_performance(recipe, objective, backbone, faces.validation),
         batchnorm=BatchNormPasses(backbone, method.batchnorm),
         generator=torch.Generator(device).manual_seed((recipe.run.seed + 1) % SEEDS),
@@ -171,7 +177,7 @@ def assemble(
         backbone=backbone,
         objective=objective,
         proposer=attack if isinstance(attack, GenerativeAttack) else None,
-        average=WeightAverage(backbone, decay) if (decay := recipe.optimizer.average) else None,
+        average=average,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from steadface.training.batchnorm import Mode
+from steadface.training.gate import Driven
 from steadface.training.recipe.sections import File, Positive, Radius, Section, Share, check_radius
 
 
@@ -25,24 +26,59 @@ class LossBound(Section):
     of_chance: bool = False
 
 
+class Anneal(Section):
+    """A bound that begins `times` as large as it is meant to be, and falls to that over the share `over` of the run."""
+
+    times: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    over: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class CleanLevel(Section):
+    """A clean level asked for, 1 - EER on people held out, that the bound follows by a look `every` so many steps."""
+
+    level: Annotated[float, Field(gt=0.5, le=1)]
+    every: Positive = 50
+
+
+BOUNDED = ("loss", "smoothed", "slack")
+"""Kinds of gate that have a bound on the loss."""
+
+
 class GateOptions(Section):
     """When adversarial training takes part.
 
     `loss` is the literal form, open iff the batch's source loss is below `loss`; `smoothed` puts an EMA with
-    hysteresis in front of the same bound; `accuracy` and `verification` compare the batch accuracy or the held-out
-    rate (at `fmr`) with `threshold`; `always`, `never` and `random` (open with `probability`) are what a
-    gate is compared with.
+    hysteresis in front of the same bound; `slack` opens by degrees, further by `gain` times the relative slack of each
+    batch below the bound, and the degree, at most `most`, multiplies what it `drives`; `accuracy` and
+    `verification` compare the batch accuracy or the held-out rate (at `fmr`) with `threshold`; `always`, `never` and
+    `random` (open with `probability`) are what a gate is compared with. `anneal` and `clean` move the bound, the latter
+    in place of `loss`.
     """
 
-    kind: Literal["loss", "smoothed", "accuracy", "verification", "always", "never", "random"] = "loss"
+    kind: Literal["loss", "smoothed", "slack", "accuracy", "verification", "always", "never", "random"] = "loss"
     loss: Annotated[LossBound, BeforeValidator(_loss_bound)] = LossBound(value=0.5, of_chance=True)
     threshold: Share = 0.5
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     hysteresis: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    gain: Annotated[float, Field(gt=0, le=1)] = 0.1
+    most: Annotated[float, Field(gt=0, le=100)] = 1.0
+    drives: Driven = "radius"
+    anneal: Anneal | None = None
+    clean: CleanLevel | None = None
     fmr: Annotated[float, Field(gt=0, lt=1)] = 1e-2
     every: Positive = 100
     probability: Share = 0.5
     warn_after: Positive = 1000
+
+    @model_validator(mode="after")
+    def _has_a_bound_to_move(self) -> "GateOptions":
+        for name, value in (("anneal", self.anneal), ("clean", self.clean)):
+            if value is not None and self.kind not in BOUNDED:
+                raise ValueError(
+                    f"gate.{name} moves the bound on the loss, and kind {self.kind} has none: set kind to one of "
+                    f"{', '.join(BOUNDED)}"
+                )
+        return self
 
 
 class TargetOptions(Section):

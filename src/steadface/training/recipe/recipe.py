@@ -126,6 +126,8 @@ class Recipe(Section):
             raise ValueError("attack.probe needs held-out people: data.validation above 0")
         if self.method.gate.kind == "verification" and self.data.validation == 0:
             raise ValueError("gate.kind verification needs held-out people: data.validation above 0")
+        if self.method.gate.clean is not None and self.data.validation == 0:
+            raise ValueError("gate.clean is a level of held-out people: set data.validation above 0")
         return self
 
 
