@@ -23,7 +23,7 @@ UNIONS = (Union, UnionType)
 CODES = {
     0: "Done, or a match.",
     1: "No match, and what else a command says of it in its help.",
-    3: "A hardening that gained nothing.",
+    3: "A hardening that gained nothing, or a training that has missed the clean level asked for.",
     8: "A certificate that an attack contradicts.",
     70: "What nobody foresaw: a fault of the program or of the machine; `STEADFACE_DEBUG=1` shows where.",
     130: "Ctrl-C.",

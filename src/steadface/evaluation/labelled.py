@@ -128,14 +128,14 @@ def validation_metrics(
     if compared:
         group_of = _grouped(faces.labels, used, seed)
         clean = _error_by_groups(eer, embeddings, faces.labels, group_of, crossed, pairs)
-        if results:
-            attacked = _attacked_by_groups(results, pairs, group_of)
-        elif sigma is not None:
+        if sigma is not None:
             noisy = MirrorEmbedder(Noisy(backbone, sigma, seed), mirror)
             embeddings[used] = embed_faces(
                 noisy, faces, used, batch_size=batch_size, threads=threads, skip_unreadable=True
             )
             attacked = _error_under_noise(embeddings, faces.labels, group_of, crossed, pairs)
+        elif results:
+            attacked = _attacked_by_groups(results, pairs, group_of)
     return ValidationMetrics(
         fmr=fmr,
         threshold=point.threshold,
