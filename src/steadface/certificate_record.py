@@ -72,6 +72,7 @@ class CertificateSettings(Record):
     attacked: Count
     seed: Count
     mirror: bool
+    blur: Length = 0.0
     images: str | None = None
     pairs: str | None = None
 

@@ -52,4 +52,7 @@ def test_noise_has_its_deviation_and_is_not_clipped(seeded):
     assert float(made.std()) == pytest.approx(0.25, rel=0.03)
     assert made.min() < 0
     assert torch.equal(noise(None, images, generator=seeded(1)), made)
+    blurred = GaussianNoise(ball=L2(0.25), blur=1.0)(None, torch.ones_like(images), generator=seeded(1))
+    assert float(blurred.mean()) == pytest.approx(1, abs=0.01)
+    assert float(blurred.std()) == pytest.approx(0.25 / (4 * torch.pi) ** 0.5, rel=0.1)
     assert torch.allclose(noise.within(L2(0.5))(None, images, generator=seeded(1)), 2 * made)

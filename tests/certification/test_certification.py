@@ -193,6 +193,7 @@ def test_pairs_of_unreadable_images_are_left_out(tmp_path):
         ({"confidence": 1.0}, "confidence"),
         ({"draws": 0}, "draws"),
         ({"attacked": -1}, "attacked"),
+        ({"blur": 9.0}, "blur"),
         ({"threshold": 3.0}, "threshold"),
     ],
 )

@@ -220,6 +220,7 @@ def test_a_wrong_value_is_named(override: str, answer: str) -> None:
         ),
         (["evaluation.eps=[]"], "eps is empty"),
         (["method.attack.kind=gaussian"], "set attack.norm to l2"),
+        (["method.attack.blur=1"], "attack.blur goes with kind gaussian"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused_with_the_remedy(overrides: list[str], remedy: str) -> None:

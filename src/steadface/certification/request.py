@@ -1,25 +1,28 @@
 """What is asked of a certification."""
 
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf, sqrt
 from typing import Any
 
 import torch
 
 from steadface.arguments import count, flag, number, rate, seed
+from steadface.attacks.gaussian import WIDEST_BLUR
 from steadface.audit.request import ON_CPU, ON_GPU, checked_radii
 from steadface.certification.smoothing import draws_needed
 from steadface.data.pairs import PairSet
 from steadface.devices import resolve_device
 from steadface.errors import InvalidInput
 from steadface.evaluation.thresholds import checked_threshold
+from steadface.evaluation.verification import pairs_needed
 from steadface.recognizers import OpenedRecognizer
 
+RADII = (0.25, 0.5)
 TEMPLATE_DRAWS = 64
 """Noisy versions of an enrolled image, and of each that the threshold comes from; a mean of so many is known to an
 eighth of their own spread."""
 CALIBRATION_IMAGES = 400
-"""Whose cross pairs, some 80,000, the threshold comes from; without known people so many listed pairs."""
+"""Whose cross pairs, some 80,000, the threshold comes from, or listed pairs; more where the FMR takes more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Request:
     model: OpenedRecognizer
     pairs: PairSet
     sigma: float = 0.25
-    radii: tuple[float, ...] = (0.25, 0.5)
+    radii: tuple[float, ...] = RADII
     draws: int = 1000
     confidence: float = 0.95
     fmr: float = 1e-2
@@ -42,12 +45,14 @@ class Request:
     attacked: int = 10
     seed: int = 0
     mirror: bool = False
+    blur: float = 0.0
+    """Pixels by which the verifier blurs what it sees, noise and all."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
     """Images embedded at once; none given: twice what an audit attacks at once."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "radii", tuple(sorted(checked_radii(self.radii, "l2"))))
+        object.__setattr__(self, "radii", tuple(sorted({*checked_radii(self.radii, "l2")})))
         object.__setattr__(self, "device", resolve_device(self.device))
         if not 0 < number("sigma", self.sigma) < inf:
             raise InvalidInput(f"sigma {self.sigma:g} is no standard deviation; give a positive number, such as 0.25")
@@ -57,6 +62,8 @@ class Request:
         rate("FMR", self.fmr)
         seed(self.seed)
         flag("mirror", self.mirror)
+        if not 0 <= number("blur", self.blur) <= WIDEST_BLUR:
+            raise InvalidInput(f"blur {self.blur:g} is no width in pixels from 0 to {WIDEST_BLUR:g}; 1 is usual")
         if self.batch_size is None:
             object.__setattr__(self, "batch_size", 2 * (ON_CPU if self.device.type == "cpu" else ON_GPU))
         count("batch_size", self.batch_size)
@@ -68,6 +75,16 @@ class Request:
         """How many images are embedded at once."""
         assert self.batch_size is not None
         return self.batch_size
+
+    @property
+    def calibration_images(self) -> int:
+        """Images whose cross pairs the threshold comes from: half as many again as the FMR takes, if that is more."""
+        return max(CALIBRATION_IMAGES, ceil(1.5 * sqrt(2 * pairs_needed(self.fmr))))
+
+    @property
+    def calibration_pairs(self) -> int:
+        """Listed pairs that it comes from where nobody says who the images show."""
+        return max(CALIBRATION_IMAGES, pairs_needed(self.fmr))
 
     def statements(self, pairs: int) -> int:
         """Statements about so many pairs: of each its radius, and how far its cosine can fall, or rise, at each of
@@ -104,6 +121,7 @@ class Request:
             "attacked": self.attacked,
             "seed": self.seed,
             "mirror": self.mirror,
+            "blur": self.blur,
         }
 
     def identity(self) -> dict[str, Any]:

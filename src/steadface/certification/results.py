@@ -15,6 +15,7 @@ from steadface.certificate_record import (
     SandwichFound,
 )
 from steadface.certification import sandwich, smoothing
+from steadface.certification.request import TEMPLATE_DRAWS
 from steadface.certification.sandwich import Sandwich
 from steadface.certification.side import Side
 from steadface.certification.verifier import levels_of
@@ -53,12 +54,10 @@ def record(
     *,
     statements: int,
     seconds: float,
-    drawing: float,
     notes: list[str],
 ) -> Certificate:
-    """The record, but for versions and command; `drawing` are the seconds that the draws of all pairs took."""
+    """The record, but for versions and command."""
     request, alpha = work.request, next(iter(sides.values())).alpha
-    pairs = sum(map(len, sides.values()))
     furthest = smoothing.furthest_radius(request.draws, sigma=request.sigma, alpha=alpha)
     return Certificate(
         title=f"Certificate of {request.model.name}",
@@ -75,7 +74,7 @@ def record(
         sandwich=None if found is None else _sandwich(found, sides),
         pairs=tuple(pair for goal in GOALS for pair in _pairs(work, sides[goal], goal, found)),
         seconds=seconds,
-        pairs_per_minute=60 * pairs / drawing if drawing > 0 else None,
+        pairs_per_minute=work.pace.pairs_per_minute(request.draws + TEMPLATE_DRAWS),
         warnings=tuple(_warnings(work, sides, notes)),
         settings=CertificateSettings.model_validate(request.settings(), strict=False),
     )

@@ -14,7 +14,7 @@ from steadface.audit.session import Chunks, Meter, Progress, contents
 from steadface.audit_record import GOALS
 from steadface.certificate_record import Certificate
 from steadface.certification import results, sandwich
-from steadface.certification.request import CALIBRATION_IMAGES, TEMPLATE_DRAWS, Request
+from steadface.certification.request import TEMPLATE_DRAWS, Request
 from steadface.certification.results import Example
 from steadface.certification.side import Side
 from steadface.certification.threshold import calibrated, listed
@@ -22,7 +22,7 @@ from steadface.certification.verifier import SmoothedVerifier
 from steadface.certification.work import Work
 from steadface.errors import InvalidInput
 from steadface.evaluation.calibration import split_for_attack
-from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.evaluation.embedding import Blurred, MirrorEmbedder
 from steadface.evaluation.series import Aim, Goal
 from steadface.evaluation.witness import Witness
 from steadface.recognizers.embedder import quickened
@@ -51,9 +51,7 @@ def perform_certification(request: Request, folder: Path, *, progress: Progress 
     work.meter.expect(_cost(work, attacks))
     with crafting(work.verifier.embedder):
         calibration = calibrated(work)
-        drawing = time.monotonic()
         sides = {goal: _side(work, goal, calibration.threshold, alpha) for goal in GOALS}
-        drawing = time.monotonic() - drawing
         found = sandwich.sandwiched(work, sides) if attacks else None
     witness.confirm(work.verifier.embedder)
     unchecked = f"no attack on the smoothed verifier checks these certificates: {fault or 'it has no gradients'}"
@@ -64,7 +62,6 @@ def perform_certification(request: Request, folder: Path, *, progress: Progress 
         found,
         statements=request.statements(len(work.split.genuine) + len(work.split.impostor)),
         seconds=time.monotonic() - began,
-        drawing=drawing,
         notes=[unchecked] if request.attacked and not attacks else [],
     )
     return Findings(record=record, examples=tuple(results.examples(work, sides)))
@@ -81,12 +78,13 @@ def _prepared(request: Request, folder: Path, report: Progress) -> tuple[Work, W
         fmr=request.fmr,
         max_pairs=request.max_pairs,
         seed=request.seed,
-        most_images=CALIBRATION_IMAGES,
+        most_images=request.calibration_images,
         checked=request.threshold is None,
     )
     certified = np.concatenate([split.genuine, split.impostor])
     alpha = request.alpha(len(certified))
-    embedder = MirrorEmbedder(quickened(request.model.network).to(request.device), request.mirror)
+    network = quickened(request.model.network).to(request.device)
+    embedder = MirrorEmbedder(Blurred(network, request.blur) if request.blur else network, request.mirror)
     images = np.union1d(pairs.first[certified], pairs.second[certified])
     witness = Witness.of(embedder, pairs.faces, images, name=request.model.name)
     seen = contents(pairs.faces, images, request.seed)
@@ -105,7 +103,7 @@ def _cost(work: Work, attacks: bool) -> float:
     """Images to embed in all, at most."""
     request, split = work.request, work.split
     pairs = len(split.genuine) + len(split.impostor)
-    calibrating = 2 * len(listed(split)) if split.images is None else len(split.images)
+    calibrating = 2 * len(listed(split, request.calibration_pairs)) if split.images is None else len(split.images)
     attacking = 2 * request.attacked * sandwich.COST if attacks else 0
     return calibrating * TEMPLATE_DRAWS + pairs * (TEMPLATE_DRAWS + request.draws) + attacking
 

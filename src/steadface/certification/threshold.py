@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.certification.request import CALIBRATION_IMAGES, TEMPLATE_DRAWS
+from steadface.certification.request import TEMPLATE_DRAWS
 from steadface.certification.verifier import template_of
 from steadface.certification.work import Work
 from steadface.evaluation.calibration import AttackSplit, Calibration, Impostors
@@ -11,9 +11,9 @@ from steadface.evaluation.calibration import AttackSplit, Calibration, Impostors
 Indices = NDArray[np.int64]
 
 
-def listed(split: AttackSplit) -> Indices:
-    """The impostor pairs that the threshold comes from where nobody says who the images show."""
-    return split.listed[:: max(1, len(split.listed) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+def listed(split: AttackSplit, count: int) -> Indices:
+    """Some `count` of the impostor pairs that the threshold may come from, even over the folds."""
+    return split.listed[:: max(1, len(split.listed) // count)]
 
 
 def calibrated(work: Work) -> Calibration:
@@ -23,7 +23,7 @@ def calibrated(work: Work) -> Calibration:
     """
     request, split, pairs = work.request, work.split, work.request.pairs
     if split.images is None or pairs.people is None:
-        chosen = listed(split)
+        chosen = listed(split, request.calibration_pairs)
         probes = work.probes("threshold", pairs.first[chosen], TEMPLATE_DRAWS)
         enrolled = work.enrolled("threshold enrolled", pairs.second[chosen])
         similarity = np.median(np.einsum("pnd,pd->pn", probes, enrolled), axis=1)

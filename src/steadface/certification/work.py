@@ -4,8 +4,9 @@ The noise of an image depends on the seed and on whose it is alone, so that a ce
 it would have, however its work is cut into chunks.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,18 @@ Floats = NDArray[np.float32]
 Make = Callable[[Levels, int], Floats]
 
 
+@dataclass
+class Pace:
+    """How many images this process has embedded so far, and in how many seconds."""
+
+    images: int = 0
+    seconds: float = 0.0
+
+    def pairs_per_minute(self, each: int) -> float | None:
+        """Of pairs that take `each` images; None where all had been kept."""
+        return 60 * self.images / self.seconds / each if self.images else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """The request, the pairs and people drawn for it, and where what is done is kept."""
@@ -35,6 +48,7 @@ class Work:
     verifier: SmoothedVerifier
     chunks: Chunks
     meter: Meter
+    pace: Pace = field(default_factory=Pace)
 
     def planned(self, goal: Goal) -> Indices:
         """The pairs of a goal."""
@@ -85,18 +99,29 @@ class Work:
             named = places if rows else images[places]
 
             def made(places: Indices = places, named: Indices = named) -> Arrays:
-                read, readable = self.read(images[places])
-                found = [make(*one) for one in zip(levels_of(read), named[readable].tolist(), strict=True)]
-                return {"readable": readable, "found": np.stack(found) if found else np.empty((0, 0), np.float32)}
+                return self._made(what, images[places], named, draws, make)
 
+            before = self.pace.images
             parts.append(self.chunks.get(f"{what}-{int(places[0]):05d}".replace(" ", "-"), made))
-            self.meter.advance(what, draws * len(places))
+            self.meter.advance(what, draws * len(places) - (self.pace.images - before))
         readable = np.concatenate([part["readable"] for part in parts])
         known = [part["found"] for part in parts if len(part["found"])]
         every = np.full((len(images), *(known[0].shape[1:] if known else (1,))), np.nan, dtype=np.float32)
         if known:
             every[readable] = np.concatenate(known)
         return every
+
+    def _made(self, what: str, images: Indices, named: Indices, draws: int, make: Make) -> Arrays:
+        """What is kept of the images; each is counted once it is embedded."""
+        read, readable = self.read(images)
+        found = []
+        for levels, index in zip(levels_of(read), named[readable].tolist(), strict=True):
+            began = time.monotonic()
+            found.append(make(levels, index))
+            self.pace.images += draws
+            self.pace.seconds += time.monotonic() - began
+            self.meter.advance(what, draws)
+        return {"readable": readable, "found": np.stack(found) if found else np.empty((0, 0), np.float32)}
 
     def _parts(self, count: int, draws: int) -> Iterator[Indices]:
         size = max(1, KEPT // draws)

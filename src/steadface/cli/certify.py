@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from steadface.certification.request import RADII
 from steadface.cli.audit import MODEL_HELP, audit_bar
 from steadface.cli.console import console, line, say_warning, say_where, stage_bar
 from steadface.cli.options import (
@@ -53,6 +54,10 @@ def certify_model(
     ] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the pairs, and draws the noise.")] = 0,
     mirror: Annotated[bool, typer.Option(help="Embed the image and its mirror image.")] = False,
+    blur: Annotated[
+        float,
+        typer.Option(help="Pixels by which the verifier blurs what it sees, noise and all."),
+    ] = 0.0,
     size: SizeOption = None,
     pixel_range: RangeOption = None,
     channel_order: OrderOption = None,
@@ -72,7 +77,7 @@ def certify_model(
             images=images,
             pairs=pairs,
             sigma=sigma,
-            radii=radius or (0.25, 0.5),
+            radii=radius or RADII,
             draws=samples,
             confidence=confidence,
             fmr=fmr,
@@ -81,6 +86,7 @@ def certify_model(
             attacked=attacked,
             seed=seed,
             mirror=mirror,
+            blur=blur,
             device=device,
             progress=probing,
             **stated(size, pixel_range, channel_order, output),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from steadface.attacks.gaussian import blurred
 from steadface.attacks.gradients import crafting
 from steadface.data.faces import FaceSource
 from steadface.data.loading import as_tensor, read_images
@@ -79,6 +80,20 @@ class MirrorEmbedder(nn.Module):
     def device(self) -> torch.device:
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
+
+
+class Blurred(nn.Module):
+    """A `FaceNetwork` that is shown every image blurred by so many pixels, see `blurred`."""
+
+    def __init__(self, network: nn.Module, width: float) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+        known = cast(FaceNetwork, network)
+        self.image_size, self.differentiable = known.image_size, known.differentiable
+
+    def forward(self, images: Tensor) -> Tensor:
+        embeddings: Tensor = self.network(blurred(images, self.width))
+        return embeddings
 
 
 class Noisy(nn.Module):

@@ -19,7 +19,7 @@ from steadface.evaluation.calibration import (
     cross_similarities,
     split_for_attack,
 )
-from steadface.evaluation.embedding import MirrorEmbedder, Noisy, embed_faces
+from steadface.evaluation.embedding import Blurred, MirrorEmbedder, Noisy, embed_faces
 from steadface.evaluation.findings import AttackResult
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.robustness import AttackPlan, measure_robustness
@@ -88,6 +88,7 @@ def validation_metrics(
     mirror: bool = False,
     attack: AttackPlan | None = None,
     sigma: float | None = None,
+    blur: float = 0.0,
     attacked_pairs: int = 50,
     compared: bool = False,
     seed: int = 0,
@@ -99,7 +100,7 @@ def validation_metrics(
     Genuine pairs are those of `pairs_from_labels`; impostors are all cross pairs of the images in them and in as many
     listed impostor pairs. Under `attack` the threshold comes from people who are not attacked, so it differs.
     `compared` asks for the figures that two networks are compared by: the clean one, and with an attack, or else
-    `sigma`, the noise under which a smoothed verifier would see the faces, that under it.
+    `sigma`, the noise under which a smoothed verifier would see the faces, and its `blur`, that under it.
     The backbone stays on its device and in its mode. Raises `SteadfaceError` where the pairs do not support `fmr`.
     """
     pairs, used = check_supported(faces, fmr=fmr, max_pairs=max_pairs, seed=seed)
@@ -129,7 +130,7 @@ def validation_metrics(
         group_of = _grouped(faces.labels, used, seed)
         clean = _error_by_groups(eer, embeddings, faces.labels, group_of, crossed, pairs)
         if sigma is not None:
-            noisy = MirrorEmbedder(Noisy(backbone, sigma, seed), mirror)
+            noisy = MirrorEmbedder(Noisy(Blurred(backbone, blur), sigma, seed), mirror)
             embeddings[used] = embed_faces(
                 noisy, faces, used, batch_size=batch_size, threads=threads, skip_unreadable=True
             )

@@ -9,7 +9,7 @@ from typing import Unpack
 from steadface.arguments import AnyPath, as_path
 from steadface.audit.session import STATE, Progress
 from steadface.certificate_record import Certificate
-from steadface.certification.request import Request
+from steadface.certification.request import RADII, Request
 from steadface.certification.run import RECORD, perform_certification
 from steadface.devices import resolve_device
 from steadface.evaluation.evaluate import StageProgress
@@ -36,7 +36,7 @@ def certification_request(
     images: Path,
     pairs: Path | None = None,
     sigma: float = 0.25,
-    radii: Sequence[float] = (0.25, 0.5),
+    radii: Sequence[float] = RADII,
     draws: int = 1000,
     confidence: float = 0.95,
     fmr: float = 1e-2,
@@ -45,6 +45,7 @@ def certification_request(
     attacked: int = 10,
     seed: int = 0,
     mirror: bool = False,
+    blur: float = 0.0,
     device: str = "auto",
     progress: StageProgress | None = None,
     **stated: Unpack[Stated],
@@ -70,6 +71,7 @@ def certification_request(
         attacked=attacked,
         seed=seed,
         mirror=mirror,
+        blur=blur,
         device=chosen,
     )
 

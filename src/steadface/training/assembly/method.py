@@ -130,7 +130,7 @@ def make_attack(options: AttackOptions, embedding_size: int, seeds: torch.Genera
         case "pgd":
             return PGD(ball=around, steps=options.steps, keep_best=False)
         case "gaussian":
-            return GaussianNoise(ball=around)
+            return GaussianNoise(ball=around, blur=options.blur)
         case "generator":
             return _generator(options, around, embedding_size, seeds, device)
         case unknown:

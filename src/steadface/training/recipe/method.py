@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from steadface.attacks.gaussian import WIDEST_BLUR
 from steadface.training.batchnorm import Mode
 from steadface.training.gate import Driven
 from steadface.training.recipe.sections import File, Positive, Radius, Section, Share, check_radius
@@ -112,7 +113,8 @@ class ProbeOptions(Section):
 class AttackOptions(Section):
     """Adversarial samples: how they are crafted and inside which ball (radius as a fraction of the pixel range).
 
-    `gaussian` is noise of the standard deviation `eps` (of norm l2), for smoothed verifiers.
+    `gaussian` is noise of the standard deviation `eps` (of norm l2), for smoothed verifiers, and `blur` by how many
+    pixels such a verifier blurs what it sees.
 
     The radius grows over the first `ramp` open steps; below 1 that is a share of the steps that the run will take.
     """
@@ -127,6 +129,7 @@ class AttackOptions(Section):
     ramp: Annotated[float, Field(ge=0)] = 0
     probe: ProbeOptions | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    blur: Annotated[float, Field(ge=0, le=WIDEST_BLUR)] = 0.0
 
     @model_validator(mode="after")
     def _sensible_radius(self) -> "AttackOptions":
@@ -135,6 +138,8 @@ class AttackOptions(Section):
             raise ValueError(f"attack.ramp {self.ramp:g} is neither a number of steps nor a share of the run below 1")
         if self.kind == "gaussian" and self.norm != "l2":
             raise ValueError("attack.kind gaussian is noise of the standard deviation eps: set attack.norm to l2")
+        if self.blur and self.kind != "gaussian":
+            raise ValueError(f"attack.blur goes with kind gaussian, and kind is {self.kind}")
         if self.probe is not None and self.kind != "pgd":
             raise ValueError(f"attack.probe chooses the steps of kind pgd, and kind is {self.kind}")
         return self

@@ -188,6 +188,7 @@ def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> Validatio
         fmr=options.fmr,
         attack=pgd if sigma is None else None,
         sigma=sigma,
+        blur=trained.blur,
         max_pairs=CHOOSING if recipe.run.select is not None else 300,
         attacked_pairs=options.max_pairs,
         compared=recipe.run.select is not None,
