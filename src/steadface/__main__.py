@@ -2,22 +2,41 @@
 
 import sys
 
-from steadface.machine import keep_memory, share_cores
-from steadface.signals import ignore_ctrl_c, leave_on_ctrl_c
+BROKEN = 70
+"""The exit code, as `steadface.cli.ending` has it for what nobody foresaw; Python's own, 1, would mean "no match"."""
 
 
 def main() -> None:
     """Runs the command. How its threads wait has to be chosen before a command loads torch."""
-    leave_on_ctrl_c()
-    if "torch" not in sys.modules:  # otherwise the Python that called this has chosen
-        share_cores()
-        keep_memory()
-    from steadface.cli.main import main as run
+    try:
+        from steadface.machine import keep_memory, share_cores
+        from steadface.signals import ignore_ctrl_c, leave_on_ctrl_c
 
+        leave_on_ctrl_c()
+        if "torch" not in sys.modules:  # otherwise the Python that called this has chosen
+            share_cores()
+            keep_memory()
+        from steadface.cli.main import main as run
+    except Exception as error:  # a damaged installation, or a file of somebody's under the name of a module
+        sys.exit(_cannot_start(error))
     try:
         run()
     finally:
         ignore_ctrl_c()
+
+
+def _cannot_start(error: Exception) -> int:
+    """Says so with what Python has of itself."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else f" in {place.tb_frame.f_code.co_filename}, line {place.tb_lineno}"
+    said = f"error: steadface cannot start: {type(error).__name__}: {error}{where}".replace("\n", " ")
+    try:
+        print(f"{said}; install it anew, or move away what has the name of a module", file=sys.stderr)
+    except OSError:  # nobody listens
+        return BROKEN
+    return BROKEN
 
 
 if __name__ == "__main__":

@@ -94,6 +94,9 @@ def become(case: dict[str, Any], folder: Path) -> None:
         encoding = case.get("encoding", "utf-8")
         setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=number == 2))
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[assignment, misc]
+    if case.get("folder") == "gone":
+        with tempfile.TemporaryDirectory() as gone:
+            os.chdir(gone)
     os.environ |= case.get("environment", {})
     sys.argv = ["steadface", *case["words"]]
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import steadface
+
 UNFORESEEN = "a fault of the program or the machine; STEADFACE_DEBUG=1 shows where"
 
 CASES: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -49,6 +51,7 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
     "both full": ({"words": ["misbehave", "much"], "stdout": "full", "stderr": "full"}, 2, ""),
     "a name in ascii": ({"words": ["misbehave", "name"], "encoding": "ascii"}, 0, ""),
     "a name that is no Unicode": ({"words": ["misbehave", "name"]}, 0, ""),
+    "a folder that is gone": ({"words": ["--help"], "folder": "gone"}, 2, "is not there any more; change to another"),
     "with its traceback": ({"words": ["misbehave", "bug"], "environment": {"STEADFACE_DEBUG": "1"}}, 70, UNFORESEEN),
 }
 
@@ -85,3 +88,21 @@ def test_a_name_that_the_terminal_cannot_show_is_written_otherwise(endings: dict
     assert "enrolled \\u06af\\u0644" in endings["a name in ascii"]["stdout"]
     assert "گل" in endings["a name that is no Unicode"]["stdout"]
     assert "\\udcff" in endings["a name that is no Unicode"]["stdout"]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_module_that_hides_one_of_ours_is_not_no_match(tmp_path: Path, closed: bool) -> None:
+    """`python -m` looks for modules in the current folder first."""
+    (tmp_path / "rich.py").write_text("raise RuntimeError('mine')")
+    source = str(Path(steadface.__file__).parents[1])
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m steadface --version' + " 2>&-" * closed, sys.executable],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 70
+    assert done.stderr.count("\n") == (not closed)
+    assert closed or "cannot start: RuntimeError: mine in " + str(tmp_path / "rich.py") in done.stderr

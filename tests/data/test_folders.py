@@ -107,14 +107,16 @@ def test_a_name_without_pictures_confuses_nobody(face_folders):
         ({"Train_set/ada/2019": 1, "Train_set/bo": 2, "test/cy": 1}, ["Train_set"]),
     ],
 )
-def test_person_folders_that_lie_deeper_are_named(face_folders, people, seen):
+def test_person_folders_that_lie_deeper_are_named(face_folders, people, seen, monkeypatch):
     root = face_folders(people)
     (root / "docs").mkdir()
-    where = ", ".join(str(root / folder) for folder in seen)
-    with pytest.raises(SteadfaceError, match="give that") as error:
-        open_faces(root)
-    assert f"seem to lie in {where}, not in {root}" in str(error.value)
-    assert len(open_faces(root / seen[0])) >= 3
+    monkeypatch.chdir(root.parent)
+    for given in (root, Path(root.name)):  # absolute or not: what is named can be given
+        where = ", ".join(str(given / folder) for folder in seen)
+        with pytest.raises(SteadfaceError, match="give that") as error:
+            open_faces(given)
+        assert f"seem to lie in {where}, not in {given}" in str(error.value)
+        assert len(open_faces(given / seen[0])) >= 3
 
 
 @pytest.mark.parametrize(

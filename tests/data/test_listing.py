@@ -43,8 +43,10 @@ def test_what_systems_leave_behind_is_no_picture(put, tmp_path):
         put(f"r/{name}")
     for name in (".git/x.png", "desktop.ini", "lost+found/x.png", "$RECYCLE.BIN/x.png"):
         put(f"r/{name}")
-    assert listed(tmp_path / "r") == (["a.png"], {HIDDEN: 10})
-    assert listed(tmp_path / "r", by_person=True) == ([], {HIDDEN: 10, "images outside any person's folder": 1})
+    for name in ("RECYCLER/x.png", "Network Trash Folder/x.png", "Temporary Items/x.png", "~snapshot/x.png"):
+        put(f"r/{name}")
+    assert listed(tmp_path / "r") == (["a.png"], {HIDDEN: 14})
+    assert listed(tmp_path / "r", by_person=True) == ([], {HIDDEN: 14, "images outside any person's folder": 1})
 
 
 def test_endings_in_any_case_and_blanks(put, tmp_path):

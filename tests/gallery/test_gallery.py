@@ -112,7 +112,7 @@ def test_names_that_look_alike_are_one(gallery: Gallery) -> None:
     "name",
     [
         *("", " a", "a\n", "a\0b", "x" * 201, "\ud800", "a\u202eb", "a\u2066b", "a\u200bb", "\ufeffa", "a\u00adb"),
-        *("\u200c", "\u200d\u200c", "\u200ca", "a\u200d", 5, None),
+        *("\u200c", "\u200d\u200c", "\u200ca", "a\u200d", "a\u2028b", "a\u2029b", "\u1160", "\u3164", 5, None),
     ],
 )
 def test_names_that_nobody_can_type_are_refused(gallery: Gallery, name: str) -> None:

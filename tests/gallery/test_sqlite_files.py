@@ -1,5 +1,6 @@
 """A gallery whose files are moved, deleted or replaced while it is open: refused, and nothing is acknowledged."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,6 +104,16 @@ def test_nothing_is_answered_or_acknowledged_once_the_files_are_others(
         assert sorted(file.name for file in place.parent.parent.rglob("*")) == before, "no key, copy or export is left"
 
 
+def test_a_file_that_was_emptied_takes_nothing_though_its_log_has_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "g.db"
+    with Gallery.create(path, model=MODEL) as gallery:
+        gallery.enroll("a", unit(1))
+        os.truncate(path, 0)
+        for do in (USES["enroll"], USES["remove"]):
+            with pytest.raises(Conflict, match="was emptied since it was opened; nothing was done that counts"):
+                do(gallery)
+
+
 def test_what_takes_the_place_in_the_middle_of_a_change_is_noticed_before_it_is_acknowledged(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +182,7 @@ def test_without_inodes_a_file_that_is_there_is_the_one_that_was_opened(
     """Some file systems have none, and `st_ino` is 0."""
 
     class Found:
-        st_dev, st_ino = 7, 0
+        st_dev, st_ino, st_size = 7, 0, 1
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", lambda path: path.read_bytes() and Found())

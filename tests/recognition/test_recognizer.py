@@ -97,7 +97,8 @@ def test_one_picture_is_a_list_of_one_in_whatever_form(with_gallery, planted, la
     expected = with_gallery.embed([pixels])
     tensor = torch.from_numpy(pixels)
     single = (str(path), path, path.read_bytes(), bytearray(path.read_bytes()), PIL.Image.open(path), pixels, tensor)
-    for picture in (*single, [path], (path,), iter([path]), tmp_path.glob("*.png"), pixels[None], tensor[None]):
+    paths = np.array([str(path)])  # as a table's column
+    for picture in (*single, [path], (path,), iter([path]), tmp_path.glob("*.png"), pixels[None], tensor[None], paths):
         np.testing.assert_allclose(with_gallery.embed(picture), expected, atol=1e-6)
     with path.open("rb") as file:
         np.testing.assert_allclose(with_gallery.embed(file), expected, atol=1e-6)

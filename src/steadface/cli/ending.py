@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
@@ -43,6 +44,8 @@ def ended(command: Callable[[], object]) -> int:
     """Runs a command and returns its exit code; raises nothing, and says what went wrong."""
     if sys.stdout is None:  # as Python has it where descriptor 1 is closed: before any work, and nothing is half done
         return _said("standard output is closed; send it to /dev/null where it is not wanted", WRONG)
+    if not _somewhere():
+        return _said("the folder that this is run in is not there any more; change to another one", WRONG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
     try:
@@ -57,6 +60,15 @@ def ended(command: Callable[[], object]) -> int:
         if not _flushed(stream):
             _send_nowhere(stream)
     return code
+
+
+def _somewhere() -> bool:
+    """Whether there is a current folder: without one libraries end the process where they are loaded."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _code_of_exit(command: Callable[[], object]) -> int:

@@ -140,8 +140,9 @@ class ImageFolder(ListedFiles):
             skips=skips,
             nothing=f"no faces in {root}: {_EXPECTED}{_instead(root)}",
         )
-        parted, certain = _parted(names)
-        self.deeper = tuple(root / folder for folder in parted if certain)
+        folders, certain = _parted(names)
+        parted = [root / folder for folder in folders]
+        self.deeper = tuple(parted) if certain else ()
         if parted:
             self.messages += (_doubt(root, parted, certain),)
 
@@ -223,8 +224,8 @@ def _parted(names: Iterable[str]) -> tuple[list[str], bool]:
     return [folder for top, folder in common.items() if folder not in below[top]], certain
 
 
-def _doubt(root: Path, parted: Sequence[str | Path], certain: bool) -> str:
-    where = abbreviated([str(root / folder) for folder in parted], len(parted))
+def _doubt(root: Path, parted: Sequence[Path], certain: bool) -> str:
+    where = abbreviated(list(map(str, parted)), len(parted))
     if certain:
         return f"the person folders seem to lie in {where}, not in {root}"
     return f"taken as one person each, although pictures lie in folders below only: {len(parted)} ({where})"

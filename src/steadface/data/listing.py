@@ -37,6 +37,7 @@ OTHER_PICTURES = (
 SYSTEM_NAMES = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "$recycle.bin"),
     *("#recycle", "#snapshot", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "system volume information"),
+    *("recycler", "recycled", "found.000", "network trash folder", "temporary items", "~snapshot", "lost.dir"),
 )
 """Beside those that begin with a dot; in lower case."""
 

@@ -31,6 +31,9 @@ TEXT = 2**14
 JOINERS = "\u200c\u200d"
 """The zero-width non-joiner and joiner: unseen, but a part of how names are written in Persian and Indic scripts."""
 
+LINE_ENDS = "\u2028\u2029"
+"""Unicode's own, which are no control characters."""
+
 UNSEEN = re.compile("[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """Default-ignorable characters (UAX 44) that NFKC leaves and a name may contain, or might come to."""
 
@@ -123,11 +126,12 @@ def checked_name(name: str) -> str:
     if not isinstance(name, str):
         raise InvalidInput(f"a name is text, and this is {type(name).__name__}; give the person's name as a string")
     name = unicodedata.normalize("NFC", name)
-    unwritable = any(unicodedata.category(c)[0] == "C" for c in name if c not in JOINERS)
-    if not name or name != name.strip().strip(JOINERS) or len(name) > LONGEST or unwritable:
+    unwritable = any(unicodedata.category(c)[0] == "C" or c in LINE_ENDS for c in name if c not in JOINERS)
+    seen = UNSEEN.sub("", unicodedata.normalize("NFKC", name))
+    if not seen or name != name.strip().strip(JOINERS) or len(name) > LONGEST or unwritable:
         raise InvalidInput(
             f"{quoted(name)} is not a name for a person: it takes 1 to {LONGEST} characters, none of them a control "
-            "character, no space around them, and joiners (U+200C, U+200D) only between letters"
+            "character, some to be seen, no space around them, and joiners (U+200C, U+200D) only between letters"
         )
     return name
 

@@ -98,7 +98,9 @@ class Seeing:
 
 def listed(pictures: Pictures, whose: str = "") -> list[Picture]:
     """One picture or several as a list. Raises SteadfaceError where there are none."""
-    if isinstance(pictures, np.ndarray | Tensor):
+    if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "OUS" and pictures.ndim == 1:  # of paths, say
+        found = list(pictures.tolist())
+    elif isinstance(pictures, np.ndarray | Tensor):
         found = list(pictures) if pictures.ndim == 4 else [pictures]
     elif _is_one(pictures):
         found = [pictures]

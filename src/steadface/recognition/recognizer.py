@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from steadface.arguments import as_path, choice, count, flag
+from steadface.data.listing import abbreviated
 from steadface.devices import resolve_device
 from steadface.errors import InvalidInput, quoted, short
 from steadface.faces.detection import Detector
@@ -354,8 +355,8 @@ class Recognizer:
         others = np.flatnonzero(~main).tolist()
         odd = [f"{faces[place].name} ({closest[place]:.2f})" for place in others]
         raise SeveralPeople(
-            f"{person} was not enrolled: {', '.join(odd)} does not look like the other pictures (cosine below "
-            f"{limit:.2f}); leave it out, or say that no check is wanted",
+            f"{person} was not enrolled: {abbreviated(odd, len(odd))} does not look like the other pictures (cosine "
+            f"below {limit:.2f}); leave it out, or say that no check is wanted",
             [faces[place].name for place in others],
         )
 

@@ -56,6 +56,11 @@ class OpenedFiles:
                 f"another file has taken the place of the gallery {self.path} since it was opened; nothing was done "
                 "that counts: open it again to use the file that is there now, or put the first one back"
             )
+        if not _size(self._absolute):  # as a program leaves it that began to copy another file over it
+            raise Conflict(
+                f"the gallery {self.path} was emptied since it was opened; nothing was done that counts: put its "
+                "backup back when nobody has it open"
+            )
         if self._unchanging is None:
             self._check_companions()
         elif self._unchanging != self._looks():
