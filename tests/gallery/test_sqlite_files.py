@@ -1,7 +1,10 @@
 """A gallery whose files are moved, deleted or replaced while it is open: refused, and nothing is acknowledged."""
 
 import os
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -109,9 +112,37 @@ def test_a_file_that_was_emptied_takes_nothing_though_its_log_has_all_of_it(tmp_
     with Gallery.create(path, model=MODEL) as gallery:
         gallery.enroll("a", unit(1))
         os.truncate(path, 0)
-        for do in (USES["enroll"], USES["remove"]):
+        for do in (USES["enroll"], USES["remove"], USES["search"]):
             with pytest.raises(Conflict, match="was emptied since it was opened; nothing was done that counts"):
                 do(gallery)
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["all in the file", "some in the log"])
+def test_a_backup_that_is_copied_over_an_open_gallery_takes_nothing(place: Path, cut: bool) -> None:
+    """Pages that SQLite remembers would make a mixture of both, which nothing opens afterwards."""
+    with Gallery.open(place) as gallery:
+        for number in range(40):
+            gallery.enroll(f"p{number}", unit(1, seed=number))
+        gallery.remove("p7")  # which brings everything into the file
+        if not cut:
+            gallery.enroll("last", unit(1, seed=50))
+        assert names(gallery.search(unit(1))) == [["a"]]
+        shutil.copyfile(place.with_name("backup.db"), place)
+        for do in (USES["enroll"], USES["enroll"], USES["remove"]):
+            with pytest.raises(SteadfaceError, match=r"was put back|was changed by other means"):
+                do(gallery)
+
+
+def test_a_log_that_another_process_brings_into_the_file_is_no_other_file(place: Path) -> None:
+    with Gallery.open(place) as gallery:
+        gallery.enroll("c", unit(1, seed=2))
+        assert len(gallery) == 3
+        with closing(sqlite3.connect(place)) as other:
+            assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        place.chmod(0o640)
+        gallery.enroll("d", unit(1, seed=3))
+        assert len(gallery) == 4
+        assert gallery.verify_log().intact
 
 
 def test_what_takes_the_place_in_the_middle_of_a_change_is_noticed_before_it_is_acknowledged(
@@ -182,7 +213,7 @@ def test_without_inodes_a_file_that_is_there_is_the_one_that_was_opened(
     """Some file systems have none, and `st_ino` is 0."""
 
     class Found:
-        st_dev, st_ino, st_size = 7, 0, 1
+        st_dev, st_ino, st_size, st_mtime_ns, st_ctime_ns = 7, 0, 1, 2, 2
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", lambda path: path.read_bytes() and Found())

@@ -13,12 +13,12 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported, short
 from steadface.gallery.storage import RESTORE
-from steadface.gallery.storage.sqlite.files import OpenedFiles
+from steadface.gallery.storage.sqlite.files import OpenedFiles, Stamp
 from steadface.gallery.storage.sqlite.rows import VERSION, Rows
 from steadface.gallery.storage.sqlite.schema import check_schema
 
@@ -109,6 +109,7 @@ class Connection:
         self.lock = threading.RLock()
         self.closed = False
         self._looked_at: int | None = None
+        self._sound: tuple[Stamp | None, int] | None = None
         with explained(path):
             self._sqlite = self._connected(timeout)
             try:
@@ -133,13 +134,18 @@ class Connection:
     def transaction(self, kind: str) -> Iterator[Rows]:
         """`READING`: one state throughout. `WRITING`: on the disk once this returns."""
         with self._held() as sqlite, self._bounded(sqlite):
+            stamp = self.files.stamp()
+            if strange := self._sound is not None and self.files.written_elsewhere(self._sound[0]):
+                self.files.check_filled()
+                sqlite.execute("PRAGMA shrink_memory")  # or pages would be taken as they were
             sqlite.execute(f"BEGIN {kind}")
             try:
                 sqlite.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()  # now files are open
                 self.files.check()
-                self._look_at(sqlite)
+                self._look_at(sqlite, stamp, strange=strange)
                 yield Rows(sqlite, str(self.path))
-                sqlite.execute("COMMIT")
+                with self.files.writing() if kind == WRITING else nullcontext():
+                    sqlite.execute("COMMIT")
             except BaseException:
                 if sqlite.in_transaction:  # some faults have rolled it back already
                     sqlite.execute("ROLLBACK")
@@ -162,7 +168,7 @@ class Connection:
 
         Raises `InvalidInput` where it still holds one of them then.
         """
-        with self.outside_transactions() as sqlite:
+        with self.outside_transactions() as sqlite, self.files.writing():
             self._cut_log()
             if not anyway and not self._may_hold(traces):
                 return
@@ -203,16 +209,22 @@ class Connection:
         finally:
             sqlite.set_progress_handler(None, 0)
 
-    def _look_at(self, sqlite: sqlite3.Connection) -> None:
-        """Raises `InvalidInput` where the state that this transaction sees is not that of a gallery."""
+    def _look_at(self, sqlite: sqlite3.Connection, stamp: Stamp | None, *, strange: bool) -> None:
+        """Raises `InvalidInput` where the state that this transaction sees is not that of a gallery.
+
+        Where somebody else has written into the file (`strange`) though nobody has changed the gallery, another file
+        was copied over it, or a process has brought the log into it late: the whole file is looked through.
+        """
         known, self._looked_at = self._looked_at, None
         (now,) = sqlite.execute("PRAGMA data_version").fetchone()
+        if strange and self._sound is not None and now == self._sound[1]:
+            Rows(sqlite, str(self.path)).check()
         if now != known:
             # Else SQLite might go by a list of tables that was there for a moment, and put back since.
             sqlite.execute("PRAGMA writable_schema = RESET")
             self.files.check_size(Rows(sqlite, str(self.path)).size())
         check_schema(sqlite, str(self.path))
-        self._looked_at = now
+        self._looked_at, self._sound = now, (stamp, now)
 
     def _checked(self, sqlite: sqlite3.Connection) -> sqlite3.Connection:
         """Closed again where this is not a gallery."""

@@ -7,10 +7,15 @@ SQLite's own check (SQLITE_READONLY_DBMOVED) covers rollback journals alone.
 
 What lies beside a gallery may have been planted there. SQLite follows links, and would write over what they lead to;
 and a journal may name a second one (a super-journal), which SQLite deletes, whatever file it is. Neither is ever ours.
+
+Another file copied over a gallery keeps its inode. SQLite would go on by the pages that it remembers, and leave a
+mixture of both that nothing opens. So `Connection` asks whether anybody else has written into the file (`stamp`).
 """
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from steadface.errors import Conflict, InvalidInput, Unavailable
@@ -20,6 +25,9 @@ COMPANIONS = ("-wal", "-shm")
 JOURNAL = "-journal"
 NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 """The last bytes of a journal that names a super-journal (SQLite's file format, section 3)."""
+
+Stamp = tuple[int, int, int]
+"""Size, and when content and anything of a file were last changed."""
 
 Inode = tuple[int, int]
 """Device and inode; the inode is 0 on file systems that have none, whose files Windows keeps in place while open."""
@@ -39,6 +47,7 @@ class OpenedFiles:
         self._companions: dict[Path, Inode | None] = {real.with_name(real.name + suffix): None for suffix in COMPANIONS}
         self._journal = real.with_name(real.name + JOURNAL)
         self._unchanging: tuple[int, ...] | None = None
+        self._written, self._writing = self.stamp(), False
         self._check_journal()
         for companion in self._companions:
             self._beside(companion)
@@ -55,11 +64,6 @@ class OpenedFiles:
             raise Conflict(
                 f"another file has taken the place of the gallery {self.path} since it was opened; nothing was done "
                 "that counts: open it again to use the file that is there now, or put the first one back"
-            )
-        if not _size(self._absolute):  # as a program leaves it that began to copy another file over it
-            raise Conflict(
-                f"the gallery {self.path} was emptied since it was opened; nothing was done that counts: put its "
-                "backup back when nobody has it open"
             )
         if self._unchanging is None:
             self._check_companions()
@@ -80,6 +84,37 @@ class OpenedFiles:
                     "program that has it open)"
                 )
             self._companions[path] = there
+
+    def stamp(self) -> Stamp | None:
+        """Of the gallery's own file, which SQLite writes into seldom: when it brings the log into it."""
+        try:
+            there = self._absolute.stat()
+        except OSError:
+            return None
+        return there.st_size, there.st_mtime_ns, there.st_ctime_ns
+
+    def check_filled(self) -> None:
+        """Raises `Conflict` where nothing is in the file, as a program leaves it that begins to copy another one over
+        it: SQLite would go on by the log alone.
+        """
+        if (stamp := self.stamp()) is not None and not stamp[0]:
+            raise Conflict(
+                f"the gallery {self.path} was emptied since it was opened; nothing was done that counts: put its "
+                "backup back when nobody has it open"
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While this process may write into the file."""
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._written, self._writing = self.stamp(), False
+
+    def written_elsewhere(self, before: Stamp | None) -> bool:
+        """Whether somebody else has written into the file since it had the stamp `before`."""
+        return not self._writing and self.stamp() not in (before, self._written)
 
     def size(self) -> int:
         """Of all of them, in bytes."""
