@@ -18,25 +18,27 @@ def main() -> None:
             keep_memory()
         from steadface.cli.main import main as run
     except Exception as error:  # a damaged installation, or a file of somebody's under the name of a module
-        sys.exit(_cannot_start(error))
+        _say_why(error)
+        sys.exit(BROKEN)
     try:
         run()
     finally:
         ignore_ctrl_c()
 
 
-def _cannot_start(error: Exception) -> int:
-    """Says so with what Python has of itself."""
+def _say_why(error: Exception) -> None:
+    """With what Python has of itself."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = "" if place is None else f" in {place.tb_frame.f_code.co_filename}, line {place.tb_lineno}"
     said = f"error: steadface cannot start: {type(error).__name__}: {error}{where}".replace("\n", " ")
+    if sys.stderr is None:
+        return
     try:
         print(f"{said}; install it anew, or move away what has the name of a module", file=sys.stderr)
     except OSError:  # nobody listens
-        return BROKEN
-    return BROKEN
+        return
 
 
 if __name__ == "__main__":

@@ -103,6 +103,6 @@ def test_a_module_that_hides_one_of_ours_is_not_no_match(tmp_path: Path, closed:
         text=True,
         check=False,
     )
-    assert done.returncode == 70
+    assert (done.returncode, done.stdout) == (70, "")
     assert done.stderr.count("\n") == (not closed)
     assert closed or "cannot start: RuntimeError: mine in " + str(tmp_path / "rich.py") in done.stderr
