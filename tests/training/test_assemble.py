@@ -223,6 +223,10 @@ def test_extra_faces_are_trained_on_and_nobody_of_them_is_held_out(tmp_path: Pat
     batches = make_loader(recipe, faces.training, CPU).batches()
     drawn = {label for _ in range(17) for label in next(batches).labels.tolist()}
     assert drawn == set(range(47)), "in one epoch of 68 images"
+    few = open_recipe_faces(tiny(tmp_path, *options, f"data.extra={extra}", "data.most=30"))
+    assert few.validation is not None
+    assert (len(few.training), few.validation.fingerprint()) == (30, faces.validation.fingerprint())
+    assert set(few.training.people) < set(faces.training.people)
     (extra / "person_000000" / "another.png").write_bytes(b"x")
     assert open_recipe_faces(recipe).fingerprint() != faces.fingerprint(), "a run is not gone on with"
 

@@ -30,6 +30,10 @@ class Commands(LateCommands):
             "Harden a trained recogniser: same input, same dimension, more resistance, and little "
             "of its accuracy lost.",
         ),
+        "widen": (
+            "widen:widen_model",
+            "Write a **wider** network that embeds as the given one does (Net2Net), to go on from.",
+        ),
         "evaluate": (
             "evaluate:evaluate_model",
             "Measure a **model**: 10-fold accuracy, error rates with intervals, and what PGD does to them.",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadface.data.augment import Augmentation
-from steadface.data.faces import SAMPLE, FaceSource, JoinedFaces, content, split_people
+from steadface.data.faces import SAMPLE, FaceSource, JoinedFaces, Subset, content, split_people
 from steadface.data.folders import UnlabelledFolder, open_faces
 from steadface.data.loading import FaceLoader, load_images
 from steadface.data.people_csv import NamedFolder
@@ -59,6 +59,9 @@ def open_recipe_faces(recipe: Recipe, named: FaceSource | None = None) -> Faces:
     if data.extra is not None:
         extra = UnlabelledFolder(data.extra)
         training, messages = JoinedFaces([training, extra]), (*messages, *extra.messages)
+    if data.most is not None and len(training) > data.most:
+        drawn = np.random.default_rng(recipe.run.seed).permutation(len(training))[: data.most]
+        training = Subset(training, np.sort(drawn))
     return Faces(training=training, validation=validation, messages=messages)
 
 

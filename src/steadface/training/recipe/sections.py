@@ -99,6 +99,7 @@ class Data(Section):
 
     `people` is a CSV file of `image,person` (paths relative to `images`) for images that lie in no person's
     folder; `extra` a folder of faces without labels that are trained on too, each its own class, and never held out.
+    `most` bounds how many faces are trained on in all, drawn by `run.seed`; whoever is held out stays the same.
     `contents` says of which images the bytes are compared with those at the start when a run is gone on with: of a
     sample, or of all, which are then read at the start and each time.
     """
@@ -106,6 +107,7 @@ class Data(Section):
     images: File | None = None
     people: File | None = None
     extra: File | None = None
+    most: Annotated[int, Field(ge=2, le=MOST)] | None = None
     synthetic: SyntheticData | None = None
     size: tuple[Positive, Positive] = (112, 112)
     batch: Annotated[int, Field(ge=2, le=MOST)] = 64
