@@ -2,10 +2,14 @@ import gc
 import importlib
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from steadface.report.fonts import load_matplotlib
+
+if TYPE_CHECKING:
+    from .forks import Forks
 
 # GNU readline, which pytest loads, leaves a terminal's size to the processes of pytest-xdist, and the command's console
 # would keep it whatever a test sets later.
@@ -13,10 +17,33 @@ for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
 
 
+_forks = pytest.StashKey["Forks"]()
+
+
 def pytest_collection_finish() -> None:
     """What is loaded stays: the garbage collector need not go through it again in every test."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Where a test asks for it, this process is put by before the first one runs; see `forks.py`."""
+    if any("in_a_fork" in getattr(item, "fixturenames", ()) for item in session.items):
+        from .forks import Forks
+
+        session.stash[_forks] = Forks()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if forks := session.stash.get(_forks, None):
+        forks.close()
+
+
+@pytest.fixture(scope="session")
+def in_a_fork(request: pytest.FixtureRequest) -> "Forks":
+    """Calls a function in a process of its own, which takes it a few milliseconds to begin."""
+    return request.session.stash[_forks]
 
 
 @pytest.fixture

@@ -1,15 +1,6 @@
-"""Not a test: imports the command once, then ends in each of the ways that it is asked for, one forked process each.
-
-    python endings.py CASES        CASES: JSON of a list of {"words": [...], "stdout": ..., "stderr": ...}
-
-A fork costs a fraction of importing everything anew. It cannot go through Python's own end, where libraries wait for
-threads that a fork does not have, so that what counts of it is done here.
-
-Prints JSON: for each case its exit code and what it wrote on either side.
-"""
+"""Not a test: ends the command in each of the ways that it is asked for, one forked process each."""
 
 import errno
-import io
 import json
 import os
 import shutil
@@ -21,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import typer
 from rich.text import Text
 
@@ -29,13 +19,14 @@ from steadface.cli import main as command
 from steadface.cli.console import console
 from steadface.errors import SteadfaceError
 
+from ..forks import end, write_to
+
 
 def recurse() -> NoReturn:
     recurse()
 
 
 def interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
     os.kill(os.getpid(), signal.SIGINT)
     while True:
         time.sleep(1)
@@ -82,18 +73,8 @@ def opened(kind: str, folder: Path, name: str) -> int | None:
 
 def become(case: dict[str, Any], folder: Path) -> None:
     """Makes this process one that was started so."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        descriptor = opened(case.get(name, "file"), folder, name)
-        if descriptor is None:
-            os.close(number)
-            setattr(sys, name, None)
-            continue
-        os.dup2(descriptor, number)
-        raw = io.FileIO(number, "w", closefd=False)
-        errors = "backslashreplace" if name == "stderr" else "strict"
-        encoding = case.get("encoding", "utf-8")
-        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=number == 2))
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[assignment, misc]
+    outputs = [opened(case.get(name, "file"), folder, name) for name in ("stdout", "stderr")]
+    write_to(*outputs, encoding=case.get("encoding", "utf-8"))
     if case.get("folder") == "gone":
         with tempfile.TemporaryDirectory() as gone:
             os.chdir(gone)
@@ -101,34 +82,22 @@ def become(case: dict[str, Any], folder: Path) -> None:
     sys.argv = ["steadface", *case["words"]]
 
 
-def python_end(code: Any) -> int:
-    """What Python makes of an exit code: 120 where a stream cannot be flushed (`Py_FinalizeEx`)."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            code = 120
-    return code or 0
-
-
 def run(case: dict[str, Any]) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     if not (child := os.fork()):
         signal.alarm(60)  # one that hangs is seen as code -14
         become(case, folder)
-        try:
-            command.main()
-        except SystemExit as end:
-            os._exit(python_end(end.code))
+        end(command.main)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     written = {file.name: file.read_text(errors="replace") for file in folder.iterdir()}
     shutil.rmtree(folder)
     return {"code": code, "stdout": "", "stderr": "", **written}
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def run_all(cases: list[dict[str, Any]]) -> None:
+    """Prints JSON: for each case its exit code and what it wrote on either side.
+
+    A case is {"words": [...], "stdout": ..., "stderr": ...}.
+    """
     command.app.command("misbehave")(misbehave)
-    ended = [run(case) for case in json.loads(sys.argv[1])]
-    print(json.dumps(ended))
+    print(json.dumps([run(case) for case in cases]))

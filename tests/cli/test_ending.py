@@ -11,6 +11,9 @@ import pytest
 
 import steadface
 
+from ..forks import Forks
+from .endings import run_all
+
 UNFORESEEN = "a fault of the program or the machine; STEADFACE_DEBUG=1 shows where"
 
 CASES: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -57,14 +60,10 @@ CASES: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.fixture(scope="module")
-def endings() -> dict[str, dict[str, Any]]:
+def endings(in_a_fork: Forks) -> dict[str, dict[str, Any]]:
     """How each of the cases ended."""
-    driver = Path(__file__).with_name("endings.py")
-    cases = json.dumps([case for case, _, _ in CASES.values()])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, driver, cases], capture_output=True, text=True, check=True, env=environment, timeout=200
-    )
+    done = in_a_fork(run_all, [case for case, _, _ in CASES.values()], environment={"COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
 

@@ -1,11 +1,12 @@
 """Ctrl-C before a command has begun: one line, its exit code, and nothing of what it was in the midst of."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ..forks import Ended, Forks
 
 PRESSED = """
 import os, signal, sys
@@ -24,15 +25,21 @@ main()
 """
 
 
+def run(*words: str) -> Ended:
+    return subprocess.run([sys.executable, "-c", PRESSED, *words], capture_output=True, text=True, check=False)
+
+
+def run_where_torch_is_loaded(place: str, *words: str) -> None:
+    """In a process of its own."""
+    sys.modules.pop(place, None)
+    sys.argv = ["-c", place, *words]
+    exec(PRESSED, {})
+
+
 @pytest.mark.parametrize("place", ["typer", "numpy", "torch._C", "steadface.workflows.train"])
-def test_ctrl_c_while_modules_are_imported(tmp_path: Path, place: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PRESSED, place, "resume", str(tmp_path / "run")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_ctrl_c_while_modules_are_imported(in_a_fork: Forks, tmp_path: Path, place: str) -> None:
+    words = (place, "resume", str(tmp_path / "run"))
+    done = in_a_fork(run_where_torch_is_loaded, *words) if place.startswith("steadface") else run(*words)
     assert (done.returncode, done.stderr, done.stdout) == (130, "error: interrupted\n", "")
     assert not list(tmp_path.iterdir())
 

@@ -1,7 +1,7 @@
-"""Run as a program: trains the recipes of a JSON file to their end, through a series of SIGKILLs.
+"""Not a test: trains the recipes of a plan to their end, through a series of SIGKILLs, in a process of its own.
 
 ``{"name": {"recipe": PATH, "kills": [MOMENT, ...], "seed": 0}, ...}``; each kill ends one process, and the next one
-goes on. All are forks of this one, which saves importing torch for each. A MOMENT is one of ``MOMENTS`` below.
+goes on. All are forks of the one that begins. A MOMENT is one of ``MOMENTS`` below.
 Where there is ``"ctrl_c"`` instead, the command itself trains, in a terminal's stead, and is interrupted at that step.
 """
 
@@ -23,6 +23,8 @@ from steadface.training import checkpoint, log
 from steadface.training.loop import TrainingRun
 from steadface.training.recipe import load_recipe
 from steadface.training.selection import looks
+
+from ..forks import end, write_to
 
 MOMENTS = ("any", "half the checkpoint", "before the rename", "after the rename", "half a log line", "before the model")
 
@@ -131,17 +133,10 @@ def interrupted(recipe_file: Path, step: int) -> list[Any]:
     child = os.fork()
     if child == 0:
         os.setsid()
-        for number, file in enumerate(said, start=1):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
+        write_to(*(os.open(file, os.O_WRONLY | os.O_CREAT) for file in said))
         press_after(step)
         sys.argv = ["steadface", "train", str(recipe_file)]
-        try:
-            command.main()
-        except SystemExit as end:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
+        end(command.main)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return [code, *(file.read_text() for file in said)]
 
@@ -157,15 +152,12 @@ def press_after(step: int) -> None:
     log.MetricsLog.step = log_and_press  # type: ignore[assignment, method-assign]
 
 
-def main(plan_file: str) -> None:
-    for name, plan in json.loads(Path(plan_file).read_text()).items():
+def kill(plans: dict[str, dict[str, Any]]) -> None:
+    """Prints a line for each of the plans: how its processes ended."""
+    for name, plan in plans.items():
         if "ctrl_c" in plan:
             print(name, json.dumps(interrupted(Path(plan["recipe"]), plan["ctrl_c"])), flush=True)
             continue
         draw = random.Random(plan["seed"])
         ends = [through(Path(plan["recipe"]), moment, draw) for moment in (*plan["kills"], "none")]
         print(name, json.dumps(ends), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,9 +1,6 @@
 """Runs that are killed for good, in real processes, end bitwise where one that is never killed ends."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,8 @@ import yaml
 from steadface.training import checkpoint
 from steadface.training.loop import TrainingRun
 
-from .killed import MOMENTS
+from ..forks import Forks
+from .killed import MOMENTS, kill
 from .runs import GATED, assert_same_run, metrics, steps, tiny
 
 STEPS = {"generator": 24, "literal": 15, "next": 14}
@@ -48,7 +46,7 @@ CTRL_C_AT = 9
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
+def killed(in_a_fork: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
     """All runs, each killed several times or interrupted once, in one process tree; with how its processes ended."""
     root = tmp_path_factory.mktemp("killed")
     plan: dict[str, dict[str, Any]] = {
@@ -60,10 +58,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, li
         file = root / f"{name}.yaml"
         file.write_text(yaml.safe_dump(tiny(root / name, *one.pop("overrides")).model_dump(mode="json")))
         one["recipe"] = str(file)
-    (root / "plan.json").write_text(json.dumps(plan))
-    program = [sys.executable, str(Path(__file__).with_name("killed.py")), str(root / "plan.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    done = in_a_fork(kill, plan, environment={"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     lines = (line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(tuple(plan)))
     return root, {name: json.loads(ends) for name, ends in lines}
