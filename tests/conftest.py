@@ -11,6 +11,8 @@ from steadface.report.fonts import load_matplotlib
 if TYPE_CHECKING:
     from .forks import Forks
 
+gc.disable()  # until all is loaded that stays
+
 # GNU readline, which pytest loads, leaves a terminal's size to the processes of pytest-xdist, and the command's console
 # would keep it whatever a test sets later.
 for _name in ("COLUMNS", "LINES"):
@@ -24,6 +26,7 @@ def pytest_collection_finish() -> None:
     """What is loaded stays: the garbage collector need not go through it again in every test."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,6 +55,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     load_matplotlib()
     canvas = importlib.import_module("matplotlib.backends.backend_svg").FigureCanvasSVG
     monkeypatch.setattr(canvas, "print_svg", lambda _, file, **__: file.write("<svg/>"))
+    monkeypatch.setattr("matplotlib.figure.Figure.findobj", lambda *_: [])  # makes the ticks, which are most of it
 
 
 @pytest.fixture(autouse=True)

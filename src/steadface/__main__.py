@@ -1,5 +1,6 @@
 """The `steadface` command, also as `python -m steadface`."""
 
+import gc
 import sys
 
 BROKEN = 70
@@ -24,6 +25,7 @@ def main() -> None:
         run()
     finally:
         ignore_ctrl_c()
+        gc.freeze()  # or Python's own end looks through all that came with torch, for most of a second
 
 
 def _say_why(error: Exception) -> None:

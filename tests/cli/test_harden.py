@@ -68,6 +68,7 @@ def planted(attacked: Callable[[int], float]) -> Callable[..., ValidationMetrics
 def _resisting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four steps on a random network gain nothing: every look sees less succeed than the one before."""
     monkeypatch.setattr(looks, "validate", planted(lambda look: 0.9 - 0.05 * look))
+    monkeypatch.setattr(looks, "STEPS", 1)  # whatever they find is planted
 
 
 def write_weights(path: Path, seed: int = 0) -> Path:
@@ -93,6 +94,7 @@ def hardened(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> tuple[obj
     words = (*given, "--eps", "2/255", "--max-clean-drop", "100%", *sets())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(looks, "validate", planted(lambda look: 0.9 - 0.05 * look))
+        patch.setattr(looks, "STEPS", 1)
         patch.setattr(sys, "argv", ["steadface", *map(str, words)])
         with pytest.raises(SystemExit) as end:
             main()

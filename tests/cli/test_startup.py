@@ -1,6 +1,7 @@
 """What only says or lists something loads nothing of what trains and recognises."""
 
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -21,55 +22,72 @@ from steadface.gallery.storage import ModelIdentity
 from steadface.recognizers.convention import ChannelOrder, PixelRange
 from steadface.recognizers.embedder import Backend
 
+SAYING = [["--help"], ["--version"], ["gallery", "--help"], ["gallery", "list", "--help"]]
 HEAVY = ("torch", "matplotlib", "onnxruntime", "pyarrow", "cv2", "scipy")
 CODE = f"""
-import sys
+import gc, json, os, sys
 from steadface.__main__ import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-print("loaded:", [name for name in {HEAVY} if name in sys.modules])
+for words, environment in json.loads(sys.argv[1]):
+    sys.argv = ["steadface", *words]
+    os.environ |= environment
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+    print("loaded:", [name for name in {HEAVY} if name in sys.modules])
+    print("left to Python's end:", len(gc.get_objects()) > 10_000)
+    print("END")
+    for name in environment:
+        del os.environ[name]
 """
+COMPLETIONS = {("steadface ver", "1"): "verify", ("steadface gallery l", "2"): "list"}
 
 
-def run(*words: str, **environment: str) -> str:
-    """What a fresh process of the command says, and which heavy packages it has loaded."""
-    source = str(Path(steadface.__file__).parents[1])
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a new process says that runs one such command after the other, and which heavy packages it has loaded."""
+    folder = tmp_path_factory.mktemp("gallery")
+    file, key = str(folder / "g.db"), str(folder / "key")
+    with Gallery.create(file, model=ModelIdentity(fingerprint="0" * 64, dimension=4, mirror=False, name="m")) as made:
+        shutil.copy(made.key.source, key)  # with its mode
+    listed = ["gallery", "list", "--gallery", file, "--key", key]
+    commands = {" ".join(words): words for words in SAYING} | {"listed": listed}
+    cases: dict[str, tuple[list[str], dict[str, str]]] = {name: (words, {}) for name, words in commands.items()}
+    for typed, place in COMPLETIONS:
+        asked = {"_STEADFACE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": place}
+        cases[typed] = ([], asked)
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *words],
-        env={**os.environ, "PYTHONPATH": source, **environment},
+        [sys.executable, "-c", CODE, json.dumps(list(cases.values()))],
+        env={**os.environ, "PYTHONPATH": str(Path(steadface.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return dict(zip(cases, done.stdout.split("END\n"), strict=False))
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["gallery", "--help"], ["gallery", "list", "--help"]])
-def test_what_only_says_something_loads_nothing_heavy(words: list[str]) -> None:
-    assert "loaded: []" in run(*words)
+@pytest.mark.parametrize("words", SAYING)
+def test_what_only_says_something_loads_nothing_heavy(said: dict[str, str], words: list[str]) -> None:
+    assert "loaded: []" in said[" ".join(words)]
 
 
-def test_listing_a_gallery_loads_nothing_heavy(tmp_path: Path) -> None:
-    file, key = str(tmp_path / "g.db"), str(tmp_path / "key")
-    with Gallery.create(file, model=ModelIdentity(fingerprint="0" * 64, dimension=4, mirror=False, name="m")) as made:
-        shutil.copy(made.key.source, key)  # with its mode
-    assert "loaded: []" in run("gallery", "list", "--gallery", file, "--key", key)
+def test_listing_a_gallery_loads_nothing_heavy(said: dict[str, str]) -> None:
+    assert "loaded: []" in said["listed"]
 
 
-@pytest.mark.parametrize(
-    ("typed", "place", "offered"), [("steadface ver", "1", "verify"), ("steadface gallery l", "2", "list")]
-)
-def test_a_shell_is_offered_commands_without_loading_them(typed: str, place: str, offered: str) -> None:
-    said = run(_STEADFACE_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=place)
-    assert said.splitlines()[0] == offered
-    assert "loaded: []" in said
+@pytest.mark.parametrize("typed", [typed for typed, _ in COMPLETIONS])
+def test_a_shell_is_offered_commands_without_loading_them(said: dict[str, str], typed: str) -> None:
+    assert said[typed].splitlines()[0] == COMPLETIONS[typed, str(typed.count(" "))]
+    assert "loaded: []" in said[typed]
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    assert steadface.__version__ in run("--version")
+def test_what_is_there_when_a_command_ends_is_not_looked_through_for_garbage(said: dict[str, str]) -> None:
+    assert all("left to Python's end: False" in one for one in said.values() if one)
+
+
+def test_the_version_is_that_of_the_package(said: dict[str, str]) -> None:
+    assert steadface.__version__ in said["--version"]
 
 
 @pytest.mark.parametrize("group", [Commands, GalleryCommands])

@@ -17,6 +17,7 @@ from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import FixedGate
 from steadface.training.performance import SourcePass, negative_loss
 from steadface.training.regularizers import PullRepel
+from steadface.training.selection import looks
 from steadface.training.step import Ramp, StepRecord, Trainer
 from steadface.training.targets import Nearest, OtherFace, Source, Targets, TargetSampler
 
@@ -119,6 +120,12 @@ class Scripted:
 
     def __call__(self, source: SourcePass, /) -> float:
         return negative_loss(SourcePass(loss=next(self._losses), embeddings=source.embeddings, labels=source.labels))
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At held-out people, for tests of something else than what the attack of a look finds."""
+    monkeypatch.setattr(looks, "STEPS", 1)
 
 
 @pytest.fixture

@@ -154,6 +154,7 @@ def press_after(step: int) -> None:
 
 def kill(plans: dict[str, dict[str, Any]]) -> None:
     """Prints a line for each of the plans: how its processes ended."""
+    looks.STEPS = 1  # as `short_looks` has it
     for name, plan in plans.items():
         if "ctrl_c" in plan:
             print(name, json.dumps(interrupted(Path(plan["recipe"]), plan["ctrl_c"])), flush=True)

@@ -14,6 +14,8 @@ from ..forks import Forks
 from .killed import MOMENTS, kill
 from .runs import GATED, assert_same_run, metrics, steps, tiny
 
+pytestmark = pytest.mark.usefixtures("short_looks")
+
 STEPS = {"generator": 24, "literal": 15, "next": 14}
 RUNS = {
     "generator": [*GATED, "data.validation=0.4", "run.validate_every=9", "data.synthetic.people=10"],

@@ -28,6 +28,8 @@ from steadface.training.schedule import learning_rate
 
 from .runs import GATED, assert_same_run, metrics, steps, tiny, write_faces
 
+pytestmark = pytest.mark.usefixtures("short_looks")
+
 
 def noisy_pull(embeddings: Embeddings) -> Tensor:
     """A user's own regulariser that draws from torch's global generator."""

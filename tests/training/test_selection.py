@@ -21,6 +21,8 @@ from steadface.training.within_class import normalise_within
 
 from .runs import tiny
 
+pytestmark = pytest.mark.usefixtures("short_looks")
+
 GROUPS = 30
 
 
