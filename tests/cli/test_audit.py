@@ -86,6 +86,7 @@ def test_two_models_are_compared_on_the_same_pairs(
     ("more", "message"),
     [
         (("--eps", "0"), "not a positive radius"),
+        (("--eps", "300/255"), "more than the whole pixel range: write 4/255, say"),
         (("--interval-width", "2"), "not a width between 0 and 1"),
         (("--calibration-pairs", "nowhere.txt"), "nowhere.txt"),
         (("--surrogate", "nowhere.safetensors"), "nowhere.safetensors"),

@@ -128,7 +128,8 @@ def parsed_radius(text: str, norm: str) -> float:
     if not 0 < value < math.inf:
         raise InvalidInput(f"--eps {text} is not a positive radius; write 4/255 or 0.0157")
     if norm == "linf" and value > 1:
-        raise InvalidInput(f"--eps {text} is more than the whole pixel range: write {text}/255")
+        meant = "4/255, say" if "/" in text else f"{text}/255"
+        raise InvalidInput(f"--eps {text} is more than the whole pixel range: write {meant}")
     return value
 
 

@@ -127,6 +127,11 @@ def checked_name(name: str) -> str:
         raise InvalidInput(f"a name is text, and this is {type(name).__name__}; give the person's name as a string")
     name = unicodedata.normalize("NFC", name)
     unwritable = any(unicodedata.category(c)[0] == "C" or c in LINE_ENDS for c in name if c not in JOINERS)
+    if any("\ud800" <= c <= "\udfff" for c in name):
+        raise InvalidInput(
+            f"{quoted(name)} is not a name for a person: some of its bytes are no UTF-8; set LANG to a UTF-8 locale, "
+            "or PYTHONUTF8=1"
+        )
     seen = UNSEEN.sub("", unicodedata.normalize("NFKC", name))
     if not seen or name != name.strip().strip(JOINERS) or len(name) > LONGEST or unwritable:
         raise InvalidInput(
