@@ -10,13 +10,11 @@ is the strength of within-class covariance normalisation, by the people that it 
 
 import argparse
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from steadface.attacks import PGD, ball
 from steadface.backbones import Backbone
-from steadface.backbones.frozen import frozen
 from steadface.evaluation.labelled import validation_metrics
 from steadface.evaluation.robustness import AttackPlan
 from steadface.report.text import percent
@@ -24,6 +22,7 @@ from steadface.training import checkpoint
 from steadface.training.assembly.faces import open_recipe_faces
 from steadface.training.assembly.trainer import load_start
 from steadface.training.averaging import between
+from steadface.training.networks import judged
 from steadface.training.runfolder import read_run_recipe
 from steadface.training.selection.looks import CHOOSING, STEPS
 from steadface.training.within_class import normalise_within
@@ -52,10 +51,10 @@ def main() -> None:
     for share in options.share:
         for within in options.within:
             network = between(first, last, share)
-            if within:
+            if within and isinstance(network, Backbone):
                 normalise_within(network, faces.training, within)
             found = validation_metrics(
-                cast(Backbone, frozen(network)),
+                judged(network),
                 held_out,
                 fmr=recipe.evaluation.fmr,
                 max_pairs=CHOOSING,

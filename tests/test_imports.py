@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     | SHARED,  # a bound from below
     "report": {"audit_record", "certificate_record"} | MATHEMATICS | FACES | SHARED,
     "recognition": {"faces", "gallery", "recognizers", "evaluation"} | MATHEMATICS | FACES | SHARED,
-    "training": {"evaluation"} | MATHEMATICS | FACES | SHARED,
+    "training": {"evaluation", "recognizers"} | MATHEMATICS | FACES | SHARED,  # networks of any origin
     "clustering": set(),  # knows vectors, no images
     "workflows": {"audit_record", "certificate_record", "clustering"}
     | JOBS

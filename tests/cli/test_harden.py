@@ -18,6 +18,7 @@ from steadface.backbones import Architecture, Backbone, load_backbone, read_meta
 from steadface.backbones.soundness import weights_digest
 from steadface.cli.main import main
 from steadface.data.faces import FaceSource
+from steadface.data.folders import open_faces
 from steadface.errors import NotFound, SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
@@ -201,11 +202,11 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert model.read_bytes() == before
 
 
-def test_weights_left_by_a_run_that_never_began_are_not_those_of_the_next(tmp_path: Path) -> None:
+def test_weights_left_by_a_run_that_never_began_are_not_those_of_the_next(faces: Path, tmp_path: Path) -> None:
     first, second = (open_recognizer(write_weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (0, 1))
-    keep_original(first, tmp_path / "run")
-    keep_original(second, tmp_path / "run")
-    assert weights_digest(load_backbone(tmp_path / "run" / ORIGINAL)) == second.content
+    keep_original(first, tmp_path / "run", open_faces(faces))
+    keep_original(second, tmp_path / "run", open_faces(faces))
+    assert weights_digest(load_backbone(tmp_path / "run" / f"{ORIGINAL}.safetensors")) == second.content
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -187,6 +187,10 @@ class Backbone(nn.Module, ABC):
         """(height, width) of the images that the network takes."""
         return self.architecture.image_size
 
+    @property
+    def embedding_size(self) -> int:
+        return self.architecture.embedding_size
+
     @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:
         """Raw embeddings (B, D) of normalised pixels (B, 3, H, W)."""

@@ -28,6 +28,9 @@ from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.files import write_atomically
 from steadface.records import first_fault
 
+MODELS = ("model.safetensors", "model.onnx")
+"""What the model of a run is called: of our own networks, and where the run began with an ONNX file."""
+
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx"}
 
@@ -117,9 +120,9 @@ def find_weights(path: Path) -> Path:
         return path
     if not path.exists():
         raise NotFound(f"{path} does not exist; give a run folder, a checkpoint or a file of weights")
-    model = path / "model.safetensors"
-    if model.is_file():
-        return model
+    for name in MODELS:
+        if (path / name).is_file():
+            return path / name
     steps = [(int(match[1]), file) for file in path.glob("checkpoints/*") if (match := _STEP.fullmatch(file.name))]
     if not steps:
         raise NotFound(

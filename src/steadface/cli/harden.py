@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from steadface.cli.console import console, training_bar
-from steadface.cli.options import parsed_radius, parsed_share
+from steadface.cli.options import OutputOption, parsed_radius, parsed_share
 from steadface.cli.train import Set, candidates_shown, report_run, resumable, say_model
 from steadface.evaluation.compatibility import Compatibility
 from steadface.report.text import percent
@@ -17,7 +17,9 @@ from steadface.workflows.harden import Wishes, harden
 
 
 def harden_model(
-    weights: Annotated[Path, typer.Argument(help="A run folder, or weights of a MobileFaceNet or IResNet.")],
+    weights: Annotated[
+        str, typer.Argument(help="Weights of a MobileFaceNet or IResNet, an .onnx file, or a run folder.")
+    ],
     images: Annotated[
         Path,
         typer.Option(help="Aligned faces, one folder per person or all in one; a tenth of the people is held out."),
@@ -39,6 +41,7 @@ def harden_model(
         str | None,
         typer.Option(help="Another network that learns the embeddings of the given one, from nothing, e.g. iresnet18."),
     ] = None,
+    output: OutputOption = None,
     overrides: Set = None,
 ) -> None:
     """Harden a trained recogniser: same input, same dimension, more resistance, and little of its accuracy lost.
@@ -54,6 +57,7 @@ def harden_model(
         choose=choose,
         labels=labels,
         student=student,
+        output=output,
     )
     with resumable(None):
         with candidates_shown(out), training_bar("harden") as observe:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from steadface.backbones.base import Backbone
 from steadface.data.faces import FaceSource
 from steadface.data.pairs import PairSet
 from steadface.data.sampling import PersonImages
@@ -80,7 +80,7 @@ class ValidationMetrics:
 
 
 def validation_metrics(
-    backbone: Backbone,
+    backbone: nn.Module,
     faces: FaceSource,
     *,
     fmr: float = 1e-2,

@@ -50,13 +50,17 @@ class Adapted(nn.Module):
         return self.convention.size
 
     def forward(self, images: Tensor) -> Tensor:
+        return _embeddings(self.core(self.pixels(images)), len(images), self.name)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """What the core is given for them."""
         _check_size(images, self.image_size, self.name)
         # Of the images' type and device: where there are no weights nothing else says where they lie.
         pixels = (images - self.mean.to(images)) / self.std.to(images)
         if self.convention.channel_order == "bgr":
             pixels = pixels.flip(1)
         kind = next((value.dtype for value in self.core.parameters() if value.is_floating_point()), None)
-        return _embeddings(self.core(pixels if kind is None else pixels.to(kind)), len(images), self.name)
+        return pixels if kind is None else pixels.to(kind)
 
     def __call__(self, images: Tensor) -> Tensor:
         return cast(Tensor, super().__call__(images))
@@ -135,6 +139,14 @@ class ReversedChannels(nn.Module):
     @property
     def differentiable(self) -> bool:
         return self.network.differentiable
+
+    def for_rgb(self) -> Backbone:
+        """A network of its own that gives RGB images the same embeddings: its first kernel has its colours turned."""
+        network = copy.deepcopy(self.network)
+        first = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+        with torch.no_grad():
+            first.weight.copy_(first.weight.flip(1))
+        return network
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.flip(1))

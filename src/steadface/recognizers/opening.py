@@ -17,6 +17,7 @@ from steadface.backbones.soundness import (
     noise_for,
     weights_digest,
 )
+from steadface.backbones.weights import find_weights
 from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.files import is_name
 from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
@@ -63,8 +64,8 @@ def open_recognizer(
         raise _missing(spec)
     if path.suffix == ".py" and path.is_file():
         raise InvalidInput(f"{path} is a file of code; name a function in it, as in {path}:function")
-    if path.is_file() and path.suffix == ".onnx":
-        return _sound(_open_onnx(path, stated, output, gradients))
+    if path.exists() and (file := find_weights(path)).suffix == ".onnx":
+        return _sound(_open_onnx(file, stated, output, gradients, name=path.resolve().stem))
     if path.exists():
         return _sound(_open_weights(path, stated, output))
     if ":" in str(spec):
@@ -165,7 +166,7 @@ def _open_service(named: Named, service: Callable[..., object], stated: Stated) 
     )
 
 
-def _open_onnx(path: Path, stated: Stated, output: str | None, gradients: bool) -> OpenedRecognizer:
+def _open_onnx(path: Path, stated: Stated, output: str | None, gradients: bool, *, name: str) -> OpenedRecognizer:
     # Importing these takes as long as all the rest, and most recognisers are no ONNX files.
     from steadface.recognizers.onnx.pixels import convention_of
     from steadface.recognizers.onnx.read import read_onnx
@@ -184,7 +185,7 @@ def _open_onnx(path: Path, stated: Stated, output: str | None, gradients: bool) 
     content = file.taking(taken).content
     return OpenedRecognizer(
         network=network,
-        name=path.stem,
+        name=name,
         fingerprint=fingerprint(content, convention),
         content=content,
         convention=convention,

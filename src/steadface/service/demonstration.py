@@ -11,7 +11,7 @@ from steadface.gallery.enrollment import Enrollee
 from steadface.recognition.recognizer import Recognizer
 from steadface.service.collections import Place
 from steadface.training.loop import Observe
-from steadface.training.runfolder import MODEL_FILE
+from steadface.training.runfolder import model_file
 from steadface.workflows.recognize import with_gallery
 from steadface.workflows.train import demo_recipes, train_or_resume
 
@@ -24,7 +24,7 @@ FIRST = 100_000
 
 def needs_training(folder: Path) -> bool:
     """Whether the demonstration's model has yet to be trained, some minutes on two cores."""
-    return not (folder / "gated" / MODEL_FILE).exists()
+    return model_file(folder / "gated") is None
 
 
 def demonstration(folder: Path, observe: Observe | None = None, *, overrides: Sequence[str] = ()) -> Place | None:

@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from steadface.backbones import Backbone
 from steadface.training.batchnorm import exchanged
+from steadface.training.networks import Network
 
 
 class WeightAverage:
@@ -49,7 +49,7 @@ class WeightAverage:
             value.copy_(state[name])
 
 
-def between(first: Backbone, last: Mapping[str, Tensor], share: float) -> Backbone:
+def between(first: Network, last: Mapping[str, Tensor], share: float) -> Network:
     """A network whose weights lie on the line from those of `first` (share 0) to `last` (share 1), its state."""
     network = copy.deepcopy(first)
     network.load_state_dict(

@@ -16,15 +16,14 @@ comes to rest for 0 < q < 2. Until the first look the gate stays closed.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from steadface.backbones import Backbone
-from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import jackknife_interval
 from steadface.evaluation.labelled import ValidationMetrics, check_supported, validation_metrics
 from steadface.training.gate import BoundedGate, Gate, Opening
+from steadface.training.networks import Network, judged
 from steadface.training.recipe import Recipe
 
 FURTHEST = 2.0
@@ -111,14 +110,14 @@ def bounded(gate: Gate) -> BoundedGate | None:
     return inner if isinstance(inner, BoundedGate) else None
 
 
-def look(recipe: Recipe, backbone: Backbone, faces: FaceSource, *, compared: bool = False) -> ValidationMetrics:
+def look(recipe: Recipe, backbone: Network, faces: FaceSource, *, compared: bool = False) -> ValidationMetrics:
     """The clean figures of `backbone` on people held out that a level is asked of: mirror and FMR are the evaluation's.
 
     Its randomness is its own, so that looking changes nothing that is trained.
     """
     options = recipe.evaluation
     return validation_metrics(
-        cast(Backbone, frozen(backbone)),
+        judged(backbone),
         faces,
         fmr=options.fmr,
         max_pairs=PAIRS,
@@ -143,7 +142,7 @@ class Reached:
     high: float
 
     @classmethod
-    def by(cls, backbone: Backbone, recipe: Recipe, faces: FaceSource) -> "Reached | None":
+    def by(cls, backbone: Network, recipe: Recipe, faces: FaceSource) -> "Reached | None":
         """What the model of a run has come to; None where its recipe asks for no level."""
         options = recipe.method.gate.clean
         if options is None:

@@ -58,7 +58,8 @@ class Outcome:
 
 
 class TrainingRun:
-    """A run folder at work: `recipe.yaml`, `metrics.jsonl`, `checkpoints/` and in the end `model.safetensors`.
+    """A run folder at work: `recipe.yaml`, `metrics.jsonl`, `checkpoints/` and in the end `model.safetensors`, or the
+    file of another kind that the run began with.
 
     Make one with `start` or `resume`.
     """
@@ -139,7 +140,7 @@ class TrainingRun:
     @property
     def concluded(self) -> bool:
         """Whether there is nothing left to do: the model is there, and it is the one that is asked for."""
-        return self.finished and (self.folder / runfolder.MODEL_FILE).exists() and self._looks.concluded
+        return self.finished and runfolder.model_file(self.folder) is not None and self._looks.concluded
 
     @property
     def duty_cycle(self) -> float:
@@ -297,7 +298,7 @@ class TrainingRun:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
         chosen = self._looks.chosen()
         try:
-            self._looks.write_model(self.folder / runfolder.MODEL_FILE, facts, chosen)
+            self._looks.write_model(runfolder.MODEL, facts, chosen)
         except SteadfaceError as error:
             raise type(error)(f"{error}; {checkpoint.last_good(self.folder)}") from error
 

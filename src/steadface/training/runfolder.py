@@ -13,6 +13,7 @@ from steadface.errors import Conflict, InvalidInput, NotFound, unreadable
 from steadface.files import sha256_of, write_atomically
 from steadface.training import checkpoint
 from steadface.training.assembly.faces import Faces
+from steadface.training.networks import kept_file
 from steadface.training.recipe import Recipe, make_recipe
 from steadface.training.recipe.reading import UnfitYaml, read_yaml
 from steadface.training.recipe.recipe import with_present_names
@@ -21,14 +22,20 @@ from steadface.training.selection.candidates import Candidates
 from steadface.training.state import Seen, State
 
 RECIPE_FILE = "recipe.yaml"
-MODEL_FILE = "model.safetensors"
+MODEL = "model"
+"""The name of its file, which ends as the kind of network has it."""
 
 logger = logging.getLogger(__name__)
 
 
 def holds_run(folder: Path) -> bool:
     """Whether there is something to lose in `folder`: a checkpoint or a finished model."""
-    return bool(checkpoint.paths(folder)) or (folder / MODEL_FILE).exists()
+    return bool(checkpoint.paths(folder)) or model_file(folder) is not None
+
+
+def model_file(folder: Path) -> Path | None:
+    """The model of a finished run."""
+    return kept_file(folder, MODEL)
 
 
 def make_run_folder(folder: Path) -> None:

@@ -17,10 +17,12 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Generator, Tensor
 
 from steadface.attacks import PGD
+from steadface.backbones import Backbone
 from steadface.errors import InvalidInput, short
 from steadface.records import Record, first_fault
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import MOST_STEPS, Checkpoint
+from steadface.training.networks import Network
 from steadface.training.performance import HeldOutVerification
 from steadface.training.recipe import Recipe
 
@@ -118,7 +120,7 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         state={
             **state,
-            "architecture": parts.backbone.architecture.model_dump(mode="json"),
+            **_architecture(parts.backbone),
             "ramp": trainer.ramp.open_steps,
             "ramp_steps": trainer.ramp.steps,
             "attack_steps": trainer.attack.steps if isinstance(trainer.attack, PGD) else None,
@@ -127,6 +129,11 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
         },
         tensors=tensors,
     )
+
+
+def _architecture(network: Network) -> dict[str, Any]:
+    """What makes a checkpoint of our own networks a file of weights for every reader."""
+    return {"architecture": network.architecture.model_dump(mode="json")} if isinstance(network, Backbone) else {}
 
 
 def _without_optimizers(parts: Assembly) -> dict[str, Tensor]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadface.backbones import Backbone
-from steadface.backbones.frozen import fold_map, frozen
+from steadface.backbones.frozen import fold_map
 from steadface.data.faces import FaceSource
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
+from steadface.training.networks import Network, judged
 
 FEW = 10
 """Images of a person that are looked at: the mean has settled by then, and large sets start soon."""
@@ -29,7 +30,7 @@ FLOOR = 0.1
 """`lambda`: a direction in which hardly anybody differs is not blown up."""
 
 
-def mean_embeddings(backbone: Backbone, faces: FaceSource) -> Tensor:
+def mean_embeddings(backbone: Network, faces: FaceSource) -> Tensor:
     """Unit mean embedding `(C, D)` of every person, from up to `FEW` of their clean images each."""
     embeddings, labels = _few_of_each(backbone, faces)
     return F.normalize(_sums(embeddings, labels, len(faces.people)))
@@ -60,12 +61,12 @@ def within_class_map(embeddings: Tensor, labels: Tensor, strength: float) -> Ten
     return matrix
 
 
-def _few_of_each(backbone: Backbone, faces: FaceSource) -> tuple[Tensor, Tensor]:
+def _few_of_each(backbone: Network, faces: FaceSource) -> tuple[Tensor, Tensor]:
     """Unit embeddings `(N, D)` of readable images, up to `FEW` of every person, and their labels `(N,)`."""
     order: NDArray[np.int64] = np.argsort(faces.labels, kind="stable")
     labels = faces.labels[order]
     few = np.arange(len(labels)) - np.searchsorted(labels, labels) < FEW
-    embedder = MirrorEmbedder(frozen(backbone), mirror=False)
+    embedder = MirrorEmbedder(judged(backbone), mirror=False)
     embeddings = torch.from_numpy(embed_faces(embedder, faces, order[few], skip_unreadable=True))
     readable = embeddings.isfinite().all(dim=1)
     return embeddings[readable], torch.from_numpy(labels[few])[readable]

@@ -9,7 +9,6 @@ from steadface.arguments import AnyPath, as_path, choice, count
 from steadface.attacks import PGD, ball
 from steadface.attacks.balls import Norm
 from steadface.audit.request import checked_radii
-from steadface.backbones import load_backbone
 from steadface.data.bins import read_bin
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.devices import resolve_device
@@ -21,6 +20,7 @@ from steadface.evaluation.robustness import AttackPlan
 from steadface.recognizers import OpenedRecognizer, check_exists
 from steadface.report.arm import Arm
 from steadface.training.assembly.faces import open_recipe_faces
+from steadface.training.networks import load_network
 from steadface.training.runfolder import read_run_recipe
 from steadface.workflows.opening import Stated, listed_faces, open_probed
 from steadface.workflows.report import run_arm
@@ -70,7 +70,7 @@ def judge(run: AnyPath | Trained, pairs: PairSet | None = None, *, progress: Sta
         embedded = None if trained is None else trained.embedded
     options = recipe.evaluation
     evaluation = evaluate(
-        load_backbone(folder) if trained is None or trained.model is None else trained.model.network,
+        load_network(folder) if trained is None or trained.model is None else trained.model.network,
         pairs,
         mirror=options.mirror,
         attack=pgd_plan(eps=options.eps, norm=options.norm, steps=options.steps, restarts=options.restarts),

@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.arguments import AnyPath, as_path
-from steadface.backbones import Backbone, load_backbone, save_backbone
-from steadface.backbones.frozen import frozen
-from steadface.backbones.soundness import weights_digest
+from steadface.backbones import Backbone
 from steadface.clustering import people_alike
 from steadface.data.faces import FaceSource, split_people
 from steadface.data.folders import FaceFiles, UnlabelledFolder, is_unlabelled
 from steadface.data.people_csv import write_people
 from steadface.devices import resolve_device
-from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unsupported
+from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.compatibility import Compatibility, compatibility
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
@@ -35,19 +33,35 @@ from steadface.recognizers.under_contract import opened_under_contract
 from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
 from steadface.training.lock import locked
 from steadface.training.loop import Observe
+from steadface.training.networks import (
+    Network,
+    content_of,
+    file_for,
+    judged,
+    kept_file,
+    load_network,
+    save_network,
+    trained_form,
+)
+from steadface.training.probe import probing_images
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import holds_run, make_run_folder
 from steadface.workflows.opening import log_notes
 from steadface.workflows.train import Trained, run_to_end, start_or_resume, store
 
-ORIGINAL = "original.safetensors"
+ORIGINAL = "original"
 COMPATIBILITY = "compatibility.json"
 PEOPLE = "people.csv"
 MARGIN = 1.25
 """Times the radius that is to be resisted: the attack in training is weaker than one that has all the time."""
+MEASURED = 32
+"""Faces on which the activations of other people's networks are measured."""
 STUDENT_RATE = 2e-3
 """Of AdamW, for weights that start from nothing."""
+
+FOREIGN = ("run.compile=auto", "run.select.within=0")
+"""Of other people's networks: compiling one on a CPU may take minutes, and which layer is the last nobody knows."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +81,7 @@ class Wishes:
     choose: str | None = None
     labels: bool = False
     student: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +129,7 @@ def _hardened(
     observe: Observe | None,
 ) -> Hardened:
     """`harden`, while nobody else works in `out`."""
-    given, contract = opened_under_contract(weights)
+    given, contract = opened_under_contract(weights, output=wishes.output)
     recipe, begun = harden_recipe(given, images, out, wishes, overrides, extra=extra), holds_run(out)
     if wishes.choose is not None and not begun:
         raise InvalidInput(f"{wishes.choose!r} cannot be chosen: {out} holds no run yet; harden first, then choose")
@@ -123,7 +138,9 @@ def _hardened(
     if contract.thresholds is None and not begun:  # nobody has looked at its pixels yet
         given = with_known_convention(given, pairs_from_labels(named))
         log_notes(given)
-    original = keep_original(given, out)
+        if given.convention.size != recipe.data.size:  # of a graph that takes any
+            recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)
+    original = keep_original(given, out, named)
     trained = run_to_end(start_or_resume(recipe, open_recipe_faces(recipe, named)), observe)
     if not trained.finished or trained.faces.validation is None:
         return Hardened(outcome=trained)
@@ -153,7 +170,8 @@ def harden_recipe(
     Images without person folders get a `data.people` there, see `name_people`. Raises SteadfaceError for a
     recogniser that is no MobileFaceNet or IResNet of RGB images, and for labels wished for where there are none.
     """
-    backbone, original = _backbone(given), out / ORIGINAL
+    network = trained_form(given)
+    original = file_for(out, ORIGINAL, network)
     if wishes.labels and (extra is not None or wishes.student is not None):
         raise InvalidInput(
             "a margin head needs to know everybody, and weights to make its prototypes from: leave --labels out, or "
@@ -161,7 +179,7 @@ def harden_recipe(
         )
     learnt = [f"model.start={original}"]
     if wishes.student is not None:
-        learnt = _of_student(wishes.student, backbone, original)
+        learnt = _of_student(wishes.student, network, original)
     # People with one image only are trained on all the same: the loss needs no second one.
     naming = [f"data.people={out / PEOPLE}", "data.min_images=1"] if is_unlabelled(images) else []
     recipe = load_recipe(
@@ -178,6 +196,7 @@ def harden_recipe(
             f"evaluation.eps=[{wishes.eps / 2}, {wishes.eps}]",
             f"run.select.max_clean_drop={wishes.max_clean_drop}",
             f"run.select.choose={json.dumps(wishes.choose)}",
+            *([] if isinstance(network, Backbone) else FOREIGN),
             *overrides,
         ],
     )
@@ -188,23 +207,28 @@ def harden_recipe(
     return recipe
 
 
-def keep_original(given: OpenedRecognizer, out: Path) -> Backbone:
-    """The weights as they came, copied into `out` unless a run has begun with them there.
+def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource) -> Network:
+    """The network as it came, copied into `out` unless a run has begun with it there.
 
-    Raises SteadfaceError as `harden_recipe`, and Conflict where it has begun with others.
+    Of other people's networks it is also noted how their activations deviate on some of the `faces`. Raises
+    SteadfaceError as `harden_recipe`, and Conflict where the run has begun with others.
     """
-    backbone, original = _backbone(given), out / ORIGINAL
-    if holds_run(out) and original.exists():
-        kept = load_backbone(original)
-        if weights_digest(kept) != given.content:
+    network, kept = trained_form(given), kept_file(out, ORIGINAL)
+    if holds_run(out) and kept is not None:
+        original = load_network(kept)
+        if content_of(original) != content_of(network):
             raise Conflict(
                 f"{out} holds a run that began with other weights than those of {given.name}: give the ones it began "
-                f"with ({original}), or another --out"
+                f"with ({kept}), or another --out"
             )
-        return kept
+        return original
     make_run_folder(out)  # a copy that is there without a run is another's, killed before its first checkpoint
-    save_backbone(original, backbone, {})
-    return backbone
+    if kept is not None:
+        kept.unlink()
+    if not isinstance(network, Backbone):
+        network = network.measured(probing_images(faces, MEASURED, network.image_size, seed=0))
+    save_network(file_for(out, ORIGINAL, network), network, {})
+    return network
 
 
 def name_people(given: OpenedRecognizer, recipe: Recipe) -> None:
@@ -217,7 +241,7 @@ def name_people(given: OpenedRecognizer, recipe: Recipe) -> None:
     if not _told_by_likeness(recipe) or data.images is None or holds_run(recipe.run.out):
         return
     listed = UnlabelledFolder(data.images)
-    embedder = MirrorEmbedder(frozen(given.network), mirror=False).to(resolve_device(recipe.run.device))
+    embedder = MirrorEmbedder(judged(trained_form(given)), mirror=False).to(resolve_device(recipe.run.device))
     embeddings = embed_faces(embedder, listed, skip_unreadable=True)
     readable = np.flatnonzero(np.isfinite(embeddings).all(1))
     labels = people_alike(embeddings[readable], seed=recipe.run.seed)
@@ -257,27 +281,19 @@ def _check_judged(faces: FaceSource, recipe: Recipe, found: str) -> None:
         ) from error
 
 
-def _backbone(given: OpenedRecognizer) -> Backbone:
-    if not isinstance(given.network, Backbone):
-        raise Unsupported(
-            f"{given.name} cannot be trained on: hardening takes MobileFaceNet and IResNet weights of RGB images"
-        )
-    return given.network
-
-
-def _of_student(name: str, teacher: Backbone, original: Path) -> list[str]:
+def _of_student(name: str, teacher: Network, original: Path) -> list[str]:
     """A network from nothing, whose BatchNorms learn the statistics of clean faces."""
     return [
         f"model.reference={original}",
         f"model.architecture.name={name}",
-        f"model.architecture.embedding_size={teacher.architecture.embedding_size}",
+        f"model.architecture.embedding_size={teacher.embedding_size}",
         "model.corner=null",
         "method.batchnorm=clean",
         f"optimizer.rate={STUDENT_RATE}",
     ]
 
 
-def measure_compatibility(original: Backbone, trained: Trained) -> Compatibility:
+def measure_compatibility(original: Network, trained: Trained) -> Compatibility:
     """Old templates against new probes on the people held out, also written into the run's folder.
 
     Raises InvalidInput where they are too few for `evaluation.fmr`.
@@ -288,15 +304,15 @@ def measure_compatibility(original: Backbone, trained: Trained) -> Compatibility
     chosen = images_to_measure(labels, seed=recipe.run.seed)
     device = resolve_device(recipe.run.device)
 
-    def templates(backbone: Backbone) -> NDArray[np.float32]:
-        embedder = MirrorEmbedder(frozen(backbone), mirror=False).to(device)
+    def templates(network: Network) -> NDArray[np.float32]:
+        embedder = MirrorEmbedder(judged(network), mirror=False).to(device)
         return embed_faces(embedder, held_out, chosen, skip_unreadable=True)
 
     old = templates(original)
     if embedded is not None and embedded.serves(chosen, mirror=False):
         new = embedded.rows
     else:
-        new = templates(load_backbone(trained.folder))
+        new = templates(load_network(trained.folder))
     found = compatibility(old, new, labels[chosen], fmr=recipe.evaluation.fmr)
     write_atomically(trained.folder / COMPATIBILITY, json.dumps(found.to_json(), indent=1).encode())
     return found

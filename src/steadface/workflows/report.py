@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from steadface.arguments import AnyPath, as_path
-from steadface.backbones import read_metadata
 from steadface.errors import InvalidInput
 from steadface.evaluation.evaluate import Evaluation
 from steadface.report.arm import Arm
 from steadface.report.fonts import load_matplotlib
 from steadface.report.history import read_history
 from steadface.training.log import METRICS_FILE
-from steadface.training.runfolder import MODEL_FILE, RECIPE_FILE, read_run_recipe
+from steadface.training.networks import read_facts
+from steadface.training.runfolder import RECIPE_FILE, model_file, read_run_recipe
 from steadface.training.selection.candidates import read_candidates
 
 
@@ -26,7 +26,7 @@ def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
     folder = as_path(folder, "the run")
     recipe = read_run_recipe(folder)
     history = read_history(folder / METRICS_FILE)
-    state = read_metadata(folder)
+    state = read_facts(folder)
     try:
         seconds, duty_cycle = float(state["seconds"]), float(state["duty_cycle"])
         steps = int(state["steps"] if "steps" in state else state["step"])  # a finished model, or a checkpoint
@@ -50,7 +50,7 @@ def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
 
 def model_arm(model: Path, evaluation: Evaluation) -> Arm:
     """Any model and its evaluation as an arm; a run folder brings its history."""
-    if (model / RECIPE_FILE).is_file() and (model / MODEL_FILE).is_file():
+    if (model / RECIPE_FILE).is_file() and model_file(model) is not None:
         return run_arm(model, evaluation)
     return Arm(name=model.stem, recipe={}, evaluation=evaluation.to_json(), examples=evaluation.examples)
 

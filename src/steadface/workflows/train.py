@@ -6,23 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steadface.arguments import AnyPath, as_path
-from steadface.backbones import load_backbone
-from steadface.backbones.weights import add_metadata
 from steadface.devices import resolve_device
 from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.evaluation.embedding import Embedded
 from steadface.files import write_atomically
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.calibration import calibrated
-from steadface.recognizers.contract import ENTRY, Contract, read_contract
+from steadface.recognizers.contract import Contract, read_contract, store_contract
 from steadface.training.assembly.faces import Faces, open_recipe_faces
 from steadface.training.checkpoint import difference
 from steadface.training.constraint import Reached
 from steadface.training.lock import locked
 from steadface.training.loop import Observe, Outcome, TrainingRun
+from steadface.training.networks import load_network
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
-from steadface.training.runfolder import MODEL_FILE, comparable, holds_run, read_run_recipe, write_choice
+from steadface.training.runfolder import comparable, holds_run, read_run_recipe, write_choice
 
 REACHED_FILE = "reached.json"
 DEMO = ("demo_clean.yaml", "demo.yaml")
@@ -118,7 +117,7 @@ def _reached(trained: Trained) -> Reached | None:
     if trained.faces.validation is None:
         return None
     device = resolve_device(trained.recipe.run.device)
-    found = Reached.by(load_backbone(trained.folder).to(device), trained.recipe, trained.faces.validation)
+    found = Reached.by(load_network(trained.folder).to(device), trained.recipe, trained.faces.validation)
     if found is not None:
         told = {**found.to_json(), "duty_cycle": trained.duty_cycle}
         write_atomically(trained.folder / REACHED_FILE, json.dumps(told, indent=1).encode())
@@ -149,7 +148,7 @@ def _stored(trained: Trained) -> Trained:
 
 def store(trained: Trained, contract: Contract) -> None:
     """Writes the contract into the run's model."""
-    add_metadata(trained.folder / MODEL_FILE, {ENTRY: contract.written()})
+    store_contract(trained.folder, contract)
 
 
 def demo_recipes(out: Path, overrides: list[str] | None = None) -> tuple[list[Recipe], Faces]:

@@ -38,8 +38,27 @@ def optional(inputs: Inputs, index: int) -> Tensor | None:
 def numbers(inputs: Inputs, index: int, a: Attributes, name: str) -> list[int] | None:
     """What older versions give as an attribute and newer ones as an input."""
     value = optional(inputs, index)
-    found = a.get(name) if value is None else value.reshape(-1).tolist()
+    found = a.get(name) if value is None else known(index, a) or value.reshape(-1).tolist()
     return None if found is None else [int(one) for one in ([found] if isinstance(found, int) else found)]
+
+
+def number(inputs: Inputs, index: int, a: Attributes, name: str) -> float | None:
+    """As `numbers`, one of them."""
+    value = optional(inputs, index)
+    if value is None:
+        return a.get(name)
+    found = known(index, a)
+    return found[0] if found else value.item()
+
+
+KNOWN = 64
+"""Numbers of a constant that are known while a graph is traced or compiled, in which no value of a tensor can be."""
+
+
+def known(index: int, a: Attributes) -> list[Any] | None:
+    """The numbers of an input where that is a small constant."""
+    found: list[Any] | None = a.get(f"input {index}")
+    return found
 
 
 def conv(inputs: Inputs, a: Attributes) -> Tensor:
@@ -212,7 +231,7 @@ def split(inputs: Inputs, a: Attributes) -> tuple[Tensor, ...]:
 
 
 def pad(inputs: Inputs, a: Attributes) -> Tensor:
-    x, pads, value = given(inputs, 0), numbers(inputs, 1, a, "pads") or [], optional(inputs, 2)
+    x, pads = given(inputs, 0), numbers(inputs, 1, a, "pads") or []
     axes = [axis % x.ndim for axis in numbers(inputs, 3, a, "axes") or range(x.ndim)]
     ends = {axis: (pads[place], pads[place + len(axes)]) for place, axis in enumerate(axes)}
     # Torch names the last dimension first, and mirrors no more dimensions than it must.
@@ -221,7 +240,7 @@ def pad(inputs: Inputs, a: Attributes) -> Tensor:
     mode = a.get("mode", "constant")
     if mode != "constant":
         return F.pad(x, amounts, mode="replicate" if mode == "edge" else mode)
-    return F.pad(x, amounts, value=float(a.get("value", 0.0) if value is None else value.item()))
+    return F.pad(x, amounts, value=float(number(inputs, 2, a, "value") or 0.0))
 
 
 def expand(inputs: Inputs, a: Attributes) -> Tensor:

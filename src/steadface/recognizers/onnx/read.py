@@ -53,6 +53,9 @@ class OnnxFile:
     digest: str
     model: onnx.ModelProto = field(repr=False, compare=False)
 
+    def __deepcopy__(self, _: Any) -> "OnnxFile":
+        return self  # it is never changed, and as large as the network that holds it
+
     def taking(self, output: str) -> "OnnxFile":
         """The file with another of its outputs, and the nodes that lead there."""
         return replace(self, output=output, nodes=_leading_to(output, self.nodes))
@@ -68,7 +71,11 @@ class OnnxFile:
 def read_onnx(path: Path) -> OnnxFile:
     """Raises SteadfaceError for a file that is not an ONNX model, and for inputs that are not RGB images."""
     refuse_other_than_onnx(path)
-    model = read_model(path)
+    return file_of(path, read_model(path))
+
+
+def file_of(path: Path, model: onnx.ModelProto) -> OnnxFile:
+    """A model that was read from `path`, or is to be written there. Raises SteadfaceError as `read_onnx`."""
     try:
         nodes, constants = _contents(model.graph)
         return _file(path, model, nodes, constants)

@@ -25,6 +25,7 @@ from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_li
 from steadface.graphs.sizes import MOST_LIVE, MOST_WORK, Unrunnable, check_cost, check_growth
 from steadface.recognizers.adapters import Adapted, External, embedding_output
 from steadface.recognizers.convention import Convention
+from steadface.recognizers.onnx.noted import Noted
 from steadface.recognizers.onnx.operations import NotConverted
 from steadface.recognizers.onnx.read import Array, OnnxFile
 from steadface.recognizers.onnx.torch import OnnxGraph
@@ -47,10 +48,10 @@ def network_of(
     Without `gradients` it stays in onnxruntime, and nothing is converted. Raises SteadfaceError where onnxruntime
     itself cannot run the file, where it has no such `output`, and where nothing tells which is the embedding.
     """
-    alone = _check_cost(file, convention)
+    alone, noted = _check_cost(file, convention), Noted.in_file(file)
     core = Runtime(file)
     core.batch = 1 if alone else core.batch
-    core.output = _embedding(core, convention, output)
+    core.output = _embedding(core, convention, output or (noted.output if noted else None))
     runtime = Adapted(core, convention, name=str(file.path), differentiable=False).eval()
     expected = [_runtime_embeddings(runtime, core, count) for count in ((1, 4) if gradients else (2,))]
     if not gradients:
@@ -60,10 +61,10 @@ def network_of(
         graph = OnnxGraph(file.taking(core.output), core.batch)
         converted = Adapted(graph, convention, name=str(file.path)).eval()
         with torch.no_grad():
-            apart = max(_apart(converted(noise_for(converted, len(one))), one) for one in expected)
-        if apart <= PARITY:  # NaN is not parity
+            distance = max(apart(converted(noise_for(converted, len(one))), one) for one in expected)
+        if distance <= PARITY:  # NaN is not parity
             return converted, core.output, ()
-        why = f"the graph converted to torch differs from onnxruntime by {apart:.2g} of an embedding's length"
+        why = f"the graph converted to torch differs from onnxruntime by {distance:.2g} of an embedding's length"
     except NotConverted as reason:
         why = f"{reason} is not converted to torch"
     except (SteadfaceError, RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
@@ -188,7 +189,8 @@ def _unrunnable(name: str, count: int, size: tuple[int, int], error: Exception) 
     )
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def apart(found: Tensor, expected: Tensor) -> float:
+    """The largest distance of embeddings from those expected, relative to their length."""
     if found.shape != expected.shape:
         return float("inf")
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())

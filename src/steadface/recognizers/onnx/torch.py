@@ -1,10 +1,11 @@
 """The graph of an ONNX file as a torch module: operations without weights, and the table of all that are converted."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,40 +14,78 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 
+from steadface.backbones.base import PReLU
 from steadface.recognizers.onnx import operations
-from steadface.recognizers.onnx.operations import Attributes, Inputs, NotConverted, Operation, given, numbers, optional
+from steadface.recognizers.onnx.operations import (
+    KNOWN,
+    Attributes,
+    Inputs,
+    NotConverted,
+    Operation,
+    given,
+    number,
+    numbers,
+)
 from steadface.recognizers.onnx.read import Node, OnnxFile
+from steadface.recognizers.onnx.rounding import ROUNDED, joined
 
 
 class OnnxGraph(nn.Module):
-    """The graph of a file, node by node. Weights are parameters that take no gradients.
+    """The graph of a file, node by node. Weights are parameters, of which those called `learnable` take gradients.
 
     `batch` is the one that the graph's shapes name, if any. Raises NotConverted for an operation that is not converted.
     """
 
-    def __init__(self, file: OnnxFile, batch: int | None) -> None:
+    def __init__(self, file: OnnxFile, batch: int | None, learnable: Collection[str] = ()) -> None:
         super().__init__()
-        self.nodes = [_plain(node, file.opset, batch) for node in file.nodes]
-        unknown = sorted({node.op for node in self.nodes} - OPERATIONS.keys())
+        self.batch = batch
+        self.nodes = [_plain(node, file, batch) for node in joined(file.nodes, file.constants)]
+        unknown = sorted({node.op for node in self.nodes} - OPERATIONS.keys() - {ROUNDED})
         if unknown:
             raise NotConverted(f"the operation {', '.join(unknown)}")
-        self.weights, self._small = self._hold(file.constants)
-        self._layers = nn.ModuleDict({str(place): part for place, part in self._rectifiers()})
+        slopes = dict(_slopes(self.nodes, file.constants))
+        self._shapes = {name: value.shape for name, value in file.constants.items()}
+        self.weights, self._small = self._hold(file.constants, slopes.values(), learnable)
+        self._layers = nn.ModuleDict(
+            {
+                str(place): _rectifier(node, file.constants, slopes.get(place) in learnable)
+                for place, node in enumerate(self.nodes)
+                if node.op == ROUNDED or place in slopes
+            }
+        )
+        self._slopes = {name: str(place) for place, name in slopes.items()}
         self._last = _last_uses(self.nodes, file.output)
         self._input, self._output, self._channels_last = file.input, file.output, file.channels_last
         self._rounds = file.dtype == np.uint8
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self.run(pixels)
+
+    def run(self, pixels: Tensor, watch: Callable[[Node, Sequence[Tensor | None]], object] | None = None) -> Tensor:
+        """The output; `watch` is shown each node and its inputs."""
         values: dict[str, Tensor] = {"": pixels}  # never read by that name
         if self._rounds:
             pixels = pixels + (pixels.round() - pixels).detach()  # as whole numbers, whose gradient passes by
         values[self._input] = pixels.permute(0, 2, 3, 1) if self._channels_last else pixels
         for place, node in enumerate(self.nodes):
-            outputs = self._compute(place, node, [self._value(name, values) for name in node.inputs])
+            inputs = [self._value(name, values) for name in node.inputs]
+            if watch is not None:
+                watch(node, inputs)
+            outputs = self._compute(place, node, inputs)
             values.update(zip(node.outputs, outputs, strict=False))
             for name in self._last[place]:  # or all maps would be held until the end
                 values.pop(name, None)
         return values[self._output]
+
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """The weights that take gradients, as they are now, by their names in the file."""
+        held = {name: self.weights[place] for name, place in self._places.items()}
+        held |= {name: cast(nn.PReLU, self._layers[place]).weight for name, place in self._slopes.items()}
+        return {
+            name: value.detach().cpu().numpy().reshape(self._shapes[name])
+            for name, value in held.items()
+            if value.requires_grad
+        }
 
     def _compute(self, place: int, node: Node, inputs: Sequence[Tensor | None]) -> Sequence[Tensor]:
         if str(place) in self._layers:
@@ -56,7 +95,7 @@ class OnnxGraph(nn.Module):
         return [output] if isinstance(output, Tensor) else output
 
     def _value(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
-        if not name:
+        if not name or name in self._slopes:
             return None
         if name in values:
             return values[name]
@@ -65,34 +104,50 @@ class OnnxGraph(nn.Module):
         weight: Tensor = self.weights[self._places[name]]
         return weight
 
-    def _hold(self, constants: Mapping[str, NDArray[Any]]) -> tuple[nn.ParameterList, dict[str, Tensor]]:
+    def _hold(
+        self, constants: Mapping[str, NDArray[Any]], elsewhere: Collection[str], learnable: Collection[str]
+    ) -> tuple[nn.ParameterList, dict[str, Tensor]]:
         """Floats as parameters, which move with the module; integers are shapes and indices, and stay on the CPU."""
         tensors = {
-            name: torch.from_numpy(np.array(value)) for name, value in constants.items() if value.dtype != object
+            name: torch.from_numpy(np.array(value))
+            for name, value in constants.items()
+            if value.dtype != object and name not in elsewhere
         }
         floats = [name for name, value in tensors.items() if value.is_floating_point()]
         self._places = {name: place for place, name in enumerate(floats)}
-        held = nn.ParameterList([nn.Parameter(tensors[name], requires_grad=False) for name in floats])
+        held = nn.ParameterList([nn.Parameter(tensors[name], requires_grad=name in learnable) for name in floats])
         return held, {name: value for name, value in tensors.items() if name not in self._places}
 
-    def _rectifiers(self) -> list[tuple[int, nn.PReLU]]:
-        """PRelu nodes with a slope per channel, as torch's own module, which others know how to make fast."""
-        found = []
-        for place, node in enumerate(self.nodes):
-            if node.op != "PRelu" or node.inputs[1] not in self._places:
-                continue
-            slope = self.weights[self._places[node.inputs[1]]]
-            if slope.ndim == 3 and slope.shape[1:] == (1, 1):
-                layer = nn.PReLU(slope.numel(), dtype=slope.dtype)
-                layer.weight = nn.Parameter(slope.detach().reshape(-1), requires_grad=False)
-                found.append((place, layer))
-        return found
+
+def _slopes(nodes: Sequence[Node], constants: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, str]]:
+    """(place, slope) of the rectifiers with a slope per channel that nothing else reads: they become torch's own
+    modules, which others know how to make fast.
+    """
+    readers = Counter(name for node in nodes for name in node.inputs)
+    for place, node in enumerate(nodes):
+        if node.op not in ("PRelu", ROUNDED) or len(node.inputs) < 2 or node.inputs[1] not in constants:
+            continue
+        slope = constants[node.inputs[1]]
+        alike = slope.ndim == 3 and slope.shape[1:] == (1, 1)
+        if readers[node.inputs[1]] == 1 and slope.dtype.kind == "f" and (alike or node.op == ROUNDED):
+            yield place, node.inputs[1]
 
 
-def _plain(node: Node, opset: int, batch: int | None) -> Node:
+def _rectifier(node: Node, constants: Mapping[str, NDArray[Any]], learnable: bool) -> PReLU:
+    slope = np.zeros(1, dtype=np.float32) if len(node.inputs) < 2 else constants[node.inputs[1]].reshape(-1)
+    layer = PReLU(len(slope))
+    layer.weight = nn.Parameter(torch.from_numpy(np.array(slope)), requires_grad=learnable)
+    layer.corner = node.attributes.get("corner", 0.0)
+    return layer
+
+
+def _plain(node: Node, file: OnnxFile, batch: int | None) -> Node:
     """A node whose meaning depends on nothing but itself."""
-    extra = {"outputs": len(node.outputs)} | ({} if batch is None else {"fixed batch": batch})
-    op = "Softmax before 13" if node.op == "Softmax" and opset < 13 else node.op
+    extra: dict[str, Any] = {"outputs": len(node.outputs)} | ({} if batch is None else {"fixed batch": batch})
+    for index, name in enumerate(node.inputs):
+        if name in file.constants and 0 < (value := file.constants[name]).size <= KNOWN and value.dtype != object:
+            extra[f"input {index}"] = value.reshape(-1).tolist()
+    op = "Softmax before 13" if node.op == "Softmax" and file.opset < 13 else node.op
     return Node(op=op, inputs=node.inputs, outputs=node.outputs, attributes={**node.attributes, **extra})
 
 
@@ -122,12 +177,7 @@ def _divide(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _clip(inputs: Inputs, a: Attributes) -> Tensor:
-    low, high = optional(inputs, 1), optional(inputs, 2)
-    return torch.clamp(
-        given(inputs, 0),
-        a.get("min") if low is None else low.item(),
-        a.get("max") if high is None else high.item(),
-    )
+    return torch.clamp(given(inputs, 0), number(inputs, 1, a, "min"), number(inputs, 2, a, "max"))
 
 
 def _hard_sigmoid(inputs: Inputs, a: Attributes) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from steadface.attacks import NFGSM, PGD, Attack, GaussianNoise, GenerativeAttack, PerturbationNetwork, ball
 from steadface.attacks.balls import Ball
-from steadface.backbones import Backbone
 from steadface.data.faces import FaceSource
 from steadface.errors import InvalidInput, unreadable
 from steadface.evaluation.labelled import validation_metrics
@@ -27,6 +26,7 @@ from steadface.training.gate import (
     ThresholdGate,
     loss_threshold,
 )
+from steadface.training.networks import Network
 from steadface.training.performance import BatchAccuracy, HeldOutVerification, Performance, negative_loss
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.method import AttackOptions, GateOptions, TargetOptions
@@ -96,7 +96,7 @@ def _loss_bound(options: GateOptions, objective: Objective) -> float:
 
 
 def make_performance(
-    recipe: Recipe, objective: Objective, backbone: Backbone, validation: FaceSource | None
+    recipe: Recipe, objective: Objective, backbone: Network, validation: FaceSource | None
 ) -> Performance:
     """What the gate hears of each source batch."""
     options = recipe.method.gate
@@ -112,7 +112,7 @@ def make_performance(
             assert_never(unknown)
 
 
-def _held_out_verification(recipe: Recipe, backbone: Backbone, validation: FaceSource) -> HeldOutVerification:
+def _held_out_verification(recipe: Recipe, backbone: Network, validation: FaceSource) -> HeldOutVerification:
     options = recipe.method.gate
 
     def measure() -> float:

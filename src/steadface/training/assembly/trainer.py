@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from steadface.arguments import SEEDS
 from steadface.attacks import GenerativeAttack
-from steadface.backbones import Backbone, load_backbone, save_backbone
-from steadface.backbones.frozen import fold_norms
 from steadface.errors import InvalidInput
 from steadface.heads import AdaFace, ArcFace, CosFace, Softmax
 from steadface.heads.heads import MarginObjective, SelfReference
@@ -33,6 +31,7 @@ from steadface.training.assembly.method import (
 from steadface.training.averaging import WeightAverage
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.compute import Compute, FastNetwork
+from steadface.training.networks import Network, file_for, kept_file, load_network, prepared, save_network
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.sections import HeadOptions, Optimizer
 from steadface.training.step import Trainer, Weights
@@ -55,45 +54,45 @@ def reference_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
     return _own_copy(recipe, "reference", recipe.model.reference, run, fresh=fresh)
 
 
-def load_start(recipe: Recipe, start: Path) -> Backbone:
+def load_start(recipe: Recipe, start: Path) -> Network:
     """The weights that a run starts from, in the form in which they are trained on."""
-    return _trainable(recipe, load_backbone(start))
+    return _trainable(recipe, load_network(start))
 
 
-def _trainable(recipe: Recipe, backbone: Backbone) -> Backbone:
-    if recipe.model.corner is not None:
-        backbone.round_corners(recipe.model.corner)
-    if recipe.method.batchnorm == "folded":
-        fold_norms(backbone)
-    return backbone
+def _trainable(recipe: Recipe, network: Network) -> Network:
+    return prepared(network, corner=recipe.model.corner, folds=recipe.method.batchnorm == "folded")
 
 
 def _own_copy(recipe: Recipe, key: str, given: Path | None, run: Path, *, fresh: bool) -> Path | None:
     if given is None:
         return None
-    copy = run / f"{key}.safetensors"
-    if fresh or not copy.exists():
-        backbone = load_backbone(given)
-        if backbone.architecture.image_size != recipe.data.size:
-            raise InvalidInput(
-                f"model.{key} {given} takes {backbone.architecture.image_size} images, data.size is "
-                f"{recipe.data.size}: set data.size to the former"
-            )
-        save_backbone(copy, backbone, {})
+    kept = kept_file(run, key)
+    if kept is not None and not fresh:
+        return kept
+    network = load_network(given)
+    if network.image_size != recipe.data.size:
+        raise InvalidInput(
+            f"model.{key} {given} takes {network.image_size} images, data.size is {recipe.data.size}: set data.size to "
+            "the former"
+        )
+    if kept is not None:
+        kept.unlink()  # it may be of another kind
+    copy = file_for(run, key, network)
+    save_network(copy, network, {})
     return copy
 
 
-def _reference(model: Backbone | None, backbone: Backbone, compute: Compute) -> Reference | None:
+def _reference(model: Network | None, backbone: Network, compute: Compute) -> Reference | None:
     """The frozen `model`, which is changed, whose embeddings `backbone` is compared with; None without one."""
     if model is None:
         return None
-    size, own = model.architecture.embedding_size, backbone.architecture.embedding_size
+    size, own = model.embedding_size, backbone.embedding_size
     if size != own:
         raise InvalidInput(
             f"model.reference gives embeddings of {size} numbers and the model to train of {own}: set "
             f"model.architecture.embedding_size to {size}"
         )
-    fold_norms(model)  # in evaluation mode for good
+    model = prepared(model, corner=None, folds=True)  # in evaluation mode for good
     model = model.to(compute.device).requires_grad_(False)
     network = FastNetwork(model, compute)
 
@@ -109,7 +108,7 @@ class Assembly:
     """A trainer and those of its parts that a checkpoint holds."""
 
     trainer: Trainer
-    backbone: Backbone
+    backbone: Network
     objective: nn.Module
     proposer: GenerativeAttack | None
     average: WeightAverage | None = None
@@ -135,12 +134,12 @@ def assemble(
     method, device = recipe.method, compute.device
     # Drawn from in this order: backbone, head, attack.
     seeds = torch.Generator().manual_seed(recipe.run.seed)
-    given = None if start is None else load_backbone(start)
+    given = None if start is None else load_network(start)
     compared = None
     if recipe.needs_reference or recipe.method.regularizer.function:
-        compared = copy.deepcopy(given) if reference is None else load_backbone(reference)
+        compared = copy.deepcopy(given) if reference is None else load_network(reference)
     backbone = _backbone(recipe, given, seeds).to(device)
-    size = backbone.architecture.embedding_size
+    size = backbone.embedding_size
     objective = _objective(recipe.head, len(faces.training.people), size, seeds).to(device)
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
         objective.head.imprint(mean_embeddings(backbone, faces.training).to(device))
@@ -181,7 +180,7 @@ def assemble(
     )
 
 
-def _backbone(recipe: Recipe, given: Backbone | None, seeds: torch.Generator) -> Backbone:
+def _backbone(recipe: Recipe, given: Network | None, seeds: torch.Generator) -> Network:
     if given is not None:
         return _trainable(recipe, given)
     return recipe.model.architecture.model_copy(update={"image_size": recipe.data.size}).build(seeds)

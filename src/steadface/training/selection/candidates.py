@@ -1,8 +1,8 @@
 """The weights that a run could end with, on disk, and what the people held out say of each.
 
-`candidates/NAME.safetensors` holds those that no other beats both on clean faces and under attack; the others can
-never be chosen. `candidates.json` has all of them, with what each has lost and gained against the reference, so that
-another choice costs no look.
+`candidates/NAME.safetensors` (or `.onnx`) holds those that no other beats both on clean faces and under attack; the
+others can never be chosen. `candidates.json` has all of them, with what each has lost and gained against the reference,
+so that another choice costs no look.
 """
 
 import json
@@ -14,10 +14,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from steadface.backbones import Backbone, load_backbone, save_backbone
 from steadface.errors import InvalidInput, NotFound
 from steadface.files import read_file, sha256_of, write_atomically
 from steadface.records import Count, Interval, Record, Share, Word, parsed
+from steadface.training.networks import ENDINGS, Network, file_for, kept_file, load_network, save_network
 from steadface.training.recipe.sections import Selection
 from steadface.training.selection.rules import (
     Candidate,
@@ -34,7 +34,7 @@ from steadface.training.selection.rules import (
 
 TABLE_FILE = "candidates.json"
 FOLDER = "candidates"
-RECOVERED_FILE = "recovered.safetensors"
+RECOVERED = "recovered"
 LARGEST = 32 * 2**20
 """Bytes; a candidate of a run that holds a thousand people out has some 50 KiB."""
 
@@ -120,7 +120,8 @@ class Candidates:
     def clear(folder: Path) -> None:
         """No candidates: an earlier run here was killed before its first checkpoint, or what it saved was removed."""
         (folder / TABLE_FILE).unlink(missing_ok=True)
-        (folder / RECOVERED_FILE).unlink(missing_ok=True)
+        while (kept := kept_file(folder, RECOVERED)) is not None:
+            kept.unlink()
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
     def __contains__(self, name: str) -> bool:
@@ -147,34 +148,36 @@ class Candidates:
         self.reference = reference
         self._write()
 
-    def add(self, candidate: Candidate, backbone: Backbone) -> None:
+    def add(self, candidate: Candidate, network: Network) -> None:
         """Takes down a candidate and keeps its weights; one of that name is replaced."""
         (self._folder / FOLDER).mkdir(exist_ok=True)
-        save_backbone(self.weights(candidate.name), backbone, {"candidate": candidate.name})
-        self._files[candidate.name] = sha256_of(self.weights(candidate.name))
+        file = file_for(self._folder / FOLDER, _stem(candidate.name), network)
+        save_network(file, network, {"candidate": candidate.name})
+        self._files[candidate.name] = sha256_of(file)
         self.entries = [*(one for one in self.entries if one.name != candidate.name), candidate]
         self._write()
 
     def prune(self) -> None:
         """Removes weights that are never chosen."""
         kept = {self.weights(one.name) for one in undominated(self.entries)}
-        for file in (self._folder / FOLDER).glob("*.safetensors"):
-            if file not in kept:
+        for file in (self._folder / FOLDER).glob("*"):
+            if file.suffix in ENDINGS and file not in kept:
                 file.unlink(missing_ok=True)
 
-    def weights(self, name: str) -> Path:
+    def weights(self, name: str) -> Path | None:
         """Where a candidate's weights lie, if they were kept."""
-        return self._folder / FOLDER / f"{name.replace(' ', '_').replace('%', 'percent')}.safetensors"
+        return kept_file(self._folder / FOLDER, _stem(name))
 
-    def load(self, name: str) -> Backbone:
+    def load(self, name: str) -> Network:
         """A candidate's network. Raises InvalidInput where its file is not the one that was looked at."""
         path, seen = self.weights(name), self._files[name]
+        assert path is not None, "only those that were kept are chosen"
         if seen is not None and sha256_of(path) != seen:
             raise InvalidInput(
                 f"{path} has changed since the people held out were looked at with it: put it back, or choose another "
                 "candidate"
             )
-        return load_backbone(path)
+        return load_network(path)
 
     def chosen(self) -> Candidate:
         """The one that becomes the model. Raises NotFound for a name that no candidate has, and NothingGained where
@@ -202,7 +205,7 @@ class Candidates:
 
     @property
     def _kept(self) -> list[Candidate]:
-        return [one for one in self.entries if self.weights(one.name).exists()]
+        return [one for one in self.entries if self.weights(one.name) is not None]
 
     def describe(self, one: Candidate) -> str:
         """What it has lost and gained, in words."""
@@ -250,6 +253,10 @@ class Candidates:
             "lost": seen.lost.to_json(),
             "gained": seen.gained.to_json(),
         }
+
+
+def _stem(name: str) -> str:
+    return name.replace(" ", "_").replace("%", "percent")
 
 
 def read_candidates(folder: Path) -> dict[str, Any] | None:

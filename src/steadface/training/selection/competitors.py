@@ -19,17 +19,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from steadface.backbones import Backbone, load_backbone, save_backbone
+from steadface.backbones import Backbone
 from steadface.errors import InvalidInput
 from steadface.signals import StopRequest
 from steadface.training.assembly.faces import Faces, make_loader
 from steadface.training.assembly.trainer import assemble, load_start
 from steadface.training.averaging import between
 from steadface.training.compute import Compute
+from steadface.training.networks import Network, file_for, kept_file, load_network, save_network
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.method import GateOptions
 from steadface.training.recipe.sections import HeadOptions
 from steadface.training.schedule import learning_rate
+from steadface.training.selection.candidates import RECOVERED
 from steadface.training.selection.rules import Kind
 from steadface.training.step import NonFiniteLoss
 from steadface.training.within_class import normalise_within
@@ -44,7 +46,7 @@ class Competitor:
     name: str
     kind: Kind
     share: float
-    make: Callable[[], Backbone]
+    make: Callable[[], Network]
 
 
 def competitors(
@@ -55,12 +57,12 @@ def competitors(
     assert options is not None
 
     @cache
-    def first() -> Backbone:
-        return (load_start(recipe, start) if recovered is None else load_backbone(recovered)).to(device)
+    def first() -> Network:
+        return (load_start(recipe, start) if recovered is None else load_network(recovered)).to(device)
 
-    def at(share: float) -> Backbone:
+    def at(share: float) -> Network:
         network = between(first(), last, share)
-        if options.within:
+        if options.within and isinstance(network, Backbone):
             normalise_within(network, faces.training, options.within)
         return network
 
@@ -88,12 +90,12 @@ def recover(
     steps: int,
     stop: StopRequest,
 ) -> Path | None:
-    """Writes the start of `recipe` into `out`, rounded and led back by so many `steps` of clean training.
+    """Writes the start of `recipe` into the folder `out`, rounded and led back by so many `steps` of clean training.
 
     None where stopped before. Every image is its own class against the recogniser as it came. What is there is kept.
     """
-    if out.exists():
-        return out
+    if (kept := kept_file(out, RECOVERED)) is not None:
+        return kept
     method = recipe.method.model_copy(update={"gate": GateOptions(kind="never"), "source": 1.0})
     clean = recipe.model_copy(update={"method": method, "head": HeadOptions(kind="none")})
     parts = assemble(clean, faces, compute, fresh=True, start=start, reference=reference)
@@ -114,5 +116,6 @@ def recover(
             if parts.average is not None:
                 parts.average.update()
     with parts.averaged():
-        save_backbone(out, parts.backbone, {})
-    return out
+        file = file_for(out, RECOVERED, parts.backbone)
+        save_network(file, parts.backbone, {})
+    return file

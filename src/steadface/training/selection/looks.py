@@ -3,11 +3,9 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from steadface.attacks import PGD, ball
-from steadface.backbones import Backbone, load_backbone, save_backbone
-from steadface.backbones.frozen import frozen
 from steadface.data.faces import FaceSource
 from steadface.errors import InvalidInput, SteadfaceError
 from steadface.evaluation.labelled import ValidationMetrics, validation_metrics
@@ -17,8 +15,9 @@ from steadface.training.assembly.faces import Faces
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.compute import Compute
 from steadface.training.log import MetricsLog
+from steadface.training.networks import Network, file_for, judged, load_network, save_network
 from steadface.training.recipe import Recipe
-from steadface.training.selection.candidates import RECOVERED_FILE, TABLE_FILE, Candidates
+from steadface.training.selection.candidates import TABLE_FILE, Candidates
 from steadface.training.selection.competitors import competitors, recover
 from steadface.training.selection.rules import Candidate
 
@@ -121,24 +120,25 @@ class Looks:
         """The candidate that becomes the model; None where the recipe does not select. Raises NothingGained."""
         return None if self._candidates is None else self._candidates.chosen()
 
-    def write_model(self, path: Path, facts: dict[str, Any], chosen: Candidate | None) -> None:
-        """Writes the weights of `chosen`, or the last ones, with `facts` beside them."""
+    def write_model(self, name: str, facts: dict[str, Any], chosen: Candidate | None) -> None:
+        """Writes the weights of `chosen`, or the last ones, with `facts` beside them, as the file of that name."""
         if self._candidates is None or chosen is None:
             with self._parts.averaged():
-                save_backbone(path, self._parts.backbone, facts)
+                save_network(file_for(self._folder, name, self._parts.backbone), self._parts.backbone, facts)
             return
         logger.info("the model is %s: %s", chosen.name, self._candidates.describe(chosen))
         if doubt := self._candidates.doubt(chosen):
             logger.warning("%s", doubt)
-        save_backbone(path, self._candidates.load(chosen.name), {**facts, "selected": chosen.facts()})
+        network = self._candidates.load(chosen.name)
+        save_network(file_for(self._folder, name, network), network, {**facts, "selected": chosen.facts()})
         self._candidates.conclude(chosen)
 
-    def _original(self, step: int) -> Backbone | None:
+    def _original(self, step: int) -> Network | None:
         """At step 0, where that is not the network trained on: the model that a student learns from, since it has
         nothing to show yet itself, or the start before its corners were rounded.
         """
         original = self._reference or (None if self._recipe.model.corner is None else self._start)
-        return None if step or original is None else load_backbone(original)
+        return None if step or original is None else load_network(original)
 
     def _take_down(self, candidates: Candidates, step: int, metrics: ValidationMetrics, save: Save) -> None:
         """A look as the reference or as a candidate, and a checkpoint that knows of it."""
@@ -159,8 +159,7 @@ class Looks:
         """
         if not steps or self._recipe.model.corner is None:
             return None
-        out = self._folder / RECOVERED_FILE
-        return recover(self._recipe, self._faces, start, self._reference, compute, out, steps, stop)
+        return recover(self._recipe, self._faces, start, self._reference, compute, self._folder, steps, stop)
 
 
 STEPS = 10
@@ -168,7 +167,7 @@ CHOOSING = 3000
 """Genuine pairs at most where a moment is chosen by them: a change of half a point should not be a single pair."""
 
 
-def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> ValidationMetrics:
+def validate(recipe: Recipe, backbone: Network, faces: FaceSource) -> ValidationMetrics:
     """The figures of `backbone` on `faces`, under PGD as `recipe.evaluation` has its radii, or under the noise that is
     trained on.
 
@@ -183,7 +182,7 @@ def validate(recipe: Recipe, backbone: Backbone, faces: FaceSource) -> Validatio
     sigma = trained.eps if trained.kind == "gaussian" else None
     pgd = AttackPlan(attacks={"pgd": PGD(ball=balls[0], steps=STEPS)}, balls=balls, examples=0)
     return validation_metrics(
-        cast(Backbone, frozen(backbone)),
+        judged(backbone),
         faces,
         fmr=options.fmr,
         attack=pgd if sigma is None else None,
