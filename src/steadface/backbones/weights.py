@@ -31,6 +31,9 @@ from steadface.records import first_fault
 MODELS = ("model.safetensors", "model.onnx")
 """What the model of a run is called: of our own networks, and where the run began with an ONNX file."""
 
+MODULE = "module"
+"""The entry beside the weights of a module of somebody else's: what is known of it but its code."""
+
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 _ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx"}
 
@@ -87,7 +90,12 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
 
     Raises SteadfaceError where the disk refuses, for instance because it is full.
     """
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    plain, seen = dict[str, Tensor](), set[int]()
+    for key, value in tensors.items():
+        own = value.detach().cpu().contiguous()
+        # Tied weights lie in one place, which the format refuses.
+        plain[key] = own.clone() if own.untyped_storage().data_ptr() in seen else own
+        seen.add(own.untyped_storage().data_ptr())
     write_atomically(Path(path), serialise(plain, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
@@ -98,8 +106,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def holds_model(file: Path) -> bool:
-    """Whether `file` is a model that `save_backbone` wrote, and neither a checkpoint nor somebody's state dict."""
-    if "architecture" not in read_metadata(file):
+    """Whether `file` is a model that we wrote, and neither a checkpoint nor somebody's state dict."""
+    if not {"architecture", MODULE} & read_metadata(file).keys():
         return False
     with safe_open(file, framework="pt") as opened:
         return not any(name.startswith(PREFIX) for name in opened.keys())  # noqa: SIM118, it is not a mapping

@@ -18,7 +18,8 @@ from steadface.workflows.harden import Wishes, harden
 
 def harden_model(
     weights: Annotated[
-        str, typer.Argument(help="Weights of a MobileFaceNet or IResNet, an .onnx file, or a run folder.")
+        str,
+        typer.Argument(help="A run folder, weights of a MobileFaceNet or IResNet, an .onnx file or module:function."),
     ],
     images: Annotated[
         Path,

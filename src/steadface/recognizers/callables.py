@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,27 +20,34 @@ from torch import nn
 
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unsupported
 
+_WITH_WEIGHTS = re.compile(r"(.+?:[\w.]+)@(.+)")
+
 KINDS = "a torch module, a function without parameters that makes one, or a function of uint8 faces (B, H, W, 3)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a `spec` names, and the source code that it was found in where that can be read."""
+    """What a `spec` names, the source code that it was found in where that can be read, and the file of `weights` that
+    it names beside.
+    """
 
     spec: str
     found: nn.Module | Callable[..., Any]
     source: bytes | None
+    weights: Path | None = None
 
     @property
     def name(self) -> str:
         """Without the folder of a file."""
-        place, _, name = self.spec.rpartition(":")
-        return f"{Path(place).stem}:{name}" if place.endswith(".py") else self.spec
+        code, weights = parts_of_name(self.spec)
+        place, _, name = code.rpartition(":")
+        called = f"{Path(place).stem}:{name}" if place.endswith(".py") else code
+        return called if weights is None else f"{called}@{weights.stem}"
 
     @property
     def function(self) -> bytes:
         """Its name alone: modules of the same weights may compute different things."""
-        return self.spec.rpartition(":")[2].encode()
+        return parts_of_name(self.spec)[0].rpartition(":")[2].encode()
 
     @property
     def seen(self) -> str:
@@ -47,18 +55,25 @@ class Named:
         return "no source code" if self.source is None else "the source file it is named in"
 
 
+def parts_of_name(spec: str) -> tuple[str, Path | None]:
+    """`module:function` and, of `module:function@FILE`, the file of weights that the module is to have."""
+    match = _WITH_WEIGHTS.fullmatch(spec)
+    return (spec, None) if match is None else (match[1], Path(match[2]))
+
+
 def load_named(spec: str) -> Named:
     """The module or callable that `spec` stands for.
 
     Raises SteadfaceError for a file, module or name that is not there, code that fails, and objects of other types.
     """
-    place, _, name = spec.rpartition(":")
+    code, weights = parts_of_name(spec)
+    place, _, name = code.rpartition(":")
     if not place or not name:
         raise InvalidInput(f"{spec} names no function; write module:function or path/to/file.py:function")
     with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
         module = _file_module(Path(place)) if place.endswith(".py") else _imported(place)
-        found = _called(_member(module, name, spec), spec)
-    return Named(spec=spec, found=found, source=_source(module))
+        found = _called(_member(module, name, code), code)
+    return Named(spec=spec, found=found, source=_source(module), weights=weights)
 
 
 def required_parameters(function: Callable[..., Any]) -> int | None:

@@ -25,6 +25,7 @@ from steadface.files import check_replaced, read_file, write_atomically
 from steadface.gallery.sealing.keys import Key
 from steadface.gallery.storage import DIMENSIONS, ModelIdentity, check_model
 from steadface.recognizers import ChannelOrder, Convention, Known, OpenedRecognizer
+from steadface.recognizers.callables import parts_of_name
 from steadface.recognizers.convention import Origin
 from steadface.recognizers.seal import Seal, check_signature, sealed, unsealed
 from steadface.records import SMALL, Record, Word, parsed
@@ -222,6 +223,8 @@ def contract_place(model: Path | str, file: Path | None = None) -> Path:
         check_replaced(file, b"{")
         return file
     if is_named(model):
+        if (weights := parts_of_name(str(model))[1]) is not None:
+            return contract_place(weights)
         named = _beside_code(str(model))
         if named is None:
             raise Unsupported(
@@ -262,6 +265,8 @@ def _beside_code(spec: str) -> Path | None:
 def _found(model: Path | str) -> tuple[Path | None, Any]:
     """Where a contract would lie, and what lies there if that is the model itself."""
     if is_named(model):
+        if (weights := parts_of_name(str(model))[1]) is not None:
+            return _found(weights)
         return _beside_code(str(model)), None
     file = find_weights(Path(model))
     inside = _inside(file)

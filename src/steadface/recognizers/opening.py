@@ -17,17 +17,19 @@ from steadface.backbones.soundness import (
     noise_for,
     weights_digest,
 )
-from steadface.backbones.weights import find_weights
-from steadface.errors import InvalidInput, NotFound, SteadfaceError
+from steadface.backbones.weights import MODULE, find_weights
+from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unsupported
 from steadface.files import is_name
 from steadface.recognizers.adapters import Adapted, BlackBox, Picked, embedding_output, outputs_of, under
 from steadface.recognizers.callables import Named, load_named
 from steadface.recognizers.convention import ChannelOrder, Convention, Known, Origin, Stated, range_named
+from steadface.recognizers.modules import needs_code, with_weights
 from steadface.recognizers.network import (
     OpenedRecognizer,
     embedding_size_of,
     fingerprint,
 )
+from steadface.recognizers.noted import Noted
 from steadface.recognizers.probing import PROBED, SIZES
 
 WAYS = "a run folder, a file of weights, an .onnx file, module:function or path/to/file.py:function"
@@ -47,7 +49,8 @@ def open_recognizer(
     - A run folder, checkpoint or state dict that `load_backbone` knows.
     - `module:function` or `path/to/file.py:function`: a torch module, or a factory of one, taking normalised pixels
       (B, 3, H, W); or a callable (or a factory of one) from uint8 faces (B, H, W, 3) to embeddings (B, D), which has no
-      gradients.
+      gradients. A module takes the weights of a file (its state dict, or a run folder that was made from it) as
+      `module:function@FILE`.
     - An ONNX file; with gradients where its graph converts to torch, otherwise through onnxruntime (see the notes).
       Where no `gradients` are wanted it stays in onnxruntime, and nothing is converted.
 
@@ -85,6 +88,8 @@ def _missing(spec: str | Path) -> SteadfaceError:
 
 def _open_weights(path: Path, stated: Stated, output: str | None) -> OpenedRecognizer:
     _no_output(str(path), output)
+    if MODULE in read_metadata(path):
+        raise needs_code(path)
     backbone = load_backbone(path, image_size=stated.image_size)
     ours = "architecture" in read_metadata(path)
     told: Origin = "file" if ours else "default"  # a bare state dict does not say how its pixels were prepared
@@ -111,16 +116,25 @@ def _open_weights(path: Path, stated: Stated, output: str | None) -> OpenedRecog
 
 def _open_named(named: Named, stated: Stated, output: str | None) -> OpenedRecognizer:
     if isinstance(named.found, nn.Module):
-        return _sound(_open_module(named, named.found, stated, output))
+        module, noted = named.found, None
+        if named.weights is not None:
+            module, noted = with_weights(module, named.weights, named.spec)
+        return _sound(_open_module(named, module, stated, output, noted))
+    if named.weights is not None:
+        raise Unsupported(f"{named.spec}: a function has no weights to be given; name a torch module, or one's factory")
     _no_output(named.spec, output)
     return _sound(_open_service(named, named.found, stated))
 
 
-def _open_module(named: Named, module: nn.Module, stated: Stated, output: str | None) -> OpenedRecognizer:
+def _open_module(
+    named: Named, module: nn.Module, stated: Stated, output: str | None, noted: Noted | None
+) -> OpenedRecognizer:
     module.eval()
     spec = named.spec
-    convention = stated.over(Convention(known=Known(size="default", pixel_range="default", channel_order="default")))
-    sizes = SIZES if stated.image_size is None else ()
+    unknown = Convention(known=Known(size="default", pixel_range="default", channel_order="default"))
+    convention = stated.over(unknown if noted is None else noted.convention)
+    sizes = SIZES if stated.image_size is None and noted is None else ()
+    output = output or (None if noted is None else noted.output)
     network, size, taken = _at_a_size_that_runs(module, convention, spec, sizes, output)
     notes = [f"{spec}: the fingerprint covers its weights and {named.seen}; code imported from elsewhere is unknown"]
     if (gradient_fault(network, noise_for(network)) or "").startswith(DETACHED):

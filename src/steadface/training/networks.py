@@ -12,11 +12,12 @@ from torch import nn
 from steadface.backbones import Backbone, load_backbone, read_metadata, save_backbone
 from steadface.backbones.frozen import fold_norms, frozen, frozen_where_alike
 from steadface.backbones.soundness import weights_digest
-from steadface.backbones.weights import find_weights
+from steadface.backbones.weights import MODULE, find_weights
 from steadface.errors import Unsupported
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.adapters import Adapted, ReversedChannels
 from steadface.recognizers.foreign import Foreign
+from steadface.recognizers.modules import ModuleNetwork, needs_code, save_module
 
 Network = Backbone | Foreign
 ENDINGS = (".safetensors", ".onnx")
@@ -36,16 +37,28 @@ def trained_form(opened: OpenedRecognizer) -> Network:
         from steadface.recognizers.onnx.trained import OnnxNetwork  # onnx, which most runs do without
 
         return OnnxNetwork.of(opened)
+    if isinstance(network, Adapted):
+        return ModuleNetwork.of(opened)
     raise Unsupported(
         f"{opened.name} has no weights that could be trained: give weights, an ONNX file that converts to torch, or a "
         "torch module"
     )
 
 
-def load_network(path: Path) -> Network:
-    """The network of a file of weights, an ONNX file or a run folder, on the CPU and in evaluation mode."""
+def load_network(path: Path, code: str | None = None) -> Network:
+    """The network of a file of weights, an ONNX file or a run folder, on the CPU and in evaluation mode.
+
+    `code` is the `module:function` that the weights of somebody's module are for; no file says which, and none is run
+    because of a file.
+    """
     file = find_weights(path)
-    return trained_form(open_recognizer(file)) if file.suffix == ".onnx" else load_backbone(file)
+    if file.suffix == ".onnx":
+        return trained_form(open_recognizer(file))
+    if MODULE not in read_metadata(file):
+        return load_backbone(file)
+    if code is None:
+        raise needs_code(file)
+    return trained_form(open_recognizer(f"{code}@{file}"))
 
 
 def save_network(path: Path, network: Network, facts: Mapping[str, Any]) -> None:
@@ -55,6 +68,9 @@ def save_network(path: Path, network: Network, facts: Mapping[str, Any]) -> None
     """
     if isinstance(network, Backbone):
         save_backbone(path, network, facts)
+        return
+    if isinstance(network, ModuleNetwork):
+        save_module(path, network, facts)
         return
     from steadface.recognizers.onnx.trained import OnnxNetwork, save_onnx
 
@@ -67,7 +83,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     file = find_weights(path)
     if file.suffix != ".onnx":
         return read_metadata(file)
-    from steadface.recognizers.onnx.noted import facts_in
+    from steadface.recognizers.onnx.read import facts_in
 
     return facts_in(file)
 

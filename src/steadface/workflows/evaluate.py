@@ -70,7 +70,7 @@ def judge(run: AnyPath | Trained, pairs: PairSet | None = None, *, progress: Sta
         embedded = None if trained is None else trained.embedded
     options = recipe.evaluation
     evaluation = evaluate(
-        load_network(folder) if trained is None or trained.model is None else trained.model.network,
+        load_network(folder, recipe.model.code) if trained is None or trained.model is None else trained.model.network,
         pairs,
         mirror=options.mirror,
         attack=pgd_plan(eps=options.eps, norm=options.norm, steps=options.steps, restarts=options.restarts),

@@ -29,6 +29,8 @@ from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.thresholds import images_to_measure
 from steadface.files import write_atomically
 from steadface.recognizers import OpenedRecognizer, with_known_convention
+from steadface.recognizers.callables import parts_of_name
+from steadface.recognizers.contract import is_named
 from steadface.recognizers.under_contract import opened_under_contract
 from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
 from steadface.training.lock import locked
@@ -113,14 +115,14 @@ def harden(
     labels wished for where there are none (`recipes/harden_labelled.yaml`); NothingGained, which leaves no model, where
     no candidate resists better than the recogniser as it came and still recognises.
     """
-    weights, images, out = as_path(weights, "weights"), as_path(images, "images"), as_path(out, "out")
+    weights, images, out = str(as_path(weights, "weights")), as_path(images, "images"), as_path(out, "out")
     extra = None if extra is None else as_path(extra, "extra")
     with locked(out):
         return _hardened(weights, images, out, extra, wishes, overrides, observe)
 
 
 def _hardened(
-    weights: Path,
+    weights: str,
     images: Path,
     out: Path,
     extra: Path | None,
@@ -197,6 +199,7 @@ def harden_recipe(
             f"run.select.max_clean_drop={wishes.max_clean_drop}",
             f"run.select.choose={json.dumps(wishes.choose)}",
             *([] if isinstance(network, Backbone) else FOREIGN),
+            *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}"]),
             *overrides,
         ],
     )
@@ -215,7 +218,7 @@ def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource) -> Netw
     """
     network, kept = trained_form(given), kept_file(out, ORIGINAL)
     if holds_run(out) and kept is not None:
-        original = load_network(kept)
+        original = load_network(kept, code_of(given))
         if content_of(original) != content_of(network):
             raise Conflict(
                 f"{out} holds a run that began with other weights than those of {given.name}: give the ones it began "
@@ -229,6 +232,11 @@ def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource) -> Netw
         network = network.measured(probing_images(faces, MEASURED, network.image_size, seed=0))
     save_network(file_for(out, ORIGINAL, network), network, {})
     return network
+
+
+def code_of(given: OpenedRecognizer) -> str | None:
+    """The `module:function` that was given, if it was one."""
+    return parts_of_name(given.path)[0] if given.path is not None and is_named(given.path) else None
 
 
 def name_people(given: OpenedRecognizer, recipe: Recipe) -> None:
@@ -312,7 +320,7 @@ def measure_compatibility(original: Network, trained: Trained) -> Compatibility:
     if embedded is not None and embedded.serves(chosen, mirror=False):
         new = embedded.rows
     else:
-        new = templates(load_network(trained.folder))
+        new = templates(load_network(trained.folder, recipe.model.code))
     found = compatibility(old, new, labels[chosen], fmr=recipe.evaluation.fmr)
     write_atomically(trained.folder / COMPATIBILITY, json.dumps(found.to_json(), indent=1).encode())
     return found

@@ -117,7 +117,9 @@ def _reached(trained: Trained) -> Reached | None:
     if trained.faces.validation is None:
         return None
     device = resolve_device(trained.recipe.run.device)
-    found = Reached.by(load_network(trained.folder).to(device), trained.recipe, trained.faces.validation)
+    found = Reached.by(
+        load_network(trained.folder, trained.recipe.model.code).to(device), trained.recipe, trained.faces.validation
+    )
     if found is not None:
         told = {**found.to_json(), "duty_cycle": trained.duty_cycle}
         write_atomically(trained.folder / REACHED_FILE, json.dumps(told, indent=1).encode())
@@ -129,7 +131,8 @@ def _calibrated(trained: Trained) -> Trained:
     if held_out is None:
         return trained
     try:
-        opened = open_recognizer(trained.folder)
+        code = trained.recipe.model.code
+        opened = open_recognizer(trained.folder if code is None else f"{code}@{trained.folder}")
         made = calibrated(opened, held_out, seed=run.seed, device=resolve_device(run.device))
     except SteadfaceError as error:
         logger.warning("the model has no thresholds: %s", error)

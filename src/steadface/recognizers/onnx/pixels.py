@@ -16,8 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from steadface.recognizers.convention import NORMALISATIONS, SIZE, Convention, Known
-from steadface.recognizers.onnx.noted import Noted
-from steadface.recognizers.onnx.read import Array, Node, OnnxFile
+from steadface.recognizers.onnx.read import Array, Node, OnnxFile, noted_in
 
 FOLDING = frozenset(["Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
 """Of a constant they make the same numbers in another shape or type."""
@@ -49,8 +48,7 @@ class _Line:
 
 def convention_of(file: OnnxFile) -> Convention:
     """What the file says of the pixels, in words of ours where we wrote it; defaults where it says nothing."""
-    noted = Noted.in_file(file)
-    if noted is not None and noted.convention is not None:
+    if (noted := noted_in(file)) is not None:
         return noted.convention
     found = "0..255" if file.dtype == np.uint8 else None
     # Operations with fewer inputs than they take, or constants that do not fit, are refused where the graph is run.

@@ -4,6 +4,7 @@ Facts of the format: one input of images, NCHW or NHWC, mostly with a dynamic ba
 """
 
 import hashlib
+import json
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from onnx import numpy_helper
 from steadface.backbones.filekinds import first_few, refuse_other_than_onnx, shown
 from steadface.errors import InvalidInput, SteadfaceError, first_line
 from steadface.graphs.reading import field_at, read_model
+from steadface.recognizers.noted import Noted
 
 Array = NDArray[Any]
 
@@ -208,6 +210,25 @@ def read_properties(path: Path) -> dict[str, str]:
     except Exception as error:  # protobuf's own among them, which share no base class
         raise InvalidInput(f"{path} is not a readable ONNX file ({first_line(error)}); it may be truncated") from error
     return found
+
+
+NOTED = "steadface_network"
+"""The entry of the metadata that holds what is `Noted`, and where the file comes from."""
+
+
+def noted_in(file: OnnxFile) -> Noted | None:
+    """What is noted in a file; None where we did not write it. Raises InvalidInput for what cannot be."""
+    text = next((one.value for one in file.model.metadata_props if one.key == NOTED), None)
+    return None if text is None else Noted.read(text, file.path)
+
+
+def facts_in(path: Path) -> dict[str, Any]:
+    """What was noted of where the file comes from; empty for a file that we did not write."""
+    try:
+        noted = json.loads(read_properties(path).get(NOTED, "{}"))
+        return dict(noted.get("facts", {}))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise InvalidInput(f"{path}: its entry {NOTED} cannot be read ({error}); put the file back") from error
 
 
 METADATA_PROPS = 14

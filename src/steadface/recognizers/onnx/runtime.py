@@ -25,9 +25,8 @@ from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_li
 from steadface.graphs.sizes import MOST_LIVE, MOST_WORK, Unrunnable, check_cost, check_growth
 from steadface.recognizers.adapters import Adapted, External, embedding_output
 from steadface.recognizers.convention import Convention
-from steadface.recognizers.onnx.noted import Noted
 from steadface.recognizers.onnx.operations import NotConverted
-from steadface.recognizers.onnx.read import Array, OnnxFile
+from steadface.recognizers.onnx.read import Array, OnnxFile, noted_in
 from steadface.recognizers.onnx.torch import OnnxGraph
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def network_of(
     Without `gradients` it stays in onnxruntime, and nothing is converted. Raises SteadfaceError where onnxruntime
     itself cannot run the file, where it has no such `output`, and where nothing tells which is the embedding.
     """
-    alone, noted = _check_cost(file, convention), Noted.in_file(file)
+    alone, noted = _check_cost(file, convention), noted_in(file)
     core = Runtime(file)
     core.batch = 1 if alone else core.batch
     core.output = _embedding(core, convention, output or (noted.output if noted else None))

@@ -28,9 +28,9 @@ from steadface.recognizers.adapters import Adapted
 from steadface.recognizers.convention import Convention
 from steadface.recognizers.foreign import Foreign
 from steadface.recognizers.network import OpenedRecognizer
+from steadface.recognizers.noted import Noted
 from steadface.recognizers.onnx.learnable import folded, learnable, with_constants
-from steadface.recognizers.onnx.noted import NOTED, Noted
-from steadface.recognizers.onnx.read import Node, OnnxFile, read_onnx
+from steadface.recognizers.onnx.read import NOTED, Node, OnnxFile, noted_in, read_onnx
 from steadface.recognizers.onnx.rounding import cornered, rectifiers, rounded
 from steadface.recognizers.onnx.runtime import PARITY, Runtime, apart
 from steadface.recognizers.onnx.torch import OnnxGraph
@@ -66,13 +66,13 @@ class OnnxNetwork(Foreign):
         _check_weights(file, learnable(file))
         if not isinstance(opened.network.core, OnnxGraph):
             raise Unsupported(f"{'; '.join(opened.notes)}. Without gradients nothing of it can be trained")
-        noted = Noted.in_file(file) or Noted()
+        noted = noted_in(file) or Noted(convention=opened.convention)
         return cls(
             file,
             opened.convention,
             size=opened.embedding_size,
             batch=opened.network.core.batch,
-            noted=noted.knowing(opened.convention, file.output),
+            noted=noted.under(opened.convention, file.output),
         )
 
     @property

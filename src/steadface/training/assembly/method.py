@@ -50,7 +50,7 @@ MOST_MAP_BYTES = 1 << 27
 """Of a map of targets: a million people, of whom each is named twice."""
 
 
-def make_gate(recipe: Recipe, objective: Objective, model: Callable[[], Backbone], held_out: FaceSource | None) -> Gate:
+def make_gate(recipe: Recipe, objective: Objective, model: Callable[[], Network], held_out: FaceSource | None) -> Gate:
     """The gate, closed unless it is always open.
 
     Where a clean level is asked for, `model` gives the network to be looked at, a copy with the weights of the moment.

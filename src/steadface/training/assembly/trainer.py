@@ -56,7 +56,7 @@ def reference_weights(recipe: Recipe, run: Path, *, fresh: bool) -> Path | None:
 
 def load_start(recipe: Recipe, start: Path) -> Network:
     """The weights that a run starts from, in the form in which they are trained on."""
-    return _trainable(recipe, load_network(start))
+    return _trainable(recipe, load_network(start, recipe.model.code))
 
 
 def _trainable(recipe: Recipe, network: Network) -> Network:
@@ -69,7 +69,7 @@ def _own_copy(recipe: Recipe, key: str, given: Path | None, run: Path, *, fresh:
     kept = kept_file(run, key)
     if kept is not None and not fresh:
         return kept
-    network = load_network(given)
+    network = load_network(given, recipe.model.code)
     if network.image_size != recipe.data.size:
         raise InvalidInput(
             f"model.{key} {given} takes {network.image_size} images, data.size is {recipe.data.size}: set data.size to "
@@ -134,10 +134,10 @@ def assemble(
     method, device = recipe.method, compute.device
     # Drawn from in this order: backbone, head, attack.
     seeds = torch.Generator().manual_seed(recipe.run.seed)
-    given = None if start is None else load_network(start)
+    given = None if start is None else load_network(start, recipe.model.code)
     compared = None
     if recipe.needs_reference or recipe.method.regularizer.function:
-        compared = copy.deepcopy(given) if reference is None else load_network(reference)
+        compared = copy.deepcopy(given) if reference is None else load_network(reference, recipe.model.code)
     backbone = _backbone(recipe, given, seeds).to(device)
     size = backbone.embedding_size
     objective = _objective(recipe.head, len(faces.training.people), size, seeds).to(device)
@@ -146,7 +146,7 @@ def assemble(
     attack = make_attack(method.attack, size, seeds, device)
     average = WeightAverage(backbone, decay) if (decay := recipe.optimizer.average) else None
 
-    def model() -> Backbone:
+    def model() -> Network:
         with nullcontext() if average is None else average.applied():
             return copy.deepcopy(backbone)
 

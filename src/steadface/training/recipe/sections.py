@@ -134,12 +134,15 @@ class Model(Section):
     """The backbone; `start` brings weights (and then their architecture), `imprint` sets the head's prototypes.
 
     `reference` is a model of the same embedding size whose embeddings a student learns; without it the start is.
+    `code` is the `module:function` that the weights are for where they are those of a module of the user's own: naming
+    it runs it, and a recipe that names code is to be read before it is run.
     `corner` rounds the activations of the start for training and for good; without it they stay as they came.
     """
 
     architecture: Architecture = Architecture(name="mobilefacenet")
     start: File | None = None
     reference: File | None = None
+    code: str | None = None
     imprint: bool = True
     corner: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 

@@ -168,8 +168,11 @@ class Candidates:
         """Where a candidate's weights lie, if they were kept."""
         return kept_file(self._folder / FOLDER, _stem(name))
 
-    def load(self, name: str) -> Network:
-        """A candidate's network. Raises InvalidInput where its file is not the one that was looked at."""
+    def load(self, name: str, code: str | None) -> Network:
+        """A candidate's network, see `load_network`.
+
+        Raises InvalidInput where its file is not the one that was looked at.
+        """
         path, seen = self.weights(name), self._files[name]
         assert path is not None, "only those that were kept are chosen"
         if seen is not None and sha256_of(path) != seen:
@@ -177,7 +180,7 @@ class Candidates:
                 f"{path} has changed since the people held out were looked at with it: put it back, or choose another "
                 "candidate"
             )
-        return load_network(path)
+        return load_network(path, code)
 
     def chosen(self) -> Candidate:
         """The one that becomes the model. Raises NotFound for a name that no candidate has, and NothingGained where

@@ -58,7 +58,9 @@ def competitors(
 
     @cache
     def first() -> Network:
-        return (load_start(recipe, start) if recovered is None else load_network(recovered)).to(device)
+        return (load_start(recipe, start) if recovered is None else load_network(recovered, recipe.model.code)).to(
+            device
+        )
 
     def at(share: float) -> Network:
         network = between(first(), last, share)

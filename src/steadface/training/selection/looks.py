@@ -129,7 +129,7 @@ class Looks:
         logger.info("the model is %s: %s", chosen.name, self._candidates.describe(chosen))
         if doubt := self._candidates.doubt(chosen):
             logger.warning("%s", doubt)
-        network = self._candidates.load(chosen.name)
+        network = self._candidates.load(chosen.name, self._recipe.model.code)
         save_network(file_for(self._folder, name, network), network, {**facts, "selected": chosen.facts()})
         self._candidates.conclude(chosen)
 
@@ -138,7 +138,7 @@ class Looks:
         nothing to show yet itself, or the start before its corners were rounded.
         """
         original = self._reference or (None if self._recipe.model.corner is None else self._start)
-        return None if step or original is None else load_network(original)
+        return None if step or original is None else load_network(original, self._recipe.model.code)
 
     def _take_down(self, candidates: Candidates, step: int, metrics: ValidationMetrics, save: Save) -> None:
         """A look as the reference or as a candidate, and a checkpoint that knows of it."""
