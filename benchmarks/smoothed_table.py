@@ -1,6 +1,6 @@
 """How well a smoothed verifier recognises: LFW's protocol, ten folds of 6,000 pairs, by the median of noisy cosines.
 
-    python benchmarks/smoothed_table.py MODEL ... --images LFW_ALIGNED --pairs pairs.txt --sigma 0.25 --draws 32
+    python benchmarks/smoothed_table.py MODEL ... --images LFW_ALIGNED --pairs pairs.txt --blur 1 --draws 32
 
 Every picture is embedded under `draws` noises; the median cosine of those of the first picture of a pair with the
 normalised mean of those of the second is what is compared, as in `steadface certify`. Accuracy is cross-validated over
@@ -19,10 +19,10 @@ from steadface.certification.verifier import SmoothedVerifier, draws_of, levels_
 from steadface.data.loading import read_images
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.devices import resolve_device
-from steadface.evaluation.embedding import MirrorEmbedder
+from steadface.evaluation.embedding import Blurred, MirrorEmbedder
 from steadface.evaluation.verification import verify
 from steadface.recognizers import open_recognizer
-from steadface.recognizers.embedder import quickened
+from steadface.recognizers.embedder import compiled, quickened
 from steadface.workflows.report import versions
 
 FMR = 1e-2
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--sigma", type=float, nargs="+", default=[0.25])
+    parser.add_argument("--blur", type=float, default=0.0, help="pixels by which the verifier blurs what it sees")
     parser.add_argument("--draws", type=int, default=32)
     parser.add_argument("--every", type=int, default=1, help="takes one pair out of so many")
     parser.add_argument("--device", default="cpu")
@@ -54,14 +55,15 @@ def main() -> None:
     pairs = read_pairs(given.pairs, given.images)
     pairs = pairs.select(np.arange(0, len(pairs), given.every))
     device = resolve_device(given.device)
-    print(f"{len(pairs)} pairs, {given.draws} draws, seed {given.seed}; {versions()}")
+    print(f"{len(pairs)} pairs, {given.draws} draws, blur {given.blur:g}, seed {given.seed}; {versions()}")
     print("| model | sigma | accuracy, % | EER, % | FNMR at FMR 1e-2, % | genuine | impostor | images/s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for model in given.models:
         network = quickened(open_recognizer(model).network).to(device)
         for sigma in given.sigma:
-            embedder = MirrorEmbedder(network, mirror=False).eval()
-            verifier = SmoothedVerifier(embedder=embedder, sigma=sigma, batch=64, device=device)
+            embedder = MirrorEmbedder(Blurred(network, given.blur), mirror=False).eval()
+            run = compiled(embedder, device)
+            verifier = SmoothedVerifier(embedder=embedder, run=run, sigma=sigma, batch=64, device=device)
             began, draws = time.monotonic(), given.draws if sigma else 1
             similarity = smoothed(verifier, pairs, draws, given.seed)
             found = verify(similarity, pairs.same, pairs.fold)

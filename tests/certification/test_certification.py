@@ -26,7 +26,8 @@ from .networks import SIGMA, Angle, grey, request
 
 def verifier(network, sigma=SIGMA, batch=64):
     device = torch.device("cpu")
-    return SmoothedVerifier(embedder=MirrorEmbedder(network, mirror=False), sigma=sigma, batch=batch, device=device)
+    embedder = MirrorEmbedder(network, mirror=False)
+    return SmoothedVerifier(embedder=embedder, run=embedder, sigma=sigma, batch=batch, device=device)
 
 
 def test_noise_on_whole_levels_is_whole_levels_that_do_not_tell_the_image():

@@ -25,7 +25,7 @@ from steadface.evaluation.calibration import split_for_attack
 from steadface.evaluation.embedding import Blurred, MirrorEmbedder
 from steadface.evaluation.series import Aim, Goal
 from steadface.evaluation.witness import Witness
-from steadface.recognizers.embedder import quickened
+from steadface.recognizers.embedder import compiled, quickened
 
 RECORD = "certificate.json"
 
@@ -88,7 +88,10 @@ def _prepared(request: Request, folder: Path, report: Progress) -> tuple[Work, W
     images = np.union1d(pairs.first[certified], pairs.second[certified])
     witness = Witness.of(embedder, pairs.faces, images, name=request.model.name)
     seen = contents(pairs.faces, images, request.seed)
-    verifier = SmoothedVerifier(embedder=embedder, sigma=request.sigma, batch=request.batch, device=request.device)
+    run = compiled(embedder, request.device) if request.compile else embedder
+    verifier = SmoothedVerifier(
+        embedder=embedder, run=run, sigma=request.sigma, batch=request.batch, device=request.device
+    )
     work = Work(
         request=request,
         split=split,

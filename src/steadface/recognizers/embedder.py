@@ -68,7 +68,7 @@ class NetworkEmbedder:
         self.size = cast("tuple[int, int]", network.image_size)
         self._device = resolve_device(device)
         self._network = quickened(network).to(self._device)
-        self._run = self._compiled() if compile else self._embeddings
+        self._run = compiled(self._embeddings, self._device) if compile else self._embeddings
         self._mirror, self._precision = mirror, precision
         eager_on_cpu = self._device.type == "cpu" and not compile
         fastest = max(LEAST_BATCH, PER_THREAD * torch.get_num_threads()) if eager_on_cpu else BATCH
@@ -104,11 +104,13 @@ class NetworkEmbedder:
         images = faces.permute(0, 3, 1, 2).to(torch.float32) / 255  # channels last in memory, as it came
         return unit_embeddings(self._network, images, mirror=self._mirror)
 
-    def _compiled(self) -> Callable[[Tensor], Tensor]:
-        if self._device.type == "cpu" and not has_compiler():
-            logger.warning("no C++ compiler is installed, so the model is not compiled; it embeds more slowly")
-            return self._embeddings
-        return cast("Callable[[Tensor], Tensor]", torch.compile(self._embeddings, dynamic=None))
+
+def compiled(embed: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """`embed` by torch's compiler; itself, with a warning, where there is none for that device."""
+    if device.type == "cpu" and not has_compiler():
+        logger.warning("no C++ compiler is installed, so the model is not compiled; it embeds more slowly")
+        return embed
+    return cast("Callable[[Tensor], Tensor]", torch.compile(embed, dynamic=None))
 
 
 def quickened(network: nn.Module) -> nn.Module:

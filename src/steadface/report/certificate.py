@@ -94,7 +94,9 @@ def _opening(data: Certificate) -> str:
     at = f" ({odds_of(data.calibration.fmr)} pairs of other people)" if data.calibration.fmr > 0 else ""
     largest = max(settings.radii)
     held = [
-        f"{counted(one.share, KINDS[one.goal])} {SIDES[one.goal]}" for one in data.certified if one.radius == largest
+        f"{counted(one.share, KINDS[one.goal])} are {SIDES[one.goal]}"
+        for one in data.certified
+        if one.radius == largest
     ]
     return (
         f"Under noise of sigma {settings.sigma:g} the recogniser “{data.model.name}”, smoothed, misses "

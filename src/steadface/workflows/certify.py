@@ -46,6 +46,7 @@ def certification_request(
     seed: int = 0,
     mirror: bool = False,
     blur: float = 0.0,
+    compile: bool = False,
     device: str = "auto",
     progress: StageProgress | None = None,
     **stated: Unpack[Stated],
@@ -72,6 +73,7 @@ def certification_request(
         seed=seed,
         mirror=mirror,
         blur=blur,
+        compile=compile,
         device=chosen,
     )
 
