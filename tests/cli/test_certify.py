@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from steadface.certification import sandwich
+
 from .conftest import Call
 from .test_audit import models
 
@@ -17,7 +19,11 @@ def test_it_leaves_a_certificate_and_says_what_it_found(
     faces: Path,
     models: tuple[Path, Path],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for steps in ("START_STEPS", "FOLLOW_STEPS"):
+        monkeypatch.setattr(sandwich, steps, 2)
+    monkeypatch.setattr(sandwich, "CONFIRM_DRAWS", 40)
     out = tmp_path / "deep" / "certificate"
     words = ("--images", faces, "--sigma", 0.05, "--radius", 0.02, "--max-pairs", 3, "--attacked", 1, "--fmr", 0.2)
     refused = call("certify", models[0], *words, "--samples", 2, "--out", out)
