@@ -52,9 +52,16 @@ from steadface.workflows.report import versions
 from steadface.workflows.train import train_or_resume
 
 RECIPE_OF = {"scratch": "gated", "harden": "harden"}
+ANNEAL = {"times": 8, "over": 0.8}
 FORMS: dict[str, Overrides] = {
     "threshold": {"method.gate.kind": "loss"},
-    "annealed": {"method.gate.kind": "loss", "method.gate.anneal": {"times": 3, "over": 0.5}},
+    "annealed": {"method.gate.kind": "loss", "method.gate.anneal": ANNEAL},
+    "annealed slack": {
+        "method.gate.kind": "slack",
+        "method.gate.drives": "weight",
+        "method.gate.most": 4,
+        "method.gate.anneal": ANNEAL,
+    },
     "slack radius": {"method.gate.kind": "slack", "method.gate.drives": "radius"},
     "slack weight": {"method.gate.kind": "slack", "method.gate.drives": "weight", "method.gate.most": 4},
 }

@@ -71,6 +71,14 @@ def test_out_of_reach_the_gate_stays_shut_and_the_bound_stays_near_the_loss() ->
     assert bound_of(gate) == pytest.approx(1.5 / 4)
 
 
+def test_while_it_anneals_a_larger_error_is_asked_for() -> None:
+    gate = steered(0.9, lambda: 0.8, every=1)
+    for relaxed, bound in ((3.0, 1.5**2), (100.0, 4.0), (1.0, 0.25)):
+        gate.relaxed, gate.inner.threshold = relaxed, 0.0
+        gate.judge(-1.0)
+        assert bound_of(gate) == pytest.approx(bound)
+
+
 def test_a_steered_gate_goes_on_from_its_written_state() -> None:
     def made() -> SteeredGate:
         inner = SlackGate(-5.0, gain=0.3)

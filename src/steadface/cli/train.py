@@ -188,10 +188,12 @@ def report_run(trained: Trained) -> None:
     """
     if trained.recipe.data.validation == 0:
         return
-    arm = _judged(trained)
-    if trained.reached is not None:
-        said = reached_in_words(trained.reached, trained.duty_cycle, arm)
-        if trained.reached.missed:
+    arm, reached = _judged(trained), trained.reached
+    said = None if reached is None else reached_in_words(reached, trained.duty_cycle, arm)
+    if arm is not None:
+        _write_page(trained, arm, [] if said is None else [f"{said[:1].upper()}{said[1:]}."])
+    if reached is not None and said is not None:
+        if reached.missed:
             raise LevelMissed(said)
         console.print(line(said), soft_wrap=True)
 
@@ -211,26 +213,32 @@ def reached_in_words(reached: Reached, duty: float, arm: "Arm | None") -> str:
         )
     elif reached.clean < reached.asked:
         words.append("the people held out do not tell whether that is short of it")
+    if not reached.missed and duty < OPEN:
+        words.append(
+            "the level was reached too late for any adversarial training: ask for less, train for longer, or look more "
+            "often (method.gate.clean.every)"
+        )
     return "; ".join(words)
 
 
 def _judged(trained: Trained) -> "Arm | None":
-    recipe = trained.recipe
     try:
         with stage_bar() as progress:
-            judged = judge(trained, progress=progress)
+            return judge(trained, progress=progress).arm
     except SteadfaceError as error:
         # The model is trained and saved; too few held-out people to judge it by is no reason to call that a failure.
         say_warning(f"not judged on the held-out people: {error}")
         return None
+
+
+def _write_page(trained: Trained, arm: "Arm", notes: list[str]) -> None:
     page = write_report(
-        [judged.arm],
+        [arm],
         trained.folder,
-        title=f"{recipe.name}: training run",
-        seed=recipe.run.seed,
+        title=f"{trained.recipe.name}: training run",
+        seed=trained.recipe.run.seed,
         command=command_line(),
-        notes=["Judged on people held out from the training set."],
+        notes=["Judged on people held out from the training set.", *notes],
     )
-    console.print(arms_table([judged.arm]))
+    console.print(arms_table([arm]))
     say_where("report", page)
-    return judged.arm

@@ -10,7 +10,8 @@ clean EER seen, `e*` the one asked for (1 - level), and `L` the mean source loss
 The loss that was just trained at is the measure, not the old bound: where the gate is shut and recognition not good
 enough yet, `b` keeps close below the loss, and does not run away from it (the wind-up of an integral controller). Where
 the loss is held at the bound and `e` is proportional to `l^q`, log b moves to its place by the factor 1 - q a look: it
-comes to rest for 0 < q < 2. Until the first look the gate stays closed.
+comes to rest for 0 < q < 2. Until the first look the gate stays closed. While the gate anneals `e*` is so many times as
+large, since it is the end of a run that shall meet the level.
 """
 
 import math
@@ -29,6 +30,8 @@ from steadface.training.recipe import Recipe
 FURTHEST = 2.0
 """How far, as a factor, an error may seem from the one asked for in one look."""
 POWER = 2.0
+GUESSING = 0.5
+"""The error of who has learnt nothing."""
 LEAST_LOSS = 1e-9
 """A bound is positive, and its logarithm finite."""
 PAIRS = 1000
@@ -58,13 +61,15 @@ def bound_for(level: float, seen: float, loss: float, *, finest: float = 0.0) ->
 class SteeredGate:
     """`inner`, closed until the first look; its bound follows the clean level seen after every `every` batches.
 
-    `measure` gives 1 - EER of the weights as they are, and the smallest error that it can tell from none.
+    `measure` gives 1 - EER of the weights as they are, and the smallest error that it can tell from none. The error
+    asked for is `relaxed` times as large while the gate anneals.
     """
 
     inner: BoundedGate
     level: float
     measure: Callable[[], tuple[float, float]]
     every: int
+    relaxed: float = 1.0
     judged: int = 0
     losses: float = 0.0
     clean: float = 0.0
@@ -89,7 +94,8 @@ class SteeredGate:
 
     def _look(self) -> None:
         self.clean, finest = self.measure()
-        wanted = bound_for(self.level, self.clean, self.losses / self.every, finest=finest)
+        level = 1 - min(GUESSING, self.relaxed * (1 - self.level))
+        wanted = bound_for(level, self.clean, self.losses / self.every, finest=finest)
         before = -self.inner.threshold
         self.inner.threshold = -(math.sqrt(before * wanted) if before else wanted)
         self.losses = 0.0
@@ -102,6 +108,11 @@ class SteeredGate:
         self.inner.load_state_dict(state)
         self.inner.threshold = -state["bound"]
         self.judged, self.losses, self.clean = int(state["judged"]), state["losses"], state["clean"]
+
+
+def annealing(gate: Gate) -> "SteeredGate | BoundedGate | None":
+    """What of the gate is relaxed while it anneals: the level asked for where there is one, else the bound."""
+    return gate if isinstance(gate, SteeredGate | BoundedGate) else None
 
 
 def bounded(gate: Gate) -> BoundedGate | None:

@@ -17,7 +17,7 @@ from steadface.training import checkpoint, runfolder
 from steadface.training.assembly.faces import Faces, make_loader, open_recipe_faces
 from steadface.training.assembly.trainer import Assembly, assemble, reference_weights, start_weights
 from steadface.training.compute import resolve_compute
-from steadface.training.constraint import SteeredGate, bounded
+from steadface.training.constraint import SteeredGate, annealing, bounded
 from steadface.training.log import MetricsLog
 from steadface.training.probe import StrengthProbe
 from steadface.training.recipe import Recipe
@@ -236,7 +236,7 @@ class TrainingRun:
         share = self.recipe.method.attack.ramp
         if 0 < share < 1 and (expected := self._length.expected_steps(self.step, self.seconds)) is not None:
             trainer.ramp.steps = max(1, round(share * expected))
-        anneal, gate = self.recipe.method.gate.anneal, bounded(trainer.gate)
+        anneal, gate = self.recipe.method.gate.anneal, annealing(trainer.gate)
         if anneal is not None and gate is not None:
             gate.relaxed = relaxation(self._done(), anneal)
         try:
@@ -289,9 +289,11 @@ class TrainingRun:
         options = self.recipe.method.gate
         if options.kind != "never" and self.step == options.warn_after and self._open_steps == 0:
             logger.warning(
-                "the gate has not opened in %d steps: no adversarial training has happened; "
-                "raise method.gate.loss (or lower method.gate.threshold)",
+                "the gate has not opened in %d steps: no adversarial training has happened; %s",
                 self.step,
+                "raise method.gate.loss (or lower method.gate.threshold)"
+                if options.clean is None
+                else "the clean level asked for has not been reached yet",
             )
 
     def _export(self) -> None:

@@ -28,7 +28,10 @@ class LossBound(Section):
 
 
 class Anneal(Section):
-    """A bound that begins `times` as large as it is meant to be, and falls to that over the share `over` of the run."""
+    """A bound that begins `times` as large as it is meant to be, and falls to that over the share `over` of the run.
+
+    Where the bound follows a clean level the error asked for does so in its place.
+    """
 
     times: Annotated[float, Field(gt=0, le=1000)] = 3.0
     over: Annotated[float, Field(gt=0, le=1)] = 0.5
