@@ -228,6 +228,8 @@ def test_who_is_who_enters_the_loss_where_that_is_wished_for_and_known(
     given, run, labels = open_recognizer(weights), tmp_path / "run", Wishes(labels=True)
     assert harden_recipe(given, faces, run, Wishes()).head.kind == "none"
     assert harden_recipe(given, faces, run, labels).head.kind == "cosface"
+    noise = harden_recipe(given, faces, run, Wishes(sigma=0.12))
+    assert (noise.name, noise.method.attack.kind, noise.method.attack.eps) == ("harden_noise", "gaussian", 0.12)
     assert harden_recipe(given, plain, run, labels, ["data.people=people.csv"]).head.kind == "cosface"
     with pytest.raises(SteadfaceError, match=r"--labels needs to know who is who in .*plain.*data\.people=FILE\.csv"):
         harden_recipe(given, plain, run, labels)
@@ -235,6 +237,8 @@ def test_who_is_who_enters_the_loss_where_that_is_wished_for_and_known(
         harden_recipe(given, faces, run, labels, extra=plain)
     with pytest.raises(SteadfaceError, match="leave --labels out, or --extra and --student"):
         harden_recipe(given, faces, run, replace(labels, student="iresnet18"))
+    with pytest.raises(SteadfaceError, match="leave --labels and --student out"):
+        harden_recipe(given, faces, run, replace(labels, sigma=0.1))
 
 
 @pytest.fixture

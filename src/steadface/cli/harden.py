@@ -42,6 +42,10 @@ def harden_model(
         str | None,
         typer.Option(help="Another network that learns the embeddings of the given one, from nothing, e.g. iresnet18."),
     ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="Harden against noise of this deviation instead of --eps, for `steadface certify --sigma`."),
+    ] = None,
     output: OutputOption = None,
     overrides: Set = None,
 ) -> None:
@@ -59,6 +63,7 @@ def harden_model(
         labels=labels,
         student=student,
         output=output,
+        sigma=sigma,
     )
     with resumable(None):
         with candidates_shown(out), training_bar("harden") as observe:

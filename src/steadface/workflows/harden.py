@@ -74,7 +74,8 @@ class Wishes:
 
     `choose` names a candidate of a run that has some, in place of the rule of `training/selection`. `labels`
     lets who is who into the loss, `student` is the architecture of another network that learns the embeddings of the
-    given one.
+    given one. With `sigma` it is noise of that deviation that is to be resisted, by a smoothed verifier, see
+    `recipes/harden_noise.yaml`; `eps` and `max_clean_drop` then mean nothing.
     """
 
     minutes: float = 60.0
@@ -84,6 +85,7 @@ class Wishes:
     labels: bool = False
     student: str | None = None
     output: str | None = None
+    sigma: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,13 +181,15 @@ def harden_recipe(
             "a margin head needs to know everybody, and weights to make its prototypes from: leave --labels out, or "
             "--extra and --student"
         )
+    if wishes.sigma is not None and (wishes.labels or wishes.student is not None):
+        raise InvalidInput("--sigma hardens a recogniser as it came, without labels: leave --labels and --student out")
     learnt = [f"model.start={original}"]
     if wishes.student is not None:
         learnt = _of_student(wishes.student, network, original)
     # People with one image only are trained on all the same: the loss needs no second one.
     naming = [f"data.people={out / PEOPLE}", "data.min_images=1"] if is_unlabelled(images) else []
     recipe = load_recipe(
-        recipe_path(Path("harden_labelled" if wishes.labels else "harden")),
+        recipe_path(Path("harden_labelled" if wishes.labels else "harden" if wishes.sigma is None else "harden_noise")),
         [
             f"data.images={images}",
             *naming,
@@ -194,9 +198,7 @@ def harden_recipe(
             *learnt,
             f"run.out={out}",
             f"run.minutes={wishes.minutes}",
-            f"method.attack.eps={MARGIN * wishes.eps}",
-            f"evaluation.eps=[{wishes.eps / 2}, {wishes.eps}]",
-            f"run.select.max_clean_drop={wishes.max_clean_drop}",
+            *_aims(wishes),
             f"run.select.choose={json.dumps(wishes.choose)}",
             *([] if isinstance(network, Backbone) else FOREIGN),
             *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}"]),
@@ -208,6 +210,17 @@ def harden_recipe(
             f"--labels needs to know who is who in {images}: one folder per person, or --set data.people=FILE.csv"
         )
     return recipe
+
+
+def _aims(wishes: Wishes) -> list[str]:
+    """What is trained against, and what may be lost for it."""
+    if wishes.sigma is not None:
+        return [f"method.attack.eps={wishes.sigma}"]
+    return [
+        f"method.attack.eps={MARGIN * wishes.eps}",
+        f"evaluation.eps=[{wishes.eps / 2}, {wishes.eps}]",
+        f"run.select.max_clean_drop={wishes.max_clean_drop}",
+    ]
 
 
 def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource) -> Network:
