@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steadface.backbones import Architecture, Backbone, save_backbone
+from steadface.backbones.soundness import weights_digest
 from steadface.errors import SteadfaceError
 from steadface.recognizers import Convention, OpenedRecognizer, export, open_recognizer
 from steadface.recognizers.adapters import Adapted, BlackBox
@@ -43,6 +44,27 @@ def wrapped(core: nn.Module, size: tuple[int, int] = (16, 16), **convention: obj
     taken = Convention(size=size, **convention)
     network = Adapted(core.eval(), taken, name="named").eval()
     return OpenedRecognizer(network=network, name="named", fingerprint="", convention=taken)
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[tuple[object, ...], object]:
+    """What became of following each network."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _traced_once(monkeypatch: pytest.MonkeyPatch, graphs: dict[tuple[object, ...], object]) -> None:
+    """Following a network takes most of an export; many tests export the same one."""
+
+    def traced(network: nn.Module, *rest: object) -> object:
+        if not isinstance(network, Backbone):
+            return write.traced(network, *rest)
+        key = (weights_digest(network), str(network.architecture), str(network), *rest)
+        if key not in graphs:
+            graphs[key] = write.traced(network, *rest)
+        return graphs[key]
+
+    monkeypatch.setattr(export, "traced", traced)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +163,8 @@ def test_whatever_the_model_normalises_the_file_takes_0_to_255(tmp_path, std) ->
     assert open_recognizer(tmp_path / "face.onnx").convention.pixel_range == "0..255"
 
 
-def test_metadata_travel_with_it_and_files_are_the_same_each_time(face, tmp_path) -> None:
+def test_metadata_travel_with_it_and_files_are_the_same_each_time(face, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(export, "traced", write.traced)
     model, path = face
     properties = onnx.load(path).metadata_props
     assert {one.key: one.value for one in properties} == {"steadface": '{"fmr": 0.001}'}
@@ -149,20 +172,6 @@ def test_metadata_travel_with_it_and_files_are_the_same_each_time(face, tmp_path
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
-@pytest.fixture
-def traced_once(monkeypatch) -> None:
-    """Following a network takes most of an export; for tests that export an unchanged one twice."""
-    follow, graphs = write.traced, []
-
-    def traced(*asked):
-        if not graphs:
-            graphs.append(follow(*asked))
-        return graphs[0]
-
-    monkeypatch.setattr(export, "traced", traced)
-
-
-@pytest.mark.usefixtures("traced_once")
 def test_half_precision_is_half_the_size_and_says_what_it_costs(tmp_path) -> None:
     model = opened(tmp_path)
     whole = export_onnx(model, tmp_path / "whole.onnx")
@@ -179,7 +188,6 @@ def test_half_precision_is_half_the_size_and_says_what_it_costs(tmp_path) -> Non
     assert sum(kind == onnx.TensorProto.FLOAT for kind in weights.values()) == 2, "mean and std alone stay float32"
 
 
-@pytest.mark.usefixtures("traced_once")
 def test_half_precision_that_leaves_its_range_is_refused(tmp_path) -> None:
     network = backbone()
     with torch.no_grad():
@@ -202,7 +210,6 @@ def test_a_file_that_fails_parity_is_never_written(tmp_path, monkeypatch) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.onnx", "model.safetensors"]
 
 
-@pytest.mark.usefixtures("traced_once")
 def test_embeddings_too_long_to_square_in_float32_are_compared_as_well(tmp_path, monkeypatch) -> None:
     network = backbone()
     with torch.no_grad():
