@@ -296,7 +296,9 @@ def table(seeds: list[Seed], options: argparse.Namespace) -> str:
         searched = [one.needed[below] for one in seeds if below in one.needed]
         if searched:
             tried = statistics.mean(count for count, _ in searched)
-            cells = [cell([near for _, near in searched], signed=True, digits=2), "100", "", "0", f"{tried:.3g}"]
+            unmet = sum(abs(near) > options.tolerance / 100 for _, near in searched)
+            runs = f"{tried:.3g}" + (f", and not met in {unmet} of {len(searched)} seeds" if unmet else "")
+            cells = [cell([near for _, near in searched], signed=True, digits=2), "100", "", "0", runs]
             lines.append(f"| {below:g} | always open, searched | {' | '.join(cells)} |")
     return "\n".join(lines)
 
