@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from steadface.backbones import load_backbone, read_metadata
@@ -14,6 +15,7 @@ from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training.loop import TrainingRun
+from steadface.training.runfolder import write_choice, write_run_recipe
 from steadface.training.selection import looks as looking
 from steadface.training.selection.candidates import Candidates, read_candidates
 from steadface.training.selection.rules import Candidate, NothingGained, choose, exhausted, undominated, verdict
@@ -184,6 +186,18 @@ def test_every_look_is_in_the_table_and_what_can_be_chosen_is_kept(tmp_path, loo
     kept = {file.stem: file for file in (tmp_path / "run" / "candidates").iterdir()}
     assert sorted(kept) == ["step_2", "step_4", "step_6"]
     assert same(load_backbone(kept["step_4"]).state_dict(), looks[4])
+
+
+def test_another_choice_leaves_what_is_younger_than_the_run_unsaid(tmp_path):
+    """Or the run would count as one of another recipe than its checkpoints."""
+    recipe = tiny(tmp_path, *SELECTING)
+    write_run_recipe(recipe, tmp_path)
+    written = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    del written["run"]["seed"], written["data"]["contents"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    write_choice(tmp_path, recipe.run.select.model_copy(update={"max_clean_drop": 0.5}))
+    written["run"]["select"]["max_clean_drop"] = 0.5
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text()) == written
 
 
 def test_another_choice_of_a_finished_run_needs_no_look_and_changes_nothing_else(tmp_path, looks, monkeypatch):

@@ -49,9 +49,11 @@ def make_run_folder(folder: Path) -> None:
         raise InvalidInput(f"run.out {folder} cannot be written: {error.strerror}; choose another folder") from error
 
 
-def write_run_recipe(recipe: Recipe, folder: Path) -> None:
-    """Every key of the recipe, defaults included, so that later defaults change nothing."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def write_run_recipe(recipe: Recipe, folder: Path, *, begun: bool = False) -> None:
+    """Every key of the recipe, defaults included, so that later defaults change nothing; of a run that has `begun`
+    those that it had, so that keys which are younger than it stay unsaid.
+    """
+    text = yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=begun), sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE_FILE, text.encode())
 
 
@@ -67,7 +69,7 @@ def write_choice(folder: Path, select: Selection) -> None:
     if select.choose is not None:
         Candidates(folder, select, until=sys.maxsize).named(select.choose)
     run = recipe.run.model_copy(update={"select": then.model_copy(update=select.choice)})
-    write_run_recipe(recipe.model_copy(update={"run": run}), folder)
+    write_run_recipe(recipe.model_copy(update={"run": run}), folder, begun=True)
 
 
 def read_run_recipe(folder: Path) -> Recipe:
