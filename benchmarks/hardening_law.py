@@ -85,6 +85,8 @@ def draw(points: list[Point], out: Path) -> None:
                 [one.faces for one in points], middle, around, color=shown.color, marker=shown.marker, capsize=3
             )
             panel.set(title=title, xlabel="faces trained on", xscale="log", ylim=(0, None))
+            panel.set_xticks([one.faces for one in points], [f"{one.faces:,}" for one in points])
+            panel.minorticks_off()
         figure.savefig(out, metadata={"Date": None})
 
 
