@@ -308,6 +308,16 @@ def test_where_too_few_people_look_alike_nothing_begins(
     assert not (tmp_path / "run").exists()
 
 
+def test_where_too_few_people_can_be_held_out_nothing_begins(
+    weights: Path, faces: Path, tmp_path: Path, call: Call
+) -> None:
+    options = sets("data.validation=0.5", "evaluation.fmr=1e-9")
+    said = call("harden", weights, "--images", faces, "--out", tmp_path / "run", *options)
+    assert said.code == 2
+    assert "too few to hold some out" in said.err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [

@@ -139,6 +139,8 @@ def _hardened(
         raise InvalidInput(f"{wishes.choose!r} cannot be chosen: {out} holds no run yet; harden first, then choose")
     name_people(given, recipe)
     named = open_named_faces(recipe.data)
+    if not begun and not _told_by_likeness(recipe):  # where it told them apart it has looked already
+        _check_judged(named, recipe, f"{len(named)} faces of {images} show {len(named.people)} people")
     if contract.thresholds is None and not begun:  # nobody has looked at its pixels yet
         given = with_known_convention(given, pairs_from_labels(named))
         log_notes(given)
