@@ -204,8 +204,8 @@ def test_the_same_command_goes_on_and_another_is_refused(
 
 def test_weights_left_by_a_run_that_never_began_are_not_those_of_the_next(faces: Path, tmp_path: Path) -> None:
     first, second = (open_recognizer(write_weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (0, 1))
-    keep_original(first, tmp_path / "run", open_faces(faces))
-    keep_original(second, tmp_path / "run", open_faces(faces))
+    keep_original(first, tmp_path / "run", open_faces(faces), None)
+    keep_original(second, tmp_path / "run", open_faces(faces), None)
     assert weights_digest(load_backbone(tmp_path / "run" / f"{ORIGINAL}.safetensors")) == second.content
 
 

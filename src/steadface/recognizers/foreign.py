@@ -32,12 +32,12 @@ class Foreign(Adapted, ABC):
         """The digest of what it is made from."""
 
     @abstractmethod
-    def measured(self, images: Tensor) -> "Foreign":
-        """With what is to be known of it on faces (B, 3, H, W) before it is trained."""
+    def measured(self, images: Tensor, corner: float | None) -> "Foreign":
+        """With what is to be known of it, on faces (B, 3, H, W), before its corners are rounded by `corner`."""
 
     @abstractmethod
     def prepared(self, *, corner: float | None, folds: bool) -> "Foreign":
         """In the form in which it is trained on; what cannot be folded or rounded stays as it is, and that is said.
 
-        `corner` is the half-width of rounded corners, relative to the deviation of each activation.
+        `corner` is the half-width of rounded corners, relative to the scale of each activation.
         """

@@ -59,7 +59,7 @@ class ModuleNetwork(Foreign):
     def content(self) -> str:
         return weights_digest(self.module)
 
-    def measured(self, images: Tensor) -> "ModuleNetwork":  # noqa: ARG002 - nothing of it depends on faces
+    def measured(self, images: Tensor, corner: float | None) -> "ModuleNetwork":  # noqa: ARG002 - nothing is rounded
         return self
 
     def prepared(self, *, corner: float | None, folds: bool) -> "ModuleNetwork":

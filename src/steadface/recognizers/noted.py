@@ -24,18 +24,18 @@ class _Pixels(Record):
 class _Written(Record):
     pixels: _Pixels
     output: Word | None = None
-    deviations: Mapping[str, Annotated[float, Field(ge=0)]] = {}
+    scales: Mapping[str, Annotated[float, Field(ge=0)]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noted:
-    """`deviations` are those of what activations with a corner are given, on faces, by the name of that value; the
-    `output` is None where there is one.
+    """`scales` say, by the name of what an activation is given, what the width of its rounded corner is relative to;
+    the `output` is None where there is one.
     """
 
     convention: Convention
     output: str | None = None
-    deviations: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, entry: bytes | str | Mapping[str, Any], path: Path) -> "Noted":
@@ -50,7 +50,7 @@ class Noted:
             )
         except InvalidInput as error:
             raise InvalidInput(f"{path}: what it says of its pixels is not what we wrote ({error})") from error
-        return cls(convention=convention, output=found.output, deviations=found.deviations)
+        return cls(convention=convention, output=found.output, scales=found.scales)
 
     def under(self, convention: Convention, output: str | None) -> "Noted":
         return replace(self, convention=convention, output=output)
@@ -63,5 +63,5 @@ class Noted:
                 "channel_order": self.convention.channel_order,
             },
             "output": self.output,
-            "deviations": dict(self.deviations),
+            "scales": dict(self.scales),
         }

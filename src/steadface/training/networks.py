@@ -96,7 +96,7 @@ def content_of(network: Network) -> str:
 def prepared(network: Network, *, corner: float | None, folds: bool) -> Network:
     """The network, which may be changed, with corners rounded and BatchNorms folded, as it is trained on.
 
-    `corner` is the half-width; of other people's networks relative to the deviation of each activation.
+    `corner` is the half-width; of other people's networks relative to the scale of each activation.
     """
     if isinstance(network, Backbone):
         if corner is not None:

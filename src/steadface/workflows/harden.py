@@ -146,7 +146,7 @@ def _hardened(
         log_notes(given)
         if given.convention.size != recipe.data.size:  # of a graph that takes any
             recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)
-    original = keep_original(given, out, named)
+    original = keep_original(given, out, named, recipe.model.corner)
     trained = run_to_end(start_or_resume(recipe, open_recipe_faces(recipe, named)), observe)
     if not trained.finished or trained.faces.validation is None:
         return Hardened(outcome=trained)
@@ -225,11 +225,11 @@ def _aims(wishes: Wishes) -> list[str]:
     ]
 
 
-def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource) -> Network:
+def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource, corner: float | None) -> Network:
     """The network as it came, copied into `out` unless a run has begun with it there.
 
-    Of other people's networks it is also noted how their activations deviate on some of the `faces`. Raises
-    SteadfaceError as `harden_recipe`, and Conflict where the run has begun with others.
+    Of other people's networks it is also noted of what scale their activations are on some of the `faces`, whose corners
+    are rounded by `corner`. Raises SteadfaceError as `harden_recipe`, and Conflict where the run has begun with others.
     """
     network, kept = trained_form(given), kept_file(out, ORIGINAL)
     if holds_run(out) and kept is not None:
@@ -244,7 +244,7 @@ def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource) -> Netw
     if kept is not None:
         kept.unlink()
     if not isinstance(network, Backbone):
-        network = network.measured(probing_images(faces, MEASURED, network.image_size, seed=0))
+        network = network.measured(probing_images(faces, MEASURED, network.image_size, seed=0), corner)
     save_network(file_for(out, ORIGINAL, network), network, {})
     return network
 

@@ -1,5 +1,6 @@
 """The graph of an ONNX file as a torch module: operations without weights, and the table of all that are converted."""
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from steadface.backbones.base import PReLU
 from steadface.recognizers.onnx import operations
@@ -29,6 +31,8 @@ from steadface.recognizers.onnx.operations import (
 from steadface.recognizers.onnx.read import Node, OnnxFile
 from steadface.recognizers.onnx.rounding import ROUNDED, joined
 
+Watch = Callable[[Node, Sequence[Tensor | None]], object]
+
 
 class OnnxGraph(nn.Module):
     """The graph of a file, node by node. Weights are parameters, of which those called `learnable` take gradients.
@@ -39,6 +43,8 @@ class OnnxGraph(nn.Module):
     def __init__(self, file: OnnxFile, batch: int | None, learnable: Collection[str] = ()) -> None:
         super().__init__()
         self.batch = batch
+        self.stretches = False
+        """Whether on the way back a stretch of nodes is computed anew in place of being kept."""
         self.nodes = [_plain(node, file, batch) for node in joined(file.nodes, file.constants)]
         unknown = sorted({node.op for node in self.nodes} - OPERATIONS.keys() - {ROUNDED})
         if unknown:
@@ -61,13 +67,27 @@ class OnnxGraph(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.run(pixels)
 
-    def run(self, pixels: Tensor, watch: Callable[[Node, Sequence[Tensor | None]], object] | None = None) -> Tensor:
+    def run(self, pixels: Tensor, watch: Watch | None = None) -> Tensor:
         """The output; `watch` is shown each node and its inputs."""
         values: dict[str, Tensor] = {"": pixels}  # never read by that name
         if self._rounds:
             pixels = pixels + (pixels.round() - pixels).detach()  # as whole numbers, whose gradient passes by
         values[self._input] = pixels.permute(0, 2, 3, 1) if self._channels_last else pixels
-        for place, node in enumerate(self.nodes):
+        if watch is not None or not self.stretches:
+            return self._stretch(values, 0, len(self.nodes), watch)[self._output]
+        length = math.isqrt(len(self.nodes)) + 1
+        for start in range(0, len(self.nodes), length):
+            end = min(start + length, len(self.nodes))
+            values = checkpoint(self._stretch, values, start, end, use_reentrant=False)
+        return values[self._output]
+
+    def _stretch(
+        self, values: Mapping[str, Tensor], start: int, end: int, watch: Watch | None = None
+    ) -> dict[str, Tensor]:
+        """The values that are read behind the nodes from `start` to `end`, given those before."""
+        values = dict(values)
+        for place in range(start, end):
+            node = self.nodes[place]
             inputs = [self._value(name, values) for name in node.inputs]
             if watch is not None:
                 watch(node, inputs)
@@ -75,7 +95,7 @@ class OnnxGraph(nn.Module):
             values.update(zip(node.outputs, outputs, strict=False))
             for name in self._last[place]:  # or all maps would be held until the end
                 values.pop(name, None)
-        return values[self._output]
+        return values
 
     def constants(self) -> dict[str, NDArray[Any]]:
         """The weights that take gradients, as they are now, by their names in the file."""

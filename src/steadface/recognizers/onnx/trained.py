@@ -4,7 +4,8 @@
 
 The graph is trained in the form in which it is written (`prepared`): with its BatchNormalizations folded node for node
 and its corners rounded, both in the file itself. Metadata `NOTED` say what of the file is known besides: how its pixels
-are taken, which output, and how the activations deviate on faces.
+are taken, which output, and the scale of what
+its activations are given.
 """
 
 import json
@@ -34,6 +35,9 @@ from steadface.recognizers.onnx.read import NOTED, Node, OnnxFile, noted_in, rea
 from steadface.recognizers.onnx.rounding import cornered, rectifiers, rounded
 from steadface.recognizers.onnx.runtime import PARITY, Runtime, apart
 from steadface.recognizers.onnx.torch import OnnxGraph
+
+BEND, HALVINGS = 0.35, 4
+"""Clean training leads embeddings back from such a distance in some ten batches: MobileFaceNet's is 0.3 at first."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +83,24 @@ class OnnxNetwork(Foreign):
     def content(self) -> str:
         return self.file.content
 
-    def measured(self, images: Tensor) -> "OnnxNetwork":
-        """With the deviations of what its rectifiers are given, on `images` (B, 3, H, W), among what is noted."""
-        return self._with(self.file, replace(self.noted, deviations=deviations(self, images)))
+    def measured(self, images: Tensor, corner: float | None) -> "OnnxNetwork":
+        """With the deviations of what its rectifiers are given, on `images` (B, 3, H, W), among what is noted, halved
+        until its embeddings of them bend by no more than `BEND` where corners are rounded by `corner` times these.
+        """
+        scales = deviations(self, images)
+        for halved in range(HALVINGS):
+            bend = 0.0 if not corner else self._bend(images, {name: corner * one for name, one in scales.items()})
+            if bend <= BEND:
+                break
+            logger.info("%s: corners of %.2g deviations bend embeddings by %.2f", self.name, corner / 2**halved, bend)
+            scales = {name: one / 2 for name, one in scales.items()}
+        return self._with(self.file, replace(self.noted, scales=scales))
+
+    def _bend(self, images: Tensor, widths: Mapping[str, float]) -> float:
+        """The mean of 1 - cosine between embeddings with corners rounded and without."""
+        bent = self._with(rounded(self.file, widths), self.noted)
+        with torch.no_grad():
+            return float(1 - F.cosine_similarity(bent(images), self(images)).mean())
 
     def prepared(self, *, corner: float | None, folds: bool) -> "OnnxNetwork":
         """Both in the file. Raises SteadfaceError where onnxruntime does not compute the result as torch does."""
@@ -91,7 +110,7 @@ class OnnxNetwork(Foreign):
             if left:
                 logger.info("%s: %d BatchNormalizations cannot be folded: their statistics stay", self.name, left)
         if corner:
-            known = self.noted.deviations or deviations(self, samples(self))
+            known = self.noted.scales or deviations(self, samples(self))
             file = _rounded(file, {name: corner * value for name, value in known.items()}, self.name)
         if file is not self.file:
             made = self._with(file, self.noted)

@@ -34,6 +34,7 @@ from steadface.training.compute import Compute, FastNetwork
 from steadface.training.networks import Network, file_for, kept_file, load_network, prepared, save_network
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.sections import HeadOptions, Optimizer
+from steadface.training.recompute import recomputing
 from steadface.training.step import Trainer, Weights
 from steadface.training.within_class import mean_embeddings
 
@@ -139,6 +140,8 @@ def assemble(
     if recipe.needs_reference or recipe.method.regularizer.function:
         compared = copy.deepcopy(given) if reference is None else load_network(reference, recipe.model.code)
     backbone = _backbone(recipe, given, seeds).to(device)
+    if recipe.run.recompute:
+        recomputing(backbone)
     size = backbone.embedding_size
     objective = _objective(recipe.head, len(faces.training.people), size, seeds).to(device)
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):

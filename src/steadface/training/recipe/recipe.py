@@ -112,6 +112,11 @@ class Recipe(Section):
             )
         if (targets.designate == "map") != (targets.map is not None):
             raise ValueError("targets.designate map and targets.map FILE belong together")
+        if self.run.recompute and method.batchnorm not in ("frozen", "folded"):
+            raise ValueError(
+                "run.recompute would move the statistics of BatchNorms twice a pass: set method.batchnorm to frozen or "
+                "folded"
+            )
         if method.batchnorm in ("frozen", "folded") and self.model.start is None:
             raise ValueError(f"batchnorm {method.batchnorm} keeps the statistics of trained weights: give model.start")
         return self

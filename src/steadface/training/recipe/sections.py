@@ -227,7 +227,10 @@ class Selection(Section):
 
 
 class Run(Section):
-    """How long, where to, how fast. Give exactly one of `steps`, `epochs` and `minutes`."""
+    """How long, where to, how fast. Give exactly one of `steps`, `epochs` and `minutes`.
+
+    `recompute` keeps less in memory, and computes it anew on the way back (`training/recompute.py`).
+    """
 
     out: File = Path("runs/run")
     steps: Positive | None = None
@@ -239,6 +242,7 @@ class Run(Section):
     compile: Switch = "auto"
     channels_last: Switch = "auto"
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    recompute: bool = False
     log_every: Positive = 10
     checkpoint_every: Positive = 200
     keep: Positive = 2
