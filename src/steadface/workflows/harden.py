@@ -203,7 +203,7 @@ def harden_recipe(
             *_aims(wishes),
             f"run.select.choose={json.dumps(wishes.choose)}",
             *([] if isinstance(network, Backbone) else FOREIGN),
-            *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}"]),
+            *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}", "model.corner=null"]),
             *overrides,
         ],
     )
@@ -228,7 +228,7 @@ def _aims(wishes: Wishes) -> list[str]:
 def keep_original(given: OpenedRecognizer, out: Path, faces: FaceSource, corner: float | None) -> Network:
     """The network as it came, copied into `out` unless a run has begun with it there.
 
-    Of other people's networks it is also noted of what scale their activations are on some of the `faces`, whose corners
+    Of other networks it is also noted of what scale their activations are on some of the `faces`, whose corners
     are rounded by `corner`. Raises SteadfaceError as `harden_recipe`, and Conflict where the run has begun with others.
     """
     network, kept = trained_form(given), kept_file(out, ORIGINAL)
