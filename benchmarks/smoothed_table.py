@@ -68,7 +68,9 @@ def main() -> None:
             similarity = smoothed(verifier, pairs, draws, given.seed)
             found = verify(similarity, pairs.same, pairs.fold)
             speed = draws * len(np.union1d(pairs.first, pairs.second)) / (time.monotonic() - began)
-            fnmr = next(point.fnmr for point in found.operating_points if point.fmr == FMR)
+            fnmr = next(
+                (point.fnmr for point in found.operating_points if point.fmr == FMR), float("nan")
+            )  # too few pairs
             print(
                 f"| {Path(model).stem} | {sigma:g} | {100 * found.accuracy:.2f} | {100 * found.eer:.2f} | "
                 f"{100 * fnmr:.2f} | {found.genuine_mean:.3f} | {found.impostor_mean:.3f} | {speed:.0f} |",
