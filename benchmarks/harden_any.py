@@ -33,7 +33,7 @@ COLUMNS = (
     "dodging {eps} %",
     "impersonation {eps} %",
     "median distance, dodging",
-    "impersonation",
+    "median distance, impersonation",
 )
 
 
