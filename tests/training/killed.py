@@ -79,7 +79,7 @@ def lie_in_wait(moment: str, after: int) -> None:
 
         log.MetricsLog._write = half_a_line  # type: ignore[method-assign]
     elif moment == "before the model":
-        looks.save_backbone = lambda *_: die()  # type: ignore[attr-defined]
+        looks.save_network = lambda *_: die()  # type: ignore[attr-defined]
 
 
 def train(recipe_file: Path, moment: str, after: int, steps: int, leave: int) -> None:
