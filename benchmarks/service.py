@@ -47,6 +47,7 @@ from steadface.data.folders import ImageFolder
 from steadface.gallery.enrollment import Enrollee
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import write_key
+from steadface.machine import keep_memory
 from steadface.recognition.recognizer import Recognizer
 from steadface.service.keys import Keys, Scope
 
@@ -540,6 +541,7 @@ def pictures(folder: Path, most: int) -> list[bytes]:
 
 
 def main() -> None:
+    keep_memory()  # as the command does, for what is measured without a service
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     jobs = (load, memory, kills, hostile, restart, photographs, attacked, guesses, deepface)
     parser.add_argument("what", choices=[job.__name__ for job in jobs])
