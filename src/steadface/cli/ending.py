@@ -3,7 +3,7 @@
     0    done, or a match         1    no match, and what else a command says of it in its help
     2    wrong usage, output that cannot be written, and errors whose class in `steadface.errors` has no other code:
          4 not found, 5 in conflict with what is there, 6 unsupported, 75 unavailable just now; 3 nothing was gained,
-         or a level missed
+         or a level missed; 8 a certificate contradicted
     70   what nobody foresaw (EX_SOFTWARE of BSD's sysexits.h): a fault of the program or of the machine
     130  Ctrl-C                   141  the reader of the output has left the pipe, as shells say of SIGPIPE
 
