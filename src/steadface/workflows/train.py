@@ -113,8 +113,8 @@ def run_to_end(run: TrainingRun, observe: Observe | None) -> Trained:
 
 
 def _reached(trained: Trained) -> Reached | None:
-    """What the model has come to beside the level asked for, also written into the run's folder."""
-    if trained.faces.validation is None:
+    """What the model has come to beside the level asked for, where one was; also written into the run's folder."""
+    if trained.faces.validation is None or trained.recipe.method.gate.clean is None:
         return None
     device = resolve_device(trained.recipe.run.device)
     found = Reached.by(
