@@ -149,6 +149,12 @@ def timed(port: int, path: str, bodies: list[bytes], clients: int, seconds: floa
     return took
 
 
+def figures(took: list[float], seconds: float) -> str:
+    """Requests a second, and the milliseconds of one: median and 99th percentile."""
+    p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
+    return f"{len(took) / seconds:.1f} | {1000 * p50:.1f} | {1000 * p99:.1f}"
+
+
 def load(given: argparse.Namespace, folder: Path) -> None:
     recognizer, files = Recognizer.open(given.model), pictures(given.images, 64)
     filled(folder, recognizer, given.people)
@@ -164,9 +170,7 @@ def load(given: argparse.Namespace, folder: Path) -> None:
             ):
                 timed(given.port, path, bodies, clients, 1.0)
                 took = timed(given.port, path, bodies, clients, given.seconds)
-                p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
-                print(batch > 1, path, clients, f"{len(took) / given.seconds:.1f}", end=" | ", sep=" | ")
-                print(f"{1000 * p50:.1f} | {1000 * p99:.1f}", flush=True)
+                print(f"{batch > 1} | {path} | {clients} | {figures(took, given.seconds)}", flush=True)
 
 
 def bare(recognizer: Recognizer, files: list[bytes]) -> None:
@@ -440,8 +444,7 @@ def attacked(given: argparse.Namespace, folder: Path) -> None:
         for running in (False, True, False, True):
             with beside(given.port, attack) if running else nullcontext():
                 took = timed(given.port, "/v1/verify", bodies, 1, given.seconds)
-            p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
-            print(f"{running} | {len(took) / given.seconds:.1f} | {1000 * p50:.1f} | {1000 * p99:.1f}", flush=True)
+            print(f"{running} | {figures(took, given.seconds)}", flush=True)
 
 
 @contextmanager
@@ -524,9 +527,7 @@ def deepface(given: argparse.Namespace, folder: Path) -> None:
         for clients in given.clients:
             timed(given.port, path, bodies, clients, 1.0)
             took = timed(given.port, path, bodies, clients, given.seconds)
-            p50, p99 = statistics.median(took), float(np.quantile(took, 0.99))
-            rates = f"{len(took) / given.seconds:.1f} | {1000 * p50:.1f} | {1000 * p99:.1f}"
-            print(f"{name} | {clients} | {rates} | {resident(process):.0f}", flush=True)
+            print(f"{name} | {clients} | {figures(took, given.seconds)} | {resident(process):.0f}", flush=True)
 
     with with_deepface.service(given.peer, onnx, folder, given.port) as process:
         measure("DeepFace", "/verify", theirs, process)

@@ -108,8 +108,7 @@ class Request:
             raise InvalidInput(
                 f"{self.draws:,} draws of {pairs} pairs at sigma {self.sigma:g} cannot certify a radius of "
                 f"{max(self.radii):g}, even where all agree: that takes {needed:,}. Draw more with --samples (more "
-                f"than that "
-                "leaves room for some that disagree), ask for a smaller --radius, or give a larger --sigma"
+                "than that leaves room for some that disagree), ask for a smaller --radius, or give a larger --sigma"
             )
         return alpha
 

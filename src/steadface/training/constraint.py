@@ -153,11 +153,10 @@ class Reached:
     high: float
 
     @classmethod
-    def by(cls, backbone: Network, recipe: Recipe, faces: FaceSource) -> "Reached | None":
-        """What the model of a run has come to; None where its recipe asks for no level."""
+    def by(cls, backbone: Network, recipe: Recipe, faces: FaceSource) -> "Reached":
+        """What the model of a run has come to whose recipe asks for a level."""
         options = recipe.method.gate.clean
-        if options is None:
-            return None
+        assert options is not None
         seen = look(recipe, backbone, faces, compared=True)
         assert seen.clean is not None
         low, high = jackknife_interval(seen.clean)

@@ -120,9 +120,8 @@ def _reached(trained: Trained) -> Reached | None:
     found = Reached.by(
         load_network(trained.folder, trained.recipe.model.code).to(device), trained.recipe, trained.faces.validation
     )
-    if found is not None:
-        told = {**found.to_json(), "duty_cycle": trained.duty_cycle}
-        write_atomically(trained.folder / REACHED_FILE, json.dumps(told, indent=1).encode())
+    told = {**found.to_json(), "duty_cycle": trained.duty_cycle}
+    write_atomically(trained.folder / REACHED_FILE, json.dumps(told, indent=1).encode())
     return found
 
 
