@@ -15,6 +15,7 @@ from steadface.backbones import Architecture
         ("iresnet34", 331, 34.14),
         ("iresnet50", 475, 43.59),
         ("iresnet100", 925, 65.16),
+        ("iresnet152", 943, 71.14),
         ("iresnet200", 1807, 118.7),
     ],
 )

@@ -162,7 +162,7 @@ def resnet() -> dict[str, Tensor]:
         (dict.fromkeys("abcdefgh", 1), r"f \(int\) and 2 more\."),
         ({"x" * 10_000: torch.ones(2)}, r"but x{60}\.\.\. \(2,\)\."),
         ({"model": resnet()}, "Nearest is InsightFace's iresnet, without prelu.weight, layer1.0.bn1.weight, "),
-        ({"m.input_layer.0.weight": torch.ones(2)}, r"like the IR network of face.evoLVe and AdaFace \(.*BGR\)"),
+        ({"m.conv2d_1a.conv.weight": torch.ones(2)}, "like facenet-pytorch's InceptionResnetV1, which is not built"),
     ],
 )
 def test_what_fits_nothing_is_listed_with_what_comes_nearest(content: Any, listed: str, tmp_path: Path) -> None:

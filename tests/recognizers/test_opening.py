@@ -10,6 +10,7 @@ from steadface.errors import NotFound, SteadfaceError
 from steadface.evaluation.embedding import FaceNetwork, MirrorEmbedder
 from steadface.recognizers import Convention, check_exists, open_recognizer, parse_size
 from steadface.recognizers.convention import Known
+from steadface.training.networks import trained_form
 
 from .recognisers import backbone
 
@@ -127,6 +128,17 @@ def test_our_weights_keep_their_pixels_and_stated_ones_take_their_place(tmp_path
     torch.testing.assert_close(swapped.network(x), expected, rtol=1e-4, atol=1e-5)
     assert len({opened.fingerprint, swapped.fingerprint}) == 2
     assert open_recognizer(path).fingerprint == opened.fingerprint
+
+
+def test_weights_made_for_bgr_are_trained_as_the_same_network_for_rgb(tmp_path) -> None:
+    network, path = backbone(), tmp_path / "bgr.safetensors"
+    save_backbone(path, network, {})
+    opened, x = open_recognizer(path, channel_order="bgr"), images(size=(32, 32))
+    trained, before = trained_form(opened), opened.network(x)
+    torch.testing.assert_close(trained(x), before, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        next(trained.parameters()).zero_()
+    assert torch.equal(opened.network(x), before)  # the recogniser itself stays
 
 
 @pytest.mark.parametrize("name", ["module", "factory", "Sum"])

@@ -27,6 +27,7 @@ PUBLISHED: dict[str, Blocks] = {
     "iresnet34": (3, 4, 6, 3),
     "iresnet50": (3, 4, 14, 3),
     "iresnet100": (3, 13, 30, 3),
+    "iresnet152": (3, 8, 36, 3),
     "iresnet200": (6, 26, 60, 6),
 }
 """Names and the depths of the four stages that they stand for."""

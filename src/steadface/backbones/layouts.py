@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steadface.backbones.iresnet import PUBLISHED
@@ -19,15 +20,17 @@ State = Mapping[str, Tensor]
 class Layout:
     """How one family of files names its weights.
 
-    `typical` has a key of each part of the network; `fields` gives the fields of `Architecture` that a state dict
-    implies, for an image size (height, width) or None, and raises InvalidInput naming a key that it needs and that is
-    missing. `rename` gives one key and its tensor under our name, which is InsightFace's.
+    `typical` has a key of each part of the network. `converted` gives the weights under our names, which are
+    InsightFace's, and leaves what has none as it is. `fields` gives the fields of `Architecture` that these imply, for
+    an image size (height, width) or None, and raises SteadfaceError naming a key that it needs and that is missing.
+    `note` is what has to be said whenever such weights are taken.
     """
 
     title: str
     typical: tuple[str, ...]
     fields: Callable[[State, tuple[int, int] | None], dict[str, Any]]
-    rename: Callable[[str, Tensor], tuple[str, Tensor]] = lambda key, value: (key, value)
+    converted: Callable[[State], dict[str, Tensor]] = dict
+    note: str = ""
 
     @property
     def parts(self) -> set[str]:
@@ -68,7 +71,7 @@ def _mobilefacenet(state: State, _: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def _mobilefacenet_pytorch(state: State, _: tuple[int, int] | None) -> dict[str, Any]:
-    return {**_mobilefacenet(dict(_renamed(*item) for item in state.items()), None), "std": 128.0}
+    return {**_mobilefacenet(state, None), "std": 128.0}
 
 
 def _iresnet(state: State, image_size: tuple[int, int] | None) -> dict[str, Any]:
@@ -146,6 +149,85 @@ def _name(key: str) -> str:
     return key
 
 
+_FIRST = {"input_layer.0": "conv1", "input_layer.1": "bn1", "input_layer.2": "prelu"}
+_LAST = {"output_layer.0": "bn2", "output_layer.3": "fc", "output_layer.4": "features"}
+_UNIT = ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3")
+
+
+def _from_ir(state: State) -> dict[str, Tensor]:
+    """The IR network of AdaFace and face.evoLVe as the IResNet that computes the same.
+
+    Its units are numbered through. face.evoLVe's have no BatchNorm before the PReLU; the first unit's shortcut takes
+    every second pixel, and has no weights; and AdaFace does not scale the last BatchNorm. All three are layers that
+    change nothing in an IResNet.
+    """
+    between = any(re.fullmatch(r"body\.\d+\.res_layer\.2\.running_mean", key) for key in state)
+    names = _UNIT if between else tuple(name for name in _UNIT if name != "bn2")
+    places = _places(state)
+    found = {}
+    for key, value in state.items():
+        unit = re.fullmatch(r"body\.(\d{1,6})\.(res_layer|shortcut_layer)\.([0-5])\.(\w+)", key)
+        head, _, last = key.rpartition(".")
+        if unit and int(unit[1]) in places and int(unit[3]) < (len(names) if unit[2] == "res_layer" else 2):
+            part = names[int(unit[3])] if unit[2] == "res_layer" else f"downsample.{unit[3]}"
+            found[f"{places[int(unit[1])]}.{part}.{unit[4]}"] = value
+        elif name := (_FIRST | _LAST).get(head):
+            found[f"{name}.{last}"] = value
+        else:
+            found[key] = value
+    inputs = _length(found, "layer1.0.bn1.weight")
+    if inputs and "layer1.0.downsample.0.weight" not in found:
+        found["layer1.0.downsample.0.weight"] = torch.eye(inputs)[:, :, None, None]
+        found |= _idle_norm("layer1.0.downsample.1", inputs)
+    for place in () if between else places.values():
+        if size := _length(found, f"{place}.prelu.weight"):
+            found |= _idle_norm(f"{place}.bn2", size)
+    if (size := _length(found, "features.running_mean")) and "features.weight" not in found:
+        found |= {"features.weight": torch.ones(size), "features.bias": torch.zeros(size)}
+    return found
+
+
+def _places(state: State) -> dict[int, str]:
+    """Number of each unit of an IR network -> its place in an IResNet: stages begin where channels become more."""
+    units = {int(match[1]) for key in state if (match := re.match(r"body\.(\d{1,6})\.", key))}
+    places, stage, within = dict[int, str](), 0, 0
+    for number in sorted(units):
+        kernel = state.get(f"body.{number}.res_layer.1.weight")
+        wider = kernel is not None and kernel.dim() == 4 and kernel.shape[0] != kernel.shape[1]
+        stage, within = (stage + 1, 0) if wider or not places else (stage, within + 1)
+        places[number] = f"layer{stage}.{within}"
+    return places
+
+
+def _idle_norm(name: str, size: int) -> dict[str, Tensor]:
+    """A BatchNorm that changes nothing: its variance and the `eps` that is added to it make 1."""
+    mean, ones = torch.zeros(size), torch.ones(size)
+    return {
+        f"{name}.weight": ones,
+        f"{name}.bias": mean,
+        f"{name}.running_mean": mean,
+        f"{name}.running_var": ones - 1e-5,
+    }
+
+
+def _length(state: State, key: str) -> int:
+    return len(state[key]) if key in state and state[key].dim() else 0
+
+
+def _ir(state: State, image_size: tuple[int, int] | None) -> dict[str, Any]:
+    if any(".fc1." in key for key in state):
+        raise Unsupported(
+            "its units weigh channels (squeeze and excitation, IR-SE), which is not built here: give its export to "
+            "ONNX, or the code that makes it"
+        )
+    if any(re.search(r"\.res_layer\.[678]\.", key) for key in state):
+        raise Unsupported(
+            "its units have three convolutions (AdaFace's IR-152 and IR-200), which is not built here: give its export "
+            "to ONNX, or the code that makes it"
+        )
+    return _iresnet(state, image_size)
+
+
 _STAGES = tuple(f"layer{i}.0.conv1.weight" for i in (1, 2, 3, 4))
 
 LAYOUTS = (
@@ -172,12 +254,22 @@ LAYOUTS = (
             *("conv2.conv.weight", "linear7.conv.weight", "linear1.conv.weight"),
         ),
         fields=_mobilefacenet_pytorch,
-        rename=_renamed,
+        converted=lambda state: dict(_renamed(*item) for item in state.items()),
+    ),
+    Layout(
+        title="the IR networks of AdaFace and face.evoLVe",
+        typical=(
+            *("input_layer.0.weight", "input_layer.1.weight", "input_layer.2.weight", "body.0.res_layer.1.weight"),
+            *("output_layer.0.weight", "output_layer.3.weight"),
+        ),
+        fields=_ir,
+        converted=_from_ir,
+        note="the pixels of AdaFace's own checkpoints are BGR, those of CVLface and face.evoLVe RGB, and a file does "
+        "not say which; probing tells, and --channel-order states it",
     ),
 )
 
 OTHERS = {
-    "input_layer.0.weight": "the IR network of face.evoLVe and AdaFace (whose pixels are BGR)",
     "conv2d_1a.conv.weight": "facenet-pytorch's InceptionResnetV1",
     "patch_embed.proj.weight": "a vision transformer",
 }

@@ -106,7 +106,7 @@ def _in_state(place: str, state: dict[str, Tensor]) -> Iterator[Part]:
             yield Part(
                 name=f"{place}.{prefix}".strip("."),
                 layout=layout,
-                state=dict(layout.rename(key.removeprefix(prefix), value) for key, value in own.items()),
+                state=layout.converted({key.removeprefix(prefix): value for key, value in own.items()}),
                 others={key: value for key, value in state.items() if key not in own},
             )
 

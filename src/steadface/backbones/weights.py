@@ -50,10 +50,10 @@ def load_backbone(
 
     `path` is a run folder (its `model.safetensors`, else the newest of `checkpoints/step-*.safetensors`), a file that
     `write_safetensors` or `save_backbone` wrote, or a state dict (safetensors or a torch file, read as tensors only) in
-    InsightFace's MobileFaceNet or IResNet layout or MobileFaceNet_Pytorch's. It may lie in dicts, as checkpoints nest
-    it, beside other things, and its keys may carry any prefix; `part` names the one to take where several networks fit
-    (`state_dict.ema`, say). `image_size` (height, width), `mean` and `std` (pixel units) override what the file says
-    or, for a bare state dict, what cannot be read off it.
+    InsightFace's MobileFaceNet or IResNet layout, MobileFaceNet_Pytorch's, or that of AdaFace's and face.evoLVe's IR
+    networks. It may lie in dicts, as checkpoints nest it, beside other things, and its keys may carry any prefix;
+    `part` names the one to take where several networks fit (`state_dict.ema`, say). `image_size` (height, width),
+    `mean` and `std` (pixel units) override what the file says or, for a bare state dict, what cannot be read off it.
 
     Raises NotFound for a file that is not there, Unsupported for an unknown layout, saying what the file holds, and
     InvalidInput for a file that is unreadable or of another kind; names keys that are missing, unexpected or of another
@@ -179,6 +179,8 @@ def _chosen(content: Any, given: Mapping[str, Any], part: str | None) -> tuple[B
     notes = [f"taken is {_place(chosen)}, which fits, of {names}"] if misfits else []
     if chosen.others:
         notes.append(f"left out is what is no part of the network: {some(chosen.others)}")
+    if chosen.layout.note:
+        notes.append(chosen.layout.note)
     return skeleton, chosen, notes
 
 
