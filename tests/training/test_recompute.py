@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from steadface.backbones import Architecture
 from steadface.errors import SteadfaceError
+from steadface.training.batchnorm import BatchNormPasses, Mode
 from steadface.training.networks import Network, load_network
 from steadface.training.recompute import recomputing
 
@@ -55,3 +56,24 @@ def test_what_has_no_blocks_is_told_so() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
     with pytest.raises(SteadfaceError, match="leave it off"):
         recomputing(flat)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["clean", "separate"])
+def test_what_passes_leave_behind_is_the_same(mode: Mode) -> None:
+    """The modes of BatchNorms are those of each pass, also once it is over, and no batch counts twice."""
+    states = []
+    for again in (False, True):
+        network = ours(Path()).train()
+        if again:
+            recomputing(network)
+        passes = BatchNormPasses(network, mode)
+        images = torch.rand(4, 3, *network.image_size, generator=torch.Generator().manual_seed(1))
+        with passes.clean():
+            clean = network(images)
+        with passes.adversarial():
+            adversarial = network(1 - images)
+        (clean.square().sum() + adversarial.sum()).backward()
+        gradients = [one.grad for one in network.parameters() if one.grad is not None]
+        states.append([*gradients, *network.state_dict().values(), *passes.state_dict().values()])
+    for one, other in zip(*states, strict=True):
+        assert torch.equal(one, other)
