@@ -24,6 +24,10 @@ class Commands(LateCommands):
             "train:train_recipe",
             "Train the recognisers of a **recipe**, then judge it on the people held out and write its report.",
         ),
+        "plan": (
+            "plan:plan_training",
+            "Say what a training needs of each GPU, by **formula**: memory by part, traffic and images a second.",
+        ),
         "resume": ("train:resume_run", "Go on with a **run** that was stopped or killed, from its newest checkpoint."),
         "harden": (
             "harden:harden_model",
