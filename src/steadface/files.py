@@ -66,6 +66,18 @@ def read_private(path: str | os.PathLike[str], what: str, *, most: int) -> bytes
     return content
 
 
+def user_cache() -> Path | None:
+    """`steadface` in XDG_CACHE_HOME, or in ~/.cache; None for a user without a home folder.
+
+    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "steadface"
+    except RuntimeError:
+        return None
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Of all bytes of a file, hex. Raises as `open_file`."""
     with open_file(path) as file:

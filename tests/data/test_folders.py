@@ -151,7 +151,7 @@ def test_where_faces_lie_instead_is_said(face_folders, tmp_path):
     (tmp_path / "set" / "glint" / "train.rec").touch()
     with pytest.raises(SteadfaceError, match=r"there is .*glint/train\.rec: give that"):
         open_faces(tmp_path / "set")
-    with pytest.raises(SteadfaceError, match=r"nor a \.rec file, but another file"):
+    with pytest.raises(SteadfaceError, match=r"nor a \.rec file nor tar shards, but another file"):
         open_faces(root / "ada" / "00.png")
 
 

@@ -1,10 +1,7 @@
-"""Faces in files: one folder per person, any nesting below it."""
+"""Faces in files: one folder per person, any nesting below it; and what else a path may name."""
 
 import hashlib
 import os
-import posixpath
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,15 +20,10 @@ from steadface.data.listing import (
     is_image_name,
     people_with_images,
 )
+from steadface.data.personfolders import parted
 from steadface.data.recordio import RecordFile
-from steadface.errors import InvalidInput, NotFound
-
-PARTS = re.compile(
-    r"(train|training|val|valid|validation|test|testing|dev|eval|im(age)?s?|imgs?|photos?|pictures?|faces?|aligned|crops?"
-    r"|cropped|raw|data(set)?|probes?|gallery|query|part|people|persons?|identit(y|ies)|ids?)([-_ ]?(set|images|\d+))?",
-    re.IGNORECASE,
-)
-"""What folders are called that hold people's folders, and people are not."""
+from steadface.data.tarfaces import TarFaces, holds_folders, shards_of
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
 
 
 class FaceFiles:
@@ -140,11 +132,11 @@ class ImageFolder(ListedFiles):
             skips=skips,
             nothing=f"no faces in {root}: {_EXPECTED}{_instead(root)}",
         )
-        folders, certain = _parted(names)
-        parted = [root / folder for folder in folders]
-        self.deeper = tuple(parted) if certain else ()
-        if parted:
-            self.messages += (_doubt(root, parted, certain),)
+        found, certain = parted(names)
+        folders = [root / folder for folder in found]
+        self.deeper = tuple(folders) if certain else ()
+        if folders:
+            self.messages += (_doubt(root, folders, certain),)
 
 
 class UnlabelledFolder(ListedFiles):
@@ -174,7 +166,8 @@ _EXPECTED = "one folder per person is expected, with images (" + " ".join(IMAGE_
 
 
 def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSource:
-    """The faces at `path`: identity folders, an InsightFace `.rec` file, or a folder that holds one.
+    """The faces at `path`: identity folders, an InsightFace `.rec` file or a folder that holds one; or tar shards, a
+    folder of them, one, or a pattern such as `faces-{0000..0099}.tar`.
 
     Raises `SteadfaceError` for a path that is none of these, and names the folder inside it that is.
     """
@@ -183,20 +176,40 @@ def open_faces(path: str | os.PathLike[str], *, min_images: int = 1) -> FaceSour
         raise InvalidInput(f"{path} is a verification set (pairs); training takes identity folders or a .rec")
     if path.suffix in (".rec", ".idx"):
         return RecordFile(path.with_suffix(".rec"), min_images=min_images)
+    if path.suffix == ".tar" and not path.is_dir():
+        return TarFaces(shards_of(path), path, min_images=min_images)
     if not path.is_dir():
-        if path.exists():
-            raise InvalidInput(f"{path} is not a folder of faces nor a .rec file, but another file")
-        raise NotFound(f"{path} is not a folder of faces nor a .rec file, nor anything else; check the path")
+        raise _no_faces(path)
     records = _records(path.glob("*.rec"))
     if len(records) > 1:
         found = ", ".join(record.name for record in records)
         raise InvalidInput(f"{path} holds several .rec files ({found}); name the one to use")
     if records:
         return RecordFile(records[0], min_images=min_images)
+    if (shards := shards_of(path)) and not holds_folders(path):
+        return TarFaces(shards, path, min_images=min_images)
     faces = ImageFolder(path, min_images=min_images)
     if faces.deeper:
         raise InvalidInput(f"{_doubt(path, faces.deeper, True)}: give that")
     return faces
+
+
+def open_unlabelled(path: Path) -> FaceSource:
+    """The faces at `path` of which nobody knows who they show: a folder, see `UnlabelledFolder`, or tar shards."""
+    if (shards := shards_of(path)) and not (path.is_dir() and holds_folders(path)):
+        return TarFaces(shards, path, labelled=False)
+    return UnlabelledFolder(path)
+
+
+def _no_faces(path: Path) -> SteadfaceError:
+    """What to raise for a path that is no folder and no file of faces."""
+    if path.name.endswith((".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")):
+        return InvalidInput(f"{path} is compressed, so that no face in it is found alone; unpack it to a plain .tar")
+    if path.exists():
+        return InvalidInput(f"{path} is not a folder of faces nor a .rec file nor tar shards, but another file")
+    return NotFound(
+        f"{path} is not a folder of faces nor a .rec file nor tar shards, nor anything else; check the path"
+    )
 
 
 def is_unlabelled(path: str | os.PathLike[str]) -> bool:
@@ -209,26 +222,11 @@ def is_unlabelled(path: str | os.PathLike[str]) -> bool:
     return not labelled and any(is_image_name(entry.name) for entry in entries)
 
 
-def _parted(names: Iterable[str]) -> tuple[list[str], bool]:
-    """The folders that hold two folders or more and no picture beside them, one below each folder at the top; and
-    whether that is where the person folders are, for certain.
-
-    It is where everything lies in one folder or in those of the parts of a set (`train`, `val`). Other names may be
-    people's, whose pictures are sorted by occasion.
-    """
-    below: defaultdict[str, set[str]] = defaultdict(set)
-    for name in names:
-        below[name.partition("/")[0]].add(name.rpartition("/")[0])
-    common = {top: posixpath.commonpath(folders) for top, folders in below.items()}
-    certain = len(below) == 1 or all(PARTS.fullmatch(top) for top in below)
-    return [folder for top, folder in common.items() if folder not in below[top]], certain
-
-
-def _doubt(root: Path, parted: Sequence[Path], certain: bool) -> str:
-    where = abbreviated(list(map(str, parted)), len(parted))
+def _doubt(root: Path, folders: Sequence[Path], certain: bool) -> str:
+    where = abbreviated(list(map(str, folders)), len(folders))
     if certain:
         return f"the person folders seem to lie in {where}, not in {root}"
-    return f"taken as one person each, although pictures lie in folders below only: {len(parted)} ({where})"
+    return f"taken as one person each, although pictures lie in folders below only: {len(folders)} ({where})"
 
 
 def _instead(root: Path) -> str:

@@ -10,8 +10,9 @@ import os
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,28 @@ class Skips:
         self.extend(reason, (f"{what} {number}" for number in numbers[:EXAMPLES_SHOWN]))
         if (more := len(numbers) - EXAMPLES_SHOWN) > 0:
             self.counts[reason] += more
+
+    def join(self, other: "Skips") -> None:
+        """Adds what another has counted."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            shown = self._examples.setdefault(reason, [])
+            shown += other._examples[reason][: EXAMPLES_SHOWN - len(shown)]
+
+    @property
+    def noted(self) -> dict[str, list[Any]]:
+        """As JSON has it, see `of`: count and examples by reason."""
+        return {reason: [count, *self._examples[reason]] for reason, count in self.counts.items()}
+
+    @classmethod
+    def of(cls, noted: Mapping[str, Sequence[Any]]) -> Self:
+        """Those that were `noted`. Raises ValueError or TypeError for anything else."""
+        skips = cls()
+        for reason, (count, *examples) in noted.items():
+            if not isinstance(count, int) or not examples or not all(isinstance(one, str) for one in examples):
+                raise ValueError(reason)
+            skips.counts[reason], skips._examples[reason] = count, examples[:EXAMPLES_SHOWN]
+        return skips
 
     @property
     def messages(self) -> tuple[str, ...]:

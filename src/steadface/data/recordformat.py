@@ -141,6 +141,8 @@ NO_IMAGE = "records without an image"
 DAMAGED = "damaged records"
 TOO_LONG = f"images of more than {MOST_ENCODED:,} bytes"
 _CUT_OFF = "records cut off by the end of the file (is the .rec truncated?)"
+PROBLEMS = ("", NO_IMAGE, DAMAGED, TOO_LONG, _CUT_OFF)
+"""Every problem that a record can have."""
 
 
 def _words_at(words: NDArray[np.uint32], positions: NDArray[np.int64]) -> NDArray[np.uint32]:

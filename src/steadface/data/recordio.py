@@ -1,10 +1,8 @@
 """InsightFace training sets: `.rec` with its `.idx` and `property`."""
 
 import hashlib
-import mmap
 import os
 import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +14,16 @@ from steadface.data.listing import Skips, people_with_images
 from steadface.data.recordformat import (
     DAMAGED,
     IMAGE_HEADER,
-    MAGIC_BYTES,
-    NO_IMAGE,
-    PART_HEADER,
+    PROBLEMS,
     DamagedRecord,
     RecordHeaders,
-    read_headers,
     read_record,
-    scan_records,
 )
+from steadface.data.recordindex import record_index
 from steadface.errors import InvalidInput, unreadable
 from steadface.files import open_file, read_file
 
 LARGEST_LABEL = 2.0**31
-MOST_INDEX_BYTES = 1 << 30
-"""Of an `.idx`: fifty million lines."""
 MOST_PROPERTY_BYTES = 4096
 
 
@@ -48,15 +41,18 @@ class RecordFile:
 
     def __init__(self, path: str | os.PathLike[str], *, min_images: int = 1) -> None:
         self.path = as_path(path, "the .rec file")
-        skips = Skips()
         classes = _class_count(self.path.with_name("property"))
-        with _mapped(self.path) as data:
-            index = self.path.with_suffix(".idx")
-            listed = index.is_file() and index.stat().st_size > 0
-            keys, offsets = read_index(index) if listed else _walked(data, skips)
-            keys, offsets = _once_each(keys, offsets, skips)
-            headers = read_headers(data, offsets)
-            unlisted = _unlisted(data, offsets, headers) if listed else offsets[:0]
+        index = self.path.with_suffix(".idx")
+        listed = index.is_file() and index.stat().st_size > 0
+        found = record_index(self.path, index if listed else None)
+        skips, columns = found.skips, found.columns
+        keys, offsets, unlisted = columns["key"], columns["offset"], columns["unlisted"]
+        headers = RecordHeaders(
+            label=columns["label"],
+            problem=np.array(PROBLEMS, dtype=np.object_)[columns["problem"]],
+            image_bytes=columns["image_bytes"],
+            end=columns["end"],
+        )
         skips.numbered(f"images that {index.name} does not list; delete it and it is rebuilt", "byte", unlisted)
         note = () if listed else (f"{index} is missing: rebuilt by walking the .rec",)
         problem = np.where(headers.problem == "", _label_problems(headers.label, classes), headers.problem)
@@ -107,52 +103,7 @@ class RecordFile:
         return digest.hexdigest()
 
 
-def read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys (n,) and byte offsets (n,) from lines `key<tab>offset`. Raises `SteadfaceError`."""
-    try:
-        with open_file(path, most=MOST_INDEX_BYTES) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that there is nothing in it
-            table = np.loadtxt(file, dtype=np.int64, ndmin=2)
-    except OSError as error:
-        raise unreadable(error, f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise InvalidInput(f"{path} is damaged ({error}); delete it and it is rebuilt from the .rec") from None
-    if table.shape[1] != 2:
-        raise InvalidInput(f"{path} has {table.shape[1]} columns; 'key<tab>offset' is expected")
-    return table[:, 0].copy(), table[:, 1].copy()
-
-
 NOT_MEANT = "no image and not meant to be one"
-
-
-def _walked(data: mmap.mmap, skips: Skips) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys and offsets from a walk through the `.rec`."""
-    offsets, damage = scan_records(data)
-    skips.extend("stretches that hold no record", damage)
-    return np.arange(len(offsets)), offsets
-
-
-def _once_each(
-    keys: NDArray[np.int64], offsets: NDArray[np.int64], skips: Skips
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Without the lines of an `.idx` that name a record again."""
-    first = np.sort(np.unique(offsets, return_index=True)[1])
-    again = np.setdiff1d(np.arange(len(keys)), first)
-    skips.numbered("lines of the .idx that name a record again", "key", keys[again])
-    return keys[first], offsets[first]
-
-
-def _unlisted(data: mmap.mmap, offsets: NDArray[np.int64], headers: RecordHeaders) -> NDArray[np.int64]:
-    """Offsets of the images between and after the records at `offsets`, which an `.idx` lists."""
-    whole = np.flatnonzero((headers.problem == "") | (headers.problem == NO_IMAGE))
-    whole = whole[np.argsort(offsets[whole])]
-    starts = np.concatenate(([0], headers.end[whole]))
-    stops = np.concatenate((offsets[whole], [len(data)]))
-    gaps = np.flatnonzero(stops - starts >= PART_HEADER.size)
-    found = [scan_records(data, int(starts[gap]), int(stops[gap]))[0] for gap in gaps]
-    between = np.setdiff1d(np.concatenate([offsets[:0], *found]), offsets)
-    images: NDArray[np.int64] = between[read_headers(data, between).problem == ""]
-    return images
 
 
 def _metadata_end(keys: NDArray[np.int64], headers: RecordHeaders, skips: Skips) -> int | None:
@@ -206,15 +157,3 @@ def _class_count(path: Path) -> int | None:
     if not 0 < classes <= LARGEST_LABEL:
         raise InvalidInput(f"{path} says {text[:40]!r}; 'classes,112,112' is expected")
     return classes
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    try:
-        with open_file(path) as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise unreadable(error, f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    if data[:4] != MAGIC_BYTES:
-        data.close()
-        raise InvalidInput(f"{path} is not a .rec file: it does not start with the RecordIO magic")
-    return data

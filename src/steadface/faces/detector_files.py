@@ -23,7 +23,7 @@ from steadface.faces.detection import Detector
 from steadface.faces.scrfd import open_scrfd
 from steadface.faces.searching import MIN_SIZE, Searching
 from steadface.faces.yunet import OUTPUTS, open_yunet
-from steadface.files import check_given, write_atomically
+from steadface.files import check_given, user_cache, write_atomically
 from steadface.graphs.reading import read_model
 from steadface.graphs.sizes import MOST_LIVE, Unrunnable, check_cost, check_growth
 
@@ -81,14 +81,13 @@ def find_detector(path: Path | None = None, *, progress: Progress | None = None)
 
 
 def cache_folder() -> Path:
-    """`steadface` in XDG_CACHE_HOME, or in ~/.cache; relative ones are ignored, as the XDG specification asks."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        return (base if base.is_absolute() else Path.home() / ".cache") / "steadface"
-    except RuntimeError:
+    """Where a detector is kept that was downloaded. Raises InvalidInput for a user without such a place."""
+    folder = user_cache()
+    if folder is None:
         raise InvalidInput(
             f"this user has no home folder to keep a face detector in; set XDG_CACHE_HOME, or {VARIABLE} to its file"
-        ) from None
+        )
+    return folder
 
 
 def _existing(path: Path, remedy: str) -> Path:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadface.data.augment import Augmentation
 from steadface.data.faces import SAMPLE, FaceSource, JoinedFaces, Subset, content, split_people
-from steadface.data.folders import UnlabelledFolder, open_faces
+from steadface.data.folders import open_faces, open_unlabelled
 from steadface.data.loading import FaceLoader, load_images
 from steadface.data.people_csv import NamedFolder
 from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, UniformSampler
@@ -57,8 +57,8 @@ def open_recipe_faces(recipe: Recipe, named: FaceSource | None = None) -> Faces:
     if data.validation:
         training, validation = split_people(source, fraction=data.validation, seed=recipe.run.seed)
     if data.extra is not None:
-        extra = UnlabelledFolder(data.extra)
-        training, messages = JoinedFaces([training, extra]), (*messages, *extra.messages)
+        extra = open_unlabelled(data.extra)
+        training, messages = JoinedFaces([training, extra]), (*messages, *getattr(extra, "messages", ()))
     if data.most is not None and len(training) > data.most:
         drawn = np.random.default_rng(recipe.run.seed).permutation(len(training))[: data.most]
         training = Subset(training, np.sort(drawn))
