@@ -6,13 +6,16 @@ or raise `SteadfaceError`; nothing else is right.
 
 import io
 import json
+import os
 import pickle
 import random
 import re
 import struct
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +30,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from steadface.audit.generator import Description, SteadyNetwork, load_generative, save_generative
 from steadface.backbones import Architecture, load_backbone, save_backbone
+from steadface.data import keptindex, tarindex
 from steadface.data.bins import read_bin
+from steadface.data.faces import UnreadableImage
 from steadface.data.folders import open_faces
 from steadface.data.pairs import read_pairs
 from steadface.data.people_csv import read_people
@@ -189,6 +194,47 @@ def _records(folder: Path) -> None:
     (folder / "property").write_text("2,16,16")
 
 
+def _shard(folder: Path) -> None:
+    """Two people in WebDataset's layout, one of them under a name that only a header of pax holds."""
+    members = {
+        "0.png": picture(0),
+        "0.cls": b"1",
+        f"{'a' * 120}.png": picture(1),
+        f"{'a' * 120}.json": b'{"label": "b"}',
+    }
+    with tarfile.open(folder / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def _read_shard(folder: Path) -> None:
+    faces = open_faces(folder / "a.tar")
+    faces.fingerprint()
+    for index in range(len(faces)):
+        with suppress(UnreadableImage):
+            faces.read(index)
+
+
+def _index_place(folder: Path) -> Path:
+    return keptindex._places([folder / "a.tar"], tarindex.TYPES)[0]
+
+
+def _kept_index(folder: Path) -> None:
+    """That of a shard which ends in a hole, as large as one that is worth an index, and changed long ago."""
+    _shard(folder)
+    os.truncate(folder / "a.tar", keptindex.WORTHWHILE)
+    os.utime(folder / "a.tar", (10**9, 10**9))
+    open_faces(folder / "a.tar")
+    _index_place(folder).rename(folder / "kept.index")
+
+
+def _read_kept_index(folder: Path) -> None:
+    _index_place(folder).write_bytes((folder / "kept.index").read_bytes())
+    _read_shard(folder)
+
+
 def _read_records(folder: Path) -> None:
     faces = RecordFile(folder / "train.rec")
     for place in range(min(3, len(faces))):
@@ -295,6 +341,10 @@ KINDS: tuple[Brought, ...] = (
         name="people", file="people.csv", form="text", make=_people, read=lambda at: read_people(at / "people.csv")
     ),
     Brought(name="verification set", file="set.bin", form="bytes", make=_bin, read=_read_bin),
+    Brought(name="tar shard", file="a.tar", form="bytes", make=_shard, read=_read_shard),
+    Brought(
+        name="kept index", file="kept.index", form="safetensors", make=_kept_index, read=_read_kept_index
+    ),
     Brought(name="records", file="train.rec", form="bytes", make=_records, read=_read_records),
     Brought(name="record index", file="train.idx", form="text", make=_records, read=_read_records),
     Brought(name="record property", file="property", form="text", make=_records, read=_read_records),

@@ -59,9 +59,10 @@ def looks(monkeypatch):
 
 
 def test_it_is_made_once_beside_the_files_and_moves_with_them(large, looks, tmp_path):
+    large.chmod(0o640)
     first = told(open_faces(large))
     (index,) = kept(tmp_path)
-    assert index.parent == large.parent
+    assert (index.parent, index.stat().st_mode & 0o777) == (large.parent, 0o640), "it says who is shown"
     assert told(open_faces(large)) == first
     assert len(looks) == 1
     moved = large.parent.rename(tmp_path / "moved") / large.name

@@ -73,7 +73,7 @@ def test_the_number_of_workers_makes_no_difference(damaged):
     alone = take(loader(damaged, workers=0), 0, 7)
     assert sum(batch.unreadable for batch in alone) > 0
     assert_equal(alone, take(loader(damaged, workers=1), 0, 7))
-    assert_equal(alone, take(loader(damaged, workers=2), 0, 7))
+    assert_equal(alone, take(loader(damaged, workers=2, prefetch=3), 0, 7))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

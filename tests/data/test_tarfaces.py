@@ -175,9 +175,11 @@ def test_keys(tmp_path, png):
 
 def test_a_key_is_its_shards_own(tmp_path, png):
     for name, label in (("a", b"1"), ("b", b"2")):
-        shard(tmp_path / f"{name}.tar", samples(png, [label, label]))
+        shard(tmp_path / f"{name}.tar", [*samples(png, [label, label]), ("notes.txt", b"")])
     faces = opened(tmp_path)
     np.testing.assert_array_equal(faces.labels, [0, 0, 1, 1])
+    assert faces.skipped == {"members that are neither pictures nor labels": 2}
+    assert all(f"{name}.tar" in faces.messages[0] for name in "ab")
 
 
 def test_what_is_passed_over_is_counted(tmp_path, png):

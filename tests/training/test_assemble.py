@@ -1,4 +1,5 @@
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from steadface import heads
 from steadface.attacks import NFGSM, PGD, GaussianNoise, GenerativeAttack
-from steadface.data.faces import ArrayFaces
+from steadface.data.faces import ArrayFaces, stored
 from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.heads.heads import MarginObjective, SelfReference
@@ -227,6 +228,11 @@ def test_extra_faces_are_trained_on_and_nobody_of_them_is_held_out(tmp_path: Pat
     assert few.validation is not None
     assert (len(few.training), few.validation.fingerprint()) == (30, faces.validation.fingerprint())
     assert set(few.training.people) < set(faces.training.people)
+    with tarfile.open(tmp_path / "extra.tar", "w") as tar:
+        tar.add(extra, "more")
+    sharded = open_recipe_faces(tiny(tmp_path, *options, f"data.extra={tmp_path / 'extra.tar'}"))
+    assert len(sharded.training.people) == 47
+    assert all(stored(sharded.training, index) == stored(faces.training, index) for index in range(68))
     (extra / "person_000000" / "another.png").write_bytes(b"x")
     assert open_recipe_faces(recipe).fingerprint() != faces.fingerprint(), "a run is not gone on with"
 

@@ -271,7 +271,7 @@ def test_how_many_processes_read_the_faces_may_change(tmp_path: Path, finished: 
     out = tmp_path / "run"
     TrainingRun.start(tiny(out, "data.workers=1")).train(Stop(3))
     recipe = out / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("workers: 1", "workers: 0"))
+    recipe.write_text(recipe.read_text().replace("workers: 1", "workers: 0").replace("prefetch: 2", "prefetch: 3"))
     assert TrainingRun.resume(out).train().finished
     assert_same_run(out, finished())
 

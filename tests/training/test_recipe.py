@@ -398,6 +398,7 @@ def test_whatever_is_given_as_a_recipe_is_answered(name: str) -> None:
         "data.batch=90000000",
         "data.size=[100000, 100000]",
         "data.workers=100000",
+        "data.prefetch=0",
         "run.seed=18446744073709551616",
         "run.threads=99999999",
         "run.steps=10000000000",

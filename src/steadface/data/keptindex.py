@@ -93,7 +93,7 @@ def _made(place: Path, stamp: str, types: Mapping[str, str], files: Sequence[Pat
                 file.write(part)
             file.flush()
             os.fsync(handle)
-        partial.chmod(0o644)  # mkstemp's files are for the owner alone; the faces are for whoever reads them
+        partial.chmod(files[0].stat().st_mode & 0o666)  # who may read the files, and nobody else: it holds names
         partial.replace(place)
     except OSError as error:
         logger.info("the index %s cannot be kept: %s", place, error.strerror or error)

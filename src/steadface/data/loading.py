@@ -56,8 +56,8 @@ class FaceLoader:
     """Endless batches of a source, of which each depends on (seed, step) and nothing else.
 
     Neither the number of workers nor the step at which one starts makes a difference, so that a resumed run sees
-    what an uninterrupted one would have. `size` is (height, width). Raises `SteadfaceError` for a source
-    with fewer than two people, and where workers could not hand over what they have read.
+    what an uninterrupted one would have. Each worker reads `prefetch` batches ahead. `size` is (height, width). Raises
+    `SteadfaceError` for a source with fewer than two people, and where workers could not hand over what they have read.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class FaceLoader:
         size: tuple[int, int] = (112, 112),
         augmentation: Augmentation | None = None,
         workers: int = 0,
+        prefetch: int = 2,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -81,11 +82,13 @@ class FaceLoader:
             )
         if workers < 0 or seed < 0:
             raise InvalidInput(f"workers is {workers} and seed is {seed}; give 0 or more")
+        if prefetch < 1:
+            raise InvalidInput(f"prefetch is {prefetch}; give 1 or more")
         if workers:
             _check_sockets()
         self.sampler = sampler
         self._decoder = _Decoder(source, size, augmentation, seed)
-        self._workers = workers
+        self._workers, self._prefetch = workers, prefetch
         self._device = torch.device(device)
 
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
@@ -98,6 +101,7 @@ class FaceLoader:
             sampler=_Tasks(self.sampler, start_step),
             batch_size=None,
             num_workers=self._workers,
+            prefetch_factor=self._prefetch if self._workers else None,
             collate_fn=_as_is,
             worker_init_fn=_start_worker,
             pin_memory=self._device.type == "cuda",

@@ -33,7 +33,7 @@ MOST_LABEL = 1 << 16
 """Bytes of a label: those of img2dataset, with all that the picture's file says, have some thousand."""
 LONGEST_LABEL = 255
 """Bytes of the name of a person, as of a folder."""
-READERS = 4
+READERS = 2
 """Shards looked through at once: a slow disk answers several questions in the time of one."""
 
 TYPES = {

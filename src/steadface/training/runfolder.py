@@ -88,8 +88,8 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
-    """What must not change between start and resume: all but where run and faces lie, how many processes read them,
-    and which candidate is chosen.
+    """What must not change between start and resume: all but where run and faces lie, how many processes read
+    them and how far ahead, and which candidate is chosen.
 
     The faces may move since their listing, people included, is compared, see `seen`.
     """
@@ -103,7 +103,7 @@ def _without_places(values: dict[str, Any]) -> dict[str, Any]:
         values["run"]["select"] = {
             key: value for key, value in values["run"]["select"].items() if key not in Selection().choice
         }
-    for place in ("images", "people", "extra", "workers"):
+    for place in ("images", "people", "extra", "workers", "prefetch"):
         values["data"].pop(place, None)
     return values
 

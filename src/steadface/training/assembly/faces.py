@@ -90,6 +90,7 @@ def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> Face
         size=data.size,
         augmentation=Augmentation(**options) if any(options.values()) else None,
         workers=data.workers,
+        prefetch=data.prefetch,
         seed=recipe.run.seed,
         device=device,
     )

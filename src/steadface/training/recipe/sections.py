@@ -99,6 +99,8 @@ class Data(Section):
 
     `people` is a CSV file of `image,person` (paths relative to `images`) for images that lie in no person's
     folder; `extra` a folder of faces without labels that are trained on too, each its own class, and never held out.
+    `workers` processes read and decode, each `prefetch` batches ahead: a slow disk takes more of the former, one that
+    pauses now and then more of the latter; neither changes what a run learns.
     `most` bounds how many faces are trained on in all, drawn by `run.seed`; whoever is held out stays the same.
     `contents` says of which images the bytes are compared with those at the start when a run is gone on with: of a
     sample, or of all, which are then read at the start and each time.
@@ -117,6 +119,7 @@ class Data(Section):
     images_per_person: Positive = 1
     augmentation: AugmentationOptions = AugmentationOptions()
     workers: Annotated[int, Field(ge=0, le=1024)] = 1
+    prefetch: Annotated[int, Field(ge=1, le=1024)] = 2
     contents: Literal["sample", "all"] = "sample"
 
     @model_validator(mode="after")
