@@ -8,6 +8,7 @@ nothing but what the modules of the tests import. What imports do needs a new pr
 import io
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -104,3 +105,27 @@ def end(function: Callable[..., object], *words: object) -> NoReturn:
         except (OSError, ValueError):
             code = 120  # as `Py_FinalizeEx` has it
     os._exit(code or 0)
+
+
+def together(size: int, function: Callable[..., object], *words: object) -> None:
+    """Calls `function` in so many processes that train together, as torchrun starts them; to be called in a fork.
+
+    Where one fails the others are ended, as torchrun does, and this process ends as that one.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = set[int]()
+    for rank in range(size):
+        if not (child := os.fork()):
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in numbers.items()}}
+            end(function, *words)
+        children.add(child)
+    while children:
+        child, status = os.wait()
+        children.discard(child)
+        if code := os.waitstatus_to_exitcode(status):
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+            sys.exit(abs(code))

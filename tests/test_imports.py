@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "steadface"
 
 MATHEMATICS = {"attacks", "heads"}
 FACES = {"data", "backbones"}
-SHARED = {"errors", "files", "machine", "arguments", "devices", "records", "signals"}
+SHARED = {"errors", "files", "machine", "arguments", "devices", "records", "signals", "ranks"}
 JOBS = {"training", "evaluation", "report", "recognizers", "audit", "certification", "faces", "gallery", "recognition"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -20,12 +20,13 @@ ALLOWED: dict[str, set[str]] = {
     "arguments": {"errors", "files"},
     "signals": set(),
     "devices": {"errors"},
+    "ranks": {"errors", "devices"},  # the processes that train together
     "records": {"errors"},  # what a JSON file says, as types
     "graphs": {"errors"},  # what an ONNX file asks for, before it is run
     "attacks": {"errors", "arguments"},  # nothing of faces, nothing of training
     "data": SHARED,
     "backbones": SHARED,
-    "heads": {"errors"},
+    "heads": {"errors", "ranks"},
     "recognizers": {"evaluation", "gallery", "graphs"} | MATHEMATICS | FACES | SHARED,  # of any origin
     "faces": {"data", "graphs"} | SHARED,  # a photograph becomes aligned faces
     "gallery": SHARED,  # who is enrolled, and the search among them; knows vectors, no images

@@ -24,6 +24,15 @@ def test_the_second_signal_interrupts_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_an_echo_of_the_first_signal_is_not_a_second_one() -> None:
+    with stop_on_signal(echoes=1) as stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def fail_under(stop: AbstractContextManager[object]) -> None:
     with stop:
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler

@@ -53,17 +53,24 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal(*, echoes: int = 0) -> Iterator[StopRequest]:
     """Turns the first signal into a request; the second one interrupts at once, and the third one ends the process.
 
-    Does nothing off the main thread.
+    So many `echoes` of the first are not counted: under torchrun a Ctrl-C comes from the terminal, and again from
+    torchrun, which has heard it too. Does nothing off the main thread.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
+    left = echoes
+
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal left
+        if request.asked and left:
+            left -= 1
+            return
         if request.asked:
             signal.signal(number, signal.SIG_DFL)  # whatever is still cleaned up shall not be interrupted halfway twice
             raise KeyboardInterrupt

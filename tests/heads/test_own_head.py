@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steadface.data.loading import Batch
 from steadface.heads import Head
@@ -19,9 +19,6 @@ class ScaledCosine(Head):
     """`s` times the cosine, without a margin (Wang et al., "NormFace", 2017)."""
 
     s = 16.0
-
-    def forward(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:  # noqa: ARG002
-        return self.s * self.cosines(embeddings)
 
     def chance_loss(self) -> float:
         return math.log(self.classes)

@@ -86,7 +86,7 @@ def test_a_plan_bounds_what_a_step_holds(given: dict[str, object], opened: bool)
     options = step(**given)
     held = step_memory.alive(step_memory.trainer(options, opened=opened), step_memory.batch_of(options))
     planned = step_memory.planned(options, opened=opened)
-    assert held <= planned <= 1.25 * held
+    assert held <= planned <= 1.3 * held
 
 
 @pytest.mark.parametrize("kind", [heads.ArcFace, heads.CosFace, heads.AdaFace])

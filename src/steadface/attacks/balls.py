@@ -10,6 +10,8 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from steadface.attacks.draws import normal, uniform
+
 Norm = Literal["linf", "l2"]
 
 
@@ -57,8 +59,7 @@ class Linf:
         return replace(self, radius=self.radius * factor)
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
-        return (x + (2 * noise - 1) * self.radius).clamp(0, 1)
+        return (x + (2 * uniform(x.shape, x, generator) - 1) * self.radius).clamp(0, 1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
@@ -86,10 +87,10 @@ class L2:
         return replace(self, radius=self.radius * factor)
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        direction = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
-        share = torch.rand(len(x), generator=generator, device=generator.device, dtype=x.dtype)
+        direction = normal(x.shape, x, generator)
+        share = uniform((len(x),), x, generator)
         length = share.pow(1 / x[0].numel()).view(-1, 1, 1, 1) * self.radius  # uniform in the volume
-        return (x + (_unit(direction) * length).to(x.device)).clamp(0, 1)
+        return (x + _unit(direction) * length).clamp(0, 1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return _unit(gradient)

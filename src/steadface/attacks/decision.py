@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steadface.attacks.balls import Ball, Norm
 from steadface.attacks.distances import lengths, shortened
+from steadface.attacks.draws import uniform
 from steadface.attacks.goals import Score
 from steadface.attacks.minimum_norm import Closest
 
@@ -97,16 +98,6 @@ class Decisions:
             distance=self.distance.clamp(max=self.ball.radius),
             censored=~inside,
         )
-
-
-def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform draws in [0, 1), of the type of ``like`` and where it is."""
-    return torch.rand(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
-
-
-def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal draws, of the type of ``like`` and where it is."""
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
 
 
 def coarse(images: Tensor, grid: int | None) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadface.attacks.balls import Ball
+from steadface.attacks.draws import normal
 from steadface.attacks.goals import Score
 
 WIDEST_BLUR = 5.0
@@ -56,5 +57,4 @@ class GaussianNoise:
         return replace(self, ball=ball)
 
     def __call__(self, score: Score, images: Tensor, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        noise = torch.randn(images.shape, generator=generator, device=generator.device, dtype=images.dtype)
-        return blurred(images + self.ball.radius * noise.to(images.device), self.blur)
+        return blurred(images + self.ball.radius * normal(images.shape, images, generator), self.blur)

@@ -5,11 +5,14 @@ is. The network sees the face, noise, and what is wanted: the anchor embedding t
 network dodges and impersonates anybody. FiLM layers (Perez et al., 2018) bring the wish to the features.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadface.attacks.balls import Ball
+from steadface.attacks.draws import PartGenerator, normal
 from steadface.attacks.goals import CosineScore, Score
 
 
@@ -48,30 +51,43 @@ class GenerativeAttack:
     """Proposes with `network`, then takes one `optimizer` step that raises the score of the proposal.
 
     The proposal made before the update is returned: one pass of the network and one gradient through the
-    recogniser per batch. `learn=False` only proposes.
+    recogniser per batch. `learn=False` only proposes. `summed` adds a gradient up over the processes that share a
+    batch, of which each proposes for its own images; alone there is nothing to add.
     """
 
-    def __init__(self, *, ball: Ball, network: nn.Module, optimizer: torch.optim.Optimizer, learn: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        ball: Ball,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        learn: bool = True,
+        summed: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.ball = ball
         self.network = network
         self.optimizer = optimizer
         self.learn = learn
+        self.summed = summed
 
     def within(self, ball: Ball) -> "GenerativeAttack":
-        return GenerativeAttack(ball=ball, network=self.network, optimizer=self.optimizer, learn=self.learn)
+        return GenerativeAttack(
+            ball=ball, network=self.network, optimizer=self.optimizer, learn=self.learn, summed=self.summed
+        )
 
     def __call__(self, score: Score, images: Tensor, *, generator: torch.Generator) -> Tensor:
         if not isinstance(score, CosineScore):
             raise TypeError(f"a generative attack is told an anchor and a direction: {type(score).__name__} has none")
-        noise = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
+        noise = normal(images.shape, images, generator)
         with torch.set_grad_enabled(self.learn):
             field = self.network(images, noise, score.signs[:, None] * score.anchors)
             x_adv = (images + self.ball.squash(field)).clamp(0, 1)
         if self.learn:
             # Only the network's own gradients: those of the recogniser being trained are not to be touched.
             parameters = list(self.network.parameters())
-            gradients = torch.autograd.grad(-score(x_adv).mean(), parameters)
+            share = len(images) / generator.total if isinstance(generator, PartGenerator) else 1.0
+            gradients = torch.autograd.grad(-score(x_adv).mean() * share, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
+                parameter.grad = gradient if self.summed is None else self.summed(gradient)
             self.optimizer.step()
         return self.ball.project(x_adv.detach(), images)  # absorbs the last bit of rounding

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from steadface.attacks.balls import Ball
-from steadface.attacks.decision import Decisions, coarse, enlarged, normal, uniform
+from steadface.attacks.decision import Decisions, coarse, enlarged
+from steadface.attacks.draws import normal, uniform
 from steadface.attacks.goals import Score
 from steadface.attacks.minimum_norm import Closest
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from steadface.cli.console import console, training_bar
+from steadface.cli.console import console
 from steadface.cli.options import OutputOption, parsed_radius, parsed_share
-from steadface.cli.train import Set, candidates_shown, report_run, resumable, say_model
+from steadface.cli.train import Set, candidates_shown, finish, report_run, resumable, say_model, together
 from steadface.evaluation.compatibility import Compatibility
 from steadface.report.text import percent
 from steadface.workflows.harden import Wishes, harden
@@ -66,8 +66,20 @@ def harden_model(
         sigma=sigma,
     )
     with resumable(None):
-        with candidates_shown(out), training_bar("harden") as observe:
-            done = harden(weights, images, out, extra=extra, wishes=wishes, overrides=overrides or (), observe=observe)
+        with together("harden") as (ranks, observe), candidates_shown(out, ranks):
+            done = harden(
+                weights,
+                images,
+                out,
+                extra=extra,
+                wishes=wishes,
+                overrides=overrides or (),
+                observe=observe,
+                ranks=ranks,
+            )
+        if not ranks.first:
+            finish(done.outcome, ranks)
+            return
         say_model(done.outcome, command=shlex.join(["steadface", *sys.argv[1:]]))
         if done.compatibility is not None:
             _print(done.compatibility, done.keeps_templates)

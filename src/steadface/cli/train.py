@@ -1,5 +1,6 @@
 """`steadface train`, `resume` and `demo`."""
 
+import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ from steadface.cli.console import (
 from steadface.cli.options import parsed_share
 from steadface.errors import InvalidInput, SteadfaceError
 from steadface.evaluation.labelled import pairs_from_labels
+from steadface.ranks import Ranks, joined
+from steadface.signals import INTERRUPTED
 from steadface.training.constraint import LevelMissed, Reached
+from steadface.training.loop import Observe
 from steadface.training.recipe import load_recipe
 from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import holds_run, read_run_recipe
@@ -56,13 +60,14 @@ def train_recipe(
 
     With `--target-clean` the gate lets as much adversarial training happen as that clean level allows; where the level
     is not reached the command ends with 3, and the model stays. Ctrl-C saves and says how to go on.
+    `torchrun --nproc-per-node 4 -m steadface train RECIPE` trains one model with four processes.
     `steadface train recipes/gated.yaml --set data.images=DIR --set run.out=RUN`
     """
     loaded = load_recipe(recipe_path(recipe), [*asked_for(target_clean), *(overrides or [])])
     with resumable(loaded.run.out):
-        with candidates_shown(loaded.run.out), training_bar(loaded.name) as observe:
-            trained = train(loaded, observe=observe)
-        finish(trained)
+        with together(loaded.name) as (ranks, observe), candidates_shown(loaded.run.out, ranks):
+            trained = train(loaded, observe=observe, ranks=ranks)
+        finish(trained, ranks)
 
 
 def asked_for(target_clean: str | None) -> list[str]:
@@ -77,10 +82,23 @@ def asked_for(target_clean: str | None) -> list[str]:
 
 def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Go on with a **run** that was stopped or killed, from its newest checkpoint."""
+    name = read_run_recipe(run).name
     with resumable(run):
-        with candidates_shown(run), training_bar(read_run_recipe(run).name) as observe:
-            trained = resume(run, observe=observe)
-        finish(trained)
+        with together(name) as (ranks, observe), candidates_shown(run, ranks):
+            trained = resume(run, observe=observe, ranks=ranks)
+        finish(trained, ranks)
+
+
+@contextmanager
+def together(name: str) -> Iterator[tuple[Ranks, Observe | None]]:
+    """The processes that torchrun has started for this command, and the bar of the first one, which alone speaks."""
+    with joined() as ranks:
+        if ranks.first:
+            with training_bar(name) as observe:
+                yield ranks, observe
+        else:
+            logging.getLogger("steadface").setLevel(logging.ERROR)
+            yield ranks, None
 
 
 def demo(
@@ -140,11 +158,13 @@ def resumable(folder: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def candidates_shown(folder: Path) -> Iterator[None]:
+def candidates_shown(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Where the run in `folder` ends without a model, its page still shows what there was to choose from."""
     try:
         yield
     except NothingGained:
+        if not ranks.first:
+            raise
         arm = run_arm(folder)
         say_candidates(folder)
         page = write_report(
@@ -166,10 +186,13 @@ def say_candidates(folder: Path) -> None:
         console.print(candidates_table(candidates, select.max_clean_drop))
 
 
-def finish(trained: Trained) -> None:
+def finish(trained: Trained, ranks: Ranks) -> None:
     """Says how a run ended; a finished one is judged and reported."""
-    say_model(trained)
-    report_run(trained)
+    if ranks.first:
+        say_model(trained)
+        report_run(trained)
+    elif not trained.finished:
+        raise typer.Exit(INTERRUPTED)
 
 
 def say_model(trained: Trained, *, command: str | None = None) -> None:

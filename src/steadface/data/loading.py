@@ -33,8 +33,8 @@ ATTEMPTS = 100
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
 """Bytes of the path of a UNIX socket: `sun_path` has 108 on Linux and 104 on macOS, the last of them zero."""
 
-_Task = tuple[int, NDArray[np.int64]]
-"""(step, indices (B,)): what a worker is asked for."""
+_Task = tuple[int, NDArray[np.int64], NDArray[np.int64]]
+"""(step, slots (B,) of the batch, indices (B,) of the images there): what a worker is asked for."""
 _Result = tuple[Tensor, Tensor, list[str], str]
 """(images uint8 (B, H, W, 3), labels (B,), a message per image replaced, why it all failed or '')"""
 
@@ -43,21 +43,24 @@ _Result = tuple[Tensor, Tensor, list[str], str]
 class Batch:
     """`images` (B, 3, H, W) float32 RGB in [0, 1] and `labels` (B,) int64, on the loader's device.
 
-    `unreadable` images were replaced by others of the same people; `messages` says which.
+    `unreadable` images were replaced by others of the same people; `messages` says which. Where a loader has some
+    `slots` of the batch alone `whole` is how many the batch has.
     """
 
     images: Tensor
     labels: Tensor
     unreadable: int = 0
     messages: tuple[str, ...] = ()
+    whole: int | None = None
 
 
 class FaceLoader:
     """Endless batches of a source, of which each depends on (seed, step) and nothing else.
 
     Neither the number of workers nor the step at which one starts makes a difference, so that a resumed run sees
-    what an uninterrupted one would have. Each worker reads `prefetch` batches ahead. `size` is (height, width). Raises
-    `SteadfaceError` for a source with fewer than two people, and where workers could not hand over what they have read.
+    what an uninterrupted one would have. Each worker reads `prefetch` batches ahead. `size` is (height, width). With
+    `slots` only these images of every batch are read, as they are in the whole one. Raises `SteadfaceError` for a
+    source with fewer than two people, and where workers could not hand over what they have read.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class FaceLoader:
         prefetch: int = 2,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        slots: NDArray[np.int64] | None = None,
     ) -> None:
         if len(source.people) < 2:
             raise too_few(
@@ -90,6 +94,7 @@ class FaceLoader:
         self._decoder = _Decoder(source, size, augmentation, seed)
         self._workers, self._prefetch = workers, prefetch
         self._device = torch.device(device)
+        self._slots = slots
 
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Batches of steps start_step, start_step + 1, ... for ever; workers end when the iterator does.
@@ -98,7 +103,7 @@ class FaceLoader:
         """
         loader: data.DataLoader[_Result] = data.DataLoader(
             self._decoder,
-            sampler=_Tasks(self.sampler, start_step),
+            sampler=_Tasks(self.sampler, start_step, self._slots),
             batch_size=None,
             num_workers=self._workers,
             prefetch_factor=self._prefetch if self._workers else None,
@@ -108,6 +113,7 @@ class FaceLoader:
             # Its own generator: the loader would otherwise draw from torch's global one.
             generator=torch.Generator(),
         )
+        whole = None if self._slots is None else len(self.sampler.draw(start_step))
         with _workers_started() if self._workers else nullcontext():
             results = iter(loader)
         try:
@@ -119,6 +125,7 @@ class FaceLoader:
                     labels=labels.to(self._device, non_blocking=True),
                     unreadable=len(messages),
                     messages=tuple(messages),
+                    whole=whole,
                 )
         except Exception as error:
             # They would keep the other workers waiting.
@@ -177,15 +184,15 @@ class _Decoder(data.Dataset[_Result]):
         self._by_person = PersonImages(source.labels)
 
     def __getitem__(self, task: _Task) -> _Result:
-        step, indices = task
+        step, slots, indices = task
         images = np.zeros((len(indices), *self._size, 3), dtype=np.uint8)
         labels = np.zeros(len(indices), dtype=np.int64)
         messages: list[str] = []
         failure = ""
         try:
-            for slot, index in enumerate(indices):
-                image, labels[slot] = self._read(int(index), messages)
-                images[slot] = self._prepared(image, step, slot)
+            for place, (slot, index) in enumerate(zip(slots.tolist(), indices.tolist(), strict=True)):
+                image, labels[place] = self._read(index, messages)
+                images[place] = self._prepared(image, step, slot)
         except SteadfaceError as error:
             # As text: raised in a worker it would reach the user wrapped in the worker's traceback.
             failure = str(error)
@@ -221,13 +228,16 @@ class _Decoder(data.Dataset[_Result]):
 
 
 class _Tasks(data.Sampler[_Task]):
-    def __init__(self, sampler: Sampler, start_step: int) -> None:
+    def __init__(self, sampler: Sampler, start_step: int, slots: NDArray[np.int64] | None) -> None:
         self._sampler = sampler
         self._start_step = start_step
+        self._slots = slots
 
     def __iter__(self) -> Iterator[_Task]:
         for step in itertools.count(self._start_step):
-            yield step, self._sampler.draw(step)
+            drawn = self._sampler.draw(step)
+            slots = np.arange(len(drawn)) if self._slots is None else self._slots
+            yield step, slots, drawn[slots]
 
 
 def _as_is(result: Any) -> Any:

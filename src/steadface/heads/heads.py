@@ -1,7 +1,8 @@
 """Recognition heads, and FR, the recognition loss: what it means to recognise, with identity labels or without.
 
 A head takes embeddings and identity labels to logits, whose cross-entropy is the recognition loss. Legend: B faces,
-C identities, D embedding size; s scale; m margin (`margins` holds the mathematics).
+C identities, D embedding size; s scale; m margin (`margins` holds the mathematics). Where several ranks train together
+each has some rows of the head, C' of C, and the loss over all of them is that of `sharded`.
 """
 
 import math
@@ -14,38 +15,88 @@ from torch import Tensor, nn
 
 from steadface.errors import InvalidInput
 from steadface.heads.margins import adaface, arcface, at_least_float32, cosface, margin_chance_loss
+from steadface.heads.sharded import nearest_row, sharded_cross_entropy
+from steadface.ranks import ALONE, Ranks
 
 
 class Head(nn.Module, ABC):
-    """Weight rows (C, D), one direction an identity, and the logits they give.
+    """Weight rows (C, D), one direction an identity, and the logits they give; of a shard those of `rows` alone.
 
     Cosines and margins are computed in float32 at least, also under autocast: at s = 64 the 8 bits of bf16 would move
     a logit by a quarter.
     """
 
-    def __init__(self, classes: int, embedding_size: int, *, generator: torch.Generator | None = None) -> None:
-        """Rows drawn from a normal of standard deviation 0.01 by `generator` (None: torch's global one)."""
+    s = 1.0
+    rate = 1.0
+    """Which share of the identities compete for a sample, where not all do."""
+    drawn: Tensor | None = None
+    """Which of its rows `(k,)`, ascending, it has for now in place of all of them, `undrawn` (`sharded.DrawnRows`)."""
+    undrawn: Tensor | None = None
+
+    def __init__(
+        self,
+        classes: int,
+        embedding_size: int,
+        *,
+        generator: torch.Generator | None = None,
+        rows: slice | None = None,
+    ) -> None:
+        """Rows drawn from a normal of standard deviation 0.01 by `generator` (None: torch's global one): the same
+        numbers whichever `rows` are kept.
+        """
         super().__init__()
         if classes < 2:
             raise InvalidInput(f"a head needs at least 2 identities to tell apart, not {classes}; add people")
-        self.weight = nn.Parameter(torch.empty(classes, embedding_size).normal_(0.0, 0.01, generator=generator))
-
-    @property
-    def classes(self) -> int:
-        return self.weight.shape[0]
+        self.classes = classes
+        self.rows = slice(0, classes) if rows is None else rows
+        self.weight = nn.Parameter(_drawn_rows(classes, embedding_size, self.rows, generator))
 
     @property
     def prototypes(self) -> Tensor:
-        """(C, D) unit vectors, the direction that stands for each identity; no gradient."""
-        return F.normalize(at_least_float32(self.weight.detach()))
+        """(C', D) unit vectors, the direction that stands for each identity; no gradient."""
+        return F.normalize(at_least_float32(self.weight.detach() if self.undrawn is None else self.undrawn))
 
-    @abstractmethod
+    @property
+    def numbers(self) -> Tensor:
+        """The identities (C',) whose logits it gives."""
+        own = torch.arange(self.rows.start, self.rows.stop, device=self.weight.device)
+        return own if self.drawn is None else own[self.drawn]
+
+    @property
+    def competing(self) -> int:
+        """How many identities compete for a sample."""
+        return max(2, round(self.rate * self.classes))
+
     def forward(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:
-        """Logits (B, C) of raw `embeddings` (B, D) and `labels` (B,) in 0..C-1.
+        """Logits (B, C') of raw `embeddings` (B, D) and `labels` (B,) in 0..C-1.
 
         A head that keeps statistics of the embeddings changes them only in training mode and where `update`: pass
         False for anything but clean training samples.
         """
+        plain, quality = self.plain(embeddings), self.quality(embeddings, update=update)
+        if len(plain.T) == self.classes:
+            return self.with_margin(plain, labels, quality)
+        own, places = self.places(labels)
+        mine = self.with_margin(plain[own], places, None if quality is None else quality[own])
+        return (self.s * plain).index_copy_(0, own, mine)
+
+    def places(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of `labels` (B,) are of these rows `(b,)`, and the columns of their logits."""
+        own = ((labels >= self.rows.start) & (labels < self.rows.stop)).nonzero().squeeze(1)
+        places = labels[own] - self.rows.start
+        return own, places if self.drawn is None else torch.searchsorted(self.drawn, places)
+
+    def plain(self, embeddings: Tensor) -> Tensor:
+        """(B, C') logits without margin or scale."""
+        return self.cosines(embeddings)
+
+    def quality(self, embeddings: Tensor, *, update: bool) -> Tensor | None:  # noqa: ARG002
+        """(B,) what the margin depends on beside the cosine, where it does."""
+        return None
+
+    def with_margin(self, plain: Tensor, places: Tensor, quality: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Logits (B, C') of `plain` ones, with the margin, where the head has one, at the columns `places` (B,)."""
+        return self.s * plain
 
     def __call__(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:
         return cast(Tensor, super().__call__(embeddings, labels, update=update))
@@ -55,7 +106,7 @@ class Head(nn.Module, ABC):
         """Closed-form mean cross-entropy where no embedding resembles any identity: all cosines 0."""
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """(B, C) cosines between `embeddings` (B, D) and all identities, without margin or scale; differentiable."""
+        """(B, C') cosines between `embeddings` (B, D) and all identities, without margin or scale; differentiable."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return F.normalize(at_least_float32(embeddings)) @ F.normalize(at_least_float32(self.weight)).T
 
@@ -70,7 +121,7 @@ class Head(nn.Module, ABC):
 
     @torch.no_grad()
     def imprint(self, prototypes: Tensor) -> None:
-        """Take over `prototypes` (C, D), for instance the mean embedding of each person, as the weight.
+        """Take over `prototypes` (C', D), for instance the mean embedding of each person, as the weight.
 
         Raises InvalidInput for another shape, and where a row has no direction.
         """
@@ -81,8 +132,9 @@ class Head(nn.Module, ABC):
         norms = torch.linalg.vector_norm(at_least_float32(prototypes), dim=1)
         unusable = ~(torch.isfinite(norms) & (norms > 0))
         if bool(unusable.any()):
-            row = int(unusable.nonzero()[0])
-            raise InvalidInput(f"prototype {row} has length {float(norms[row])}: give every identity a usable face")
+            row = self.rows.start + int(unusable.nonzero()[0])
+            length = float(norms[unusable][0])
+            raise InvalidInput(f"prototype {row} has length {length}: give every identity a usable face")
         self.weight.copy_(self._weight_of(prototypes))
 
     def _weight_of(self, prototypes: Tensor) -> Tensor:
@@ -100,16 +152,17 @@ class ArcFace(Head):
         s: float = 64.0,
         m: float = 0.5,
         generator: torch.Generator | None = None,
+        rows: slice | None = None,
     ) -> None:
-        super().__init__(classes, embedding_size, generator=generator)
+        super().__init__(classes, embedding_size, generator=generator, rows=rows)
         self.s, self.m = _checked(s, m, math.pi / 2)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:  # noqa: ARG002
-        return arcface(self.cosines(embeddings), labels, s=self.s, m=self.m)
+    def with_margin(self, plain: Tensor, places: Tensor, quality: Tensor | None) -> Tensor:  # noqa: ARG002
+        return arcface(plain, places, s=self.s, m=self.m)
 
     def chance_loss(self) -> float:
         """log(1 + (C - 1) exp(s sin m)): at a right angle the true logit is s cos(pi/2 + m) = -s sin m."""
-        return margin_chance_loss(self.classes, target=-self.s * math.sin(self.m))
+        return margin_chance_loss(self.competing, target=-self.s * math.sin(self.m))
 
 
 class CosFace(Head):
@@ -123,16 +176,17 @@ class CosFace(Head):
         s: float = 64.0,
         m: float = 0.35,
         generator: torch.Generator | None = None,
+        rows: slice | None = None,
     ) -> None:
-        super().__init__(classes, embedding_size, generator=generator)
+        super().__init__(classes, embedding_size, generator=generator, rows=rows)
         self.s, self.m = _checked(s, m, 1.0)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:  # noqa: ARG002
-        return cosface(self.cosines(embeddings), labels, s=self.s, m=self.m)
+    def with_margin(self, plain: Tensor, places: Tensor, quality: Tensor | None) -> Tensor:  # noqa: ARG002
+        return cosface(plain, places, s=self.s, m=self.m)
 
     def chance_loss(self) -> float:
         """log(1 + (C - 1) exp(s m))."""
-        return margin_chance_loss(self.classes, target=-self.s * self.m)
+        return margin_chance_loss(self.competing, target=-self.s * self.m)
 
 
 class AdaFace(Head):
@@ -155,21 +209,26 @@ class AdaFace(Head):
         h: float = 0.333,
         momentum: float = 0.01,
         generator: torch.Generator | None = None,
+        rows: slice | None = None,
     ) -> None:
-        super().__init__(classes, embedding_size, generator=generator)
+        super().__init__(classes, embedding_size, generator=generator, rows=rows)
         self.s, self.m = _checked(s, m, 1.0)
         self.h, self.momentum = h, momentum
         # The authors' starting values: wide enough for every face to count as average until statistics have come in.
         self.register_buffer("norm_mean", torch.tensor(20.0))
         self.register_buffer("norm_std", torch.tensor(100.0))
 
-    def forward(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:
+    def quality(self, embeddings: Tensor, *, update: bool) -> Tensor:
         with torch.autocast(embeddings.device.type, enabled=False):
             norms = torch.linalg.vector_norm(at_least_float32(embeddings.detach()), dim=1).clamp(1e-3, 100.0)
             if update and self.training:
                 self.update_statistics(norms)
-            quality = ((norms - self.norm_mean) / (self.norm_std + 1e-3) * self.h).clamp(-1.0, 1.0)
-            return adaface(self.cosines(embeddings), labels, quality, s=self.s, m=self.m)
+            quality: Tensor = ((norms - self.norm_mean) / (self.norm_std + 1e-3) * self.h).clamp(-1.0, 1.0)
+            return quality
+
+    def with_margin(self, plain: Tensor, places: Tensor, quality: Tensor | None) -> Tensor:
+        assert quality is not None
+        return adaface(plain, places, quality, s=self.s, m=self.m)
 
     @torch.no_grad()
     def update_statistics(self, norms: Tensor) -> None:
@@ -181,7 +240,7 @@ class AdaFace(Head):
 
     def chance_loss(self) -> float:
         """log(1 + (C - 1) exp(s m)), CosFace's: exact at the average norm, an approximation over a spread of them."""
-        return margin_chance_loss(self.classes, target=-self.s * self.m)
+        return margin_chance_loss(self.competing, target=-self.s * self.m)
 
 
 class Softmax(Head):
@@ -194,18 +253,22 @@ class Softmax(Head):
         *,
         bias: bool = False,
         generator: torch.Generator | None = None,
+        rows: slice | None = None,
     ) -> None:
-        super().__init__(classes, embedding_size, generator=generator)
-        self.bias = nn.Parameter(torch.zeros(classes)) if bias else None
+        super().__init__(classes, embedding_size, generator=generator, rows=rows)
+        self.bias = nn.Parameter(torch.zeros(len(self.weight))) if bias else None
 
-    def forward(self, embeddings: Tensor, labels: Tensor, *, update: bool = True) -> Tensor:  # noqa: ARG002
+    def plain(self, embeddings: Tensor) -> Tensor:
         with torch.autocast(embeddings.device.type, enabled=False):
             bias = None if self.bias is None else at_least_float32(self.bias)
             return F.linear(at_least_float32(embeddings), at_least_float32(self.weight), bias)
 
+    def with_margin(self, plain: Tensor, places: Tensor, quality: Tensor | None) -> Tensor:  # noqa: ARG002
+        return plain
+
     def chance_loss(self) -> float:
         """log C: equal logits."""
-        return math.log(self.classes)
+        return math.log(self.competing)
 
     def _weight_of(self, prototypes: Tensor) -> Tensor:
         """Unit rows times sqrt(2) log(C - 1) / mean norm (and at least 1 / mean norm).
@@ -225,6 +288,28 @@ class Softmax(Head):
         super().imprint(prototypes)
         if self.bias is not None:
             self.bias.zero_()
+
+
+BLOCK = 1 << 16
+"""Rows drawn at a time where a shard keeps some of them. A multiple of 16, as torch's normal draws come: in blocks they
+are then those of one draw."""
+
+
+def _drawn_rows(classes: int, embedding_size: int, rows: slice, generator: torch.Generator | None) -> Tensor:
+    def drawn(count: int) -> Tensor:
+        return torch.empty(count, embedding_size).normal_(0.0, 0.01, generator=generator)
+
+    if rows == slice(0, classes):
+        return drawn(classes)
+    kept = torch.empty(rows.stop - rows.start, embedding_size)
+    for first in range(0, classes, BLOCK):
+        # A last block below 16 numbers would be drawn otherwise by itself.
+        last = min(first + BLOCK, classes)
+        block = drawn(last - first)
+        low, high = max(first, rows.start), min(last, rows.stop)
+        if low < high:
+            kept[low - rows.start : high - rows.start] = block[low - first : high - first]
+    return kept
 
 
 def _checked(s: float, m: float, limit: float) -> tuple[float, float]:
@@ -254,26 +339,45 @@ class Objective(Protocol):
 
 
 class MarginObjective(nn.Module):
-    """Cross-entropy of a head's logits over the identities (mean over the batch)."""
+    """Cross-entropy of a head's logits over the identities (mean over the batch).
+
+    Where several `ranks` train together, each with rows of the head and samples of the batch, what is returned is this
+    rank's share of that mean: shares, and the gradients of each, add up over the ranks to those of the whole.
+    """
 
     labelled = True
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.head = head
+        self.ranks = ranks
 
     def forward(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:  # noqa: ARG002
-        return F.cross_entropy(self.head(embeddings, labels, update=clean), labels)
+        if self.ranks.alone and self.head.drawn is None:
+            return F.cross_entropy(self.head(embeddings, labels, update=clean), labels)
+        whole, known, own = self._whole(embeddings, labels)
+        losses = sharded_cross_entropy(self.head(whole, known, update=clean), *self.head.places(known), self.ranks)
+        mean, share = losses.mean(), losses.detach()[own].sum() / len(known)
+        # The value is this rank's, and the gradient that of all samples through this rank's rows.
+        return mean - mean.detach() + share
 
     def chance_loss(self) -> float:
         return self.head.chance_loss()
 
     @torch.no_grad()
     def correct(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:  # noqa: ARG002
-        return self.head.cosines(embeddings).argmax(dim=1) == labels
+        if self.ranks.alone and self.head.drawn is None:
+            return self.head.cosines(embeddings).argmax(dim=1) == labels
+        whole, known, own = self._whole(embeddings, labels)
+        return (nearest_row(self.head.cosines(whole), self.head.numbers, self.ranks) == known)[own]
 
     def prototypes(self) -> Tensor | None:
-        return self.head.prototypes
+        return self.ranks.gather_rows(self.head.prototypes, self.head.classes)
+
+    def _whole(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, slice]:
+        """Embeddings and labels of all ranks, and which are this one's."""
+        count = round(self.ranks.sums([len(labels)])[0])
+        return self.ranks.gather(embeddings, count), self.ranks.gather(labels, count), self.ranks.slots(count)
 
 
 class SelfReference(nn.Module):
@@ -281,9 +385,13 @@ class SelfReference(nn.Module):
 
     labelled = False
 
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.ranks = ranks
+
     def forward(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:  # noqa: ARG002
         assert reference is not None, "training without labels needs a frozen reference"
-        return (1 - (F.normalize(embeddings) * reference).sum(dim=1)).mean()
+        return (1 - (F.normalize(embeddings) * reference).sum(dim=1)).mean() * self.ranks.share(len(embeddings))
 
     def chance_loss(self) -> float:
         return 1.0  # unrelated directions have cosine 0
@@ -291,8 +399,10 @@ class SelfReference(nn.Module):
     @torch.no_grad()
     def correct(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:  # noqa: ARG002
         assert reference is not None
-        nearest = (F.normalize(embeddings) @ reference.T).argmax(dim=1)
-        return nearest == torch.arange(len(nearest), device=nearest.device)
+        count = round(self.ranks.sums([len(reference)])[0])
+        nearest = (F.normalize(embeddings) @ self.ranks.gather(reference, count).T).argmax(dim=1)
+        own = self.ranks.slots(count)
+        return nearest == torch.arange(own.start, own.stop, device=nearest.device)
 
     def prototypes(self) -> Tensor | None:
         return None

@@ -8,11 +8,15 @@ both kinds of pass move the running ones.
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from steadface.ranks import Ranks
 
 Mode = Literal["clean", "separate", "frozen", "folded", "joint"]
 
@@ -122,3 +126,93 @@ def _exchange(one: list[Tensor], other: list[Tensor]) -> None:
     kept = [value.clone() for value in one]
     torch._foreach_copy_(one, other)
     torch._foreach_copy_(other, kept)
+
+
+def share_statistics(network: nn.Module, ranks: Ranks) -> None:
+    """Lets BatchNorms in training mode normalise with the statistics of the whole batch of all ranks, in place."""
+    for part in network.modules():
+        for kind, shared in _SHARED.items():
+            if type(part) is kind:
+                part.__class__ = shared
+                part.__dict__["ranks"] = ranks  # no parameter, no buffer, no module
+
+
+class _Shared(_BatchNorm):
+    """Mean and variance of all ranks from each one's own (Chan, Golub and LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979).
+    """
+
+    ranks: Ranks
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.running_mean is None:
+            return super().forward(x)
+        with torch.no_grad():
+            variance, mean = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
+            own = torch.stack([torch.full_like(mean, x.numel() / x.shape[1]), mean, variance])[None]
+            counts, means, variances = self.ranks.gather(own, self.ranks.size).unbind(1)
+            total = counts.sum(0)
+            mean = (counts * means).sum(0) / total
+            variance = (counts * (variances + (means - mean).square())).sum(0) / total
+        self._move(mean, variance * total / (total - 1))
+        return _Normal.apply(x, self.weight, self.bias, mean, variance, self.eps, total, self.ranks)  # type: ignore[no-untyped-call,no-any-return]
+
+    @torch.no_grad()
+    def _move(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance, weight)
+
+
+class _Normal(torch.autograd.Function):
+    """`w (x - mean) / sigma + b`, going back through statistics of all N numbers of a channel, with `dy` what arrives:
+
+        dx = w / sigma (dy - sum(dy) / N - x_hat sum(dy x_hat) / N)        x_hat = (x - mean) / sigma
+
+    (Ioffe and Szegedy, "Batch normalization", 2015, section 3), where the sums are over all ranks. Of the way forth x
+    alone is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        total: Tensor,
+        ranks: Ranks,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), total)
+        ctx.ranks = ranks
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, total = ctx.saved_tensors
+        axes, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
+        normal, arrived = (x.float() - mean.view(shape)).mul_(scale.view(shape)), gradient.float()
+        own = torch.stack([arrived.sum(axes), (arrived * normal).sum(axes)])
+        shift, slope = (ctx.ranks.sum(own) / total).unbind()
+        onward = arrived - shift.view(shape) - normal.mul_(slope.view(shape))
+        onward *= (scale if weight is None else scale * weight.float()).view(shape)
+        learnt = (None, None) if weight is None else (own[1].to(weight.dtype), own[0].to(weight.dtype))
+        return onward.to(x.dtype), *learnt, *[None] * 5
+
+
+class _Shared1d(_Shared, nn.BatchNorm1d):
+    pass
+
+
+class _Shared2d(_Shared, nn.BatchNorm2d):
+    pass
+
+
+_SHARED: dict[type[nn.Module], type[_Shared]] = {nn.BatchNorm1d: _Shared1d, nn.BatchNorm2d: _Shared2d}

@@ -3,14 +3,18 @@
 Tensors are named by prefix, see `training/state.py`; all else is JSON in the file's metadata. No pickle. A checksum of
 both lies there too, and is compared whenever a checkpoint is read: one that is damaged, cut off or edited by hand is
 passed over for the one before it. It shows accidents, and keeps out nobody who can compute it anew.
+
+Where several ranks have rows of a head, these lie beside the file in a folder of their own (`training/rowfiles.py`), of
+which the file knows the checksums. It is written last, and without it the folder counts for nothing.
 """
 
 import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ from torch import Tensor
 from steadface.backbones.reading import METADATA_KEY
 from steadface.backbones.weights import write_safetensors
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, short
+from steadface.ranks import ALONE, Ranks
+from steadface.training.rowfiles import read_rows, write_rows
 
 CHECKSUM = "checksum"
 """Its entry beside those of the state."""
@@ -36,13 +42,15 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """`state` is JSON (step, gate, ramp, recipe, architecture ...); `tensors` are named by prefix.
 
-    `path` is where it was read; `checked` is false where it has no checksum, as written before there were any.
+    `path` is where it was read; `checked` is false where it has no checksum, as written before there were any. `rows`
+    names the tensors of which this is one rank's part, and how many rows they have in all.
     """
 
     state: dict[str, Any]
     tensors: dict[str, Tensor] = field(repr=False)
     path: Path | None = None
     checked: bool = True
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under `prefix.`, without it."""
@@ -60,20 +68,42 @@ def paths(run: Path) -> list[Path]:
     return sorted(path for path in folder_of(run).glob("step-*.safetensors") if _NAME.fullmatch(path.name))
 
 
-def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+def save(run: Path, checkpoint: Checkpoint, *, keep: int, ranks: Ranks = ALONE) -> Path:
     """Writes the checkpoint atomically, then removes all but the newest `keep`.
 
     Raises SteadfaceError naming the last good checkpoint where the disk is full or the folder not writable.
     """
     path = folder_of(run) / f"step-{checkpoint.state['step']:09d}.safetensors"
-    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
-    try:
-        write_safetensors(path, tensors, {**checkpoint.state, CHECKSUM: digest(tensors, checkpoint.state)})
-    except SteadfaceError as error:
-        raise type(error)(f"{error}; {last_good(run)}") from error
-    for old in paths(run)[:-keep]:
-        old.unlink(missing_ok=True)
+    state = checkpoint.state
+    if checkpoint.rows:
+        own = {name: checkpoint.tensors[name] for name in checkpoint.rows}
+        files = write_rows(rows_of(path), own, checkpoint.rows, ranks)
+        forms = {name: [count, *own[name].shape[1:]] for name, count in checkpoint.rows.items()}
+        state = {**state, "rows": {"files": files, "forms": forms}}
+
+    def write() -> None:
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in checkpoint.tensors.items()
+            if name not in checkpoint.rows
+        }
+        try:
+            write_safetensors(path, tensors, {**state, CHECKSUM: digest(tensors, state)})
+        except SteadfaceError as error:
+            raise type(error)(f"{error}; {last_good(run)}") from error
+        for old in paths(run)[:-keep]:
+            old.unlink(missing_ok=True)
+        for folder in folder_of(run).glob("step-*.rows"):
+            if not folder.with_suffix(".safetensors").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    ranks.from_first(write)
     return path
+
+
+def rows_of(path: Path) -> Path:
+    """The folder with the rows that several ranks wrote beside the checkpoint `path`."""
+    return path.with_suffix(".rows")
 
 
 def last_good(run: Path) -> str:
@@ -95,8 +125,8 @@ def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def load_newest(run: Path) -> Checkpoint:
-    """A run's newest checkpoint that is whole; what is passed over on the way is said.
+def load_newest(run: Path, ranks: Ranks = ALONE) -> Checkpoint:
+    """A run's newest checkpoint that is whole, of each rank its part; what is passed over on the way is said.
 
     Raises NotFound where there is none, and InvalidInput where none is whole.
     """
@@ -105,7 +135,7 @@ def load_newest(run: Path) -> Checkpoint:
         raise NotFound(f"{run} holds no checkpoint to resume from: start it again with steadface train")
     for path in reversed(saved):
         try:
-            found = load(path)
+            found = with_rows(load(path), ranks)
         except InvalidInput as error:
             refused.append(str(error))
             continue
@@ -120,6 +150,21 @@ def load_newest(run: Path) -> Checkpoint:
         f"none of the checkpoints of {run} can be used: {'; '.join(refused)}. Put one back from a backup, or start the "
         "run again in another folder"
     )
+
+
+def with_rows(checkpoint: Checkpoint, ranks: Ranks) -> Checkpoint:
+    """With this rank's rows of what several ranks wrote. Raises InvalidInput where they are not whole."""
+    saved = checkpoint.state.get("rows")
+    if saved is None:
+        return checkpoint
+    assert checkpoint.path is not None
+    try:
+        forms = {str(name): tuple(map(int, form)) for name, form in saved["forms"].items()}
+        rows = read_rows(rows_of(checkpoint.path), forms, saved["files"], ranks)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput(f"checkpoint {checkpoint.path} cannot be used: it does not say what its rows are") from error
+    counts = {} if ranks.alone else {name: form[0] for name, form in forms.items()}
+    return replace(checkpoint, tensors={**checkpoint.tensors, **rows}, rows=counts)
 
 
 def set_aside_after(run: Path, step: int) -> None:

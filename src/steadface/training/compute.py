@@ -1,11 +1,15 @@
 """Where and how a run computes: device, precision, memory format, compilation."""
 
 import logging
+import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import assert_never
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from steadface.devices import has_compiler, resolve_device
 from steadface.training.recipe.sections import Run, Switch
@@ -32,7 +36,7 @@ class FastNetwork:
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._format = torch.channels_last if compute.channels_last else torch.contiguous_format
-        self._call = torch.compile(backbone) if compute.compiled else backbone
+        self._call: nn.Module = torch.compile(backbone) if compute.compiled else backbone  # type: ignore[assignment]
         self._bf16 = compute.bf16
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -40,6 +44,33 @@ class FastNetwork:
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             embeddings: Tensor = self._call(images)
         return embeddings.float()
+
+    def shared(self) -> "SharedFastNetwork":
+        """The same with gradients that are summed over all ranks."""
+        return SharedFastNetwork(self)
+
+
+class SharedFastNetwork(FastNetwork):
+    """As `network`, in a `DistributedDataParallel` that sums gradients instead of averaging them: losses are shares."""
+
+    def __init__(self, network: FastNetwork) -> None:
+        self._format, self._bf16 = network._format, network._bf16
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the argument's newer name is not in every torch
+            self._parallel = DistributedDataParallel(
+                network._call, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        self._parallel.register_comm_hook(None, _summed)
+        self._call = self._parallel
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        return self._parallel.no_sync()
+
+
+def _summed(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
 
 
 def resolve_compute(run: Run) -> Compute:

@@ -12,6 +12,7 @@ import torch
 
 from steadface.data.loading import Batch, lost_worker
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
+from steadface.ranks import ALONE, Ranks
 from steadface.signals import StopRequest, stop_on_signal
 from steadface.training import checkpoint, runfolder
 from steadface.training.assembly.faces import Faces, make_loader, open_recipe_faces
@@ -64,9 +65,12 @@ class TrainingRun:
     Make one with `start` or `resume`.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, faces: Faces, *, saved: State | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, faces: Faces, *, saved: State | None = None, ranks: Ranks = ALONE
+    ) -> None:
         for message in faces.messages:
             logger.warning("%s", message)
+        self.ranks = ranks
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
         self._compute = resolve_compute(recipe.run)
@@ -74,14 +78,19 @@ class TrainingRun:
         self.folder = folder
         self.faces = faces
         fresh, step = saved is None, 0 if saved is None else saved.step
-        start = start_weights(recipe, folder, fresh=fresh)
-        reference = reference_weights(recipe, folder, fresh=fresh)
+        with ranks.first_before_others():
+            start = start_weights(recipe, folder, fresh=fresh and ranks.first)
+            reference = reference_weights(recipe, folder, fresh=fresh and ranks.first)
         self._seen: Seen = runfolder.seen(faces, recipe, (start, reference))
         if saved is not None:
             runfolder.refuse_changed_data(saved, self._seen)
-        self._loader = make_loader(recipe, faces.training, self._compute.device)
-        self._parts: Assembly = assemble(recipe, faces, self._compute, fresh=fresh, start=start, reference=reference)
-        self._looks = Looks(recipe, folder, faces, self._parts, step=step, start=start, reference=reference)
+        self._loader = make_loader(recipe, faces.training, self._compute.device, ranks)
+        self._parts: Assembly = assemble(
+            recipe, faces, self._compute, fresh=fresh, start=start, reference=reference, ranks=ranks
+        )
+        self._looks = Looks(
+            recipe, folder, faces, self._parts, step=step, start=start, reference=reference, ranks=ranks
+        )
         self._compiling = self._compute.compiled
         self._probe = StrengthProbe.of(recipe, faces.validation, self._compute.device)
         self._length = Length(recipe.run, steps_per_epoch=self._loader.sampler.steps_per_epoch)
@@ -91,37 +100,45 @@ class TrainingRun:
         self._unreadable = 0 if saved is None else saved.unreadable
 
     @classmethod
-    def start(cls, recipe: Recipe, faces: Faces | None = None) -> "TrainingRun":
+    def start(cls, recipe: Recipe, faces: Faces | None = None, ranks: Ranks = ALONE) -> "TrainingRun":
         """A new run in `recipe.run.out`; raises Conflict where that folder already holds one.
 
         `faces` are the recipe's own unless they are open already.
         """
         folder = recipe.run.out
-        if runfolder.holds_run(folder):
-            raise Conflict(
-                f"{folder} already holds a run: go on with steadface resume {folder}, or choose another run.out"
-            )
+
+        def check() -> None:
+            if runfolder.holds_run(folder):
+                raise Conflict(
+                    f"{folder} already holds a run: go on with steadface resume {folder}, or choose another run.out"
+                )
+
+        def clear() -> None:
+            runfolder.make_run_folder(folder)
+            Candidates.clear(folder)
+
+        ranks.from_first(check)
         faces = faces or open_recipe_faces(recipe)
-        runfolder.make_run_folder(folder)
-        Candidates.clear(folder)
-        run = cls(recipe, folder, faces)
-        runfolder.write_run_recipe(recipe, folder)
-        MetricsLog.clear(folder)
+        ranks.from_first(clear)
+        run = cls(recipe, folder, faces, ranks=ranks)
+        if ranks.first:
+            runfolder.write_run_recipe(recipe, folder)
+            MetricsLog.clear(folder)
         run.save()
         return run
 
     @classmethod
-    def resume(cls, folder: Path, faces: Faces | None = None) -> "TrainingRun":
-        """The run in `folder` from its newest checkpoint.
+    def resume(cls, folder: Path, faces: Faces | None = None, ranks: Ranks = ALONE) -> "TrainingRun":
+        """The run in `folder` from its newest checkpoint, whatever number of ranks wrote it.
 
         Raises Conflict, with the difference, where recipe or data set have changed since, and InvalidInput for a
         checkpoint that no run of the recipe can have written.
         """
         recipe = runfolder.read_run_recipe(folder)
-        moment = checkpoint.load_newest(folder)
+        moment = checkpoint.load_newest(folder, ranks)
         saved = state_of(moment)
         runfolder.refuse_changed_recipe(folder, saved, recipe)
-        run = cls(recipe, folder, faces or open_recipe_faces(recipe), saved=saved)
+        run = cls(recipe, folder, faces or open_recipe_faces(recipe), saved=saved, ranks=ranks)
         restore(run._parts, moment, recipe)
         if run.step and run._length.done(run.step - 1, 0.0) >= 1:
             raise InvalidInput(
@@ -130,7 +147,7 @@ class TrainingRun:
             )
         if run._probe is not None:
             run._probe.reach = saved.reach
-        checkpoint.set_aside_after(folder, run.step)
+        ranks.from_first(lambda: checkpoint.set_aside_after(folder, run.step))
         return run
 
     @property
@@ -140,7 +157,9 @@ class TrainingRun:
     @property
     def concluded(self) -> bool:
         """Whether there is nothing left to do: the model is there, and it is the one that is asked for."""
-        return self.finished and runfolder.model_file(self.folder) is not None and self._looks.concluded
+        return self.finished and self.ranks.from_first(
+            lambda: runfolder.model_file(self.folder) is not None and self._looks.concluded
+        )
 
     @property
     def duty_cycle(self) -> float:
@@ -155,15 +174,13 @@ class TrainingRun:
         candidate of `run.select` is good enough; KeyboardInterrupt for a second Ctrl-C, which does not wait.
         """
         if not self.concluded:
-            with stop_on_signal() as stop, self._explained(stop), self._log() as log:
+            with stop_on_signal(echoes=0 if self.ranks.alone else 1) as stop, self._explained(stop), self._log() as log:
                 self._steps(stop, log, observe)
                 if self.finished:
                     self._looks.look(self.step, log, self.save)
                 self.save()
                 if self.finished:
-                    self._looks.compete(self.step, self._compute, stop)
-                if self.finished and not stop:
-                    self._export()
+                    self.ranks.from_first(lambda: self._choose(stop))
         return Outcome(
             folder=self.folder,
             finished=self.concluded,
@@ -171,6 +188,11 @@ class TrainingRun:
             seconds=self.seconds,
             duty_cycle=self.duty_cycle,
         )
+
+    def _choose(self, stop: StopRequest) -> None:
+        self._looks.compete(self.step, self._compute, stop)
+        if not stop:
+            self._export()
 
     def save(self) -> Path:
         """Writes a checkpoint of this moment, unless weights or state are no longer finite."""
@@ -185,32 +207,34 @@ class TrainingRun:
             "data": self._seen.model_dump(),
         }
         moment = capture(self._parts, state)
-        if spoilt := checkpoint.non_finite(moment.tensors):
-            raise self._diverged(self.step, f"{spoilt} is no longer finite")
+        spoilt = checkpoint.non_finite(moment.tensors)
+        if self.ranks.any(spoilt is not None):
+            raise self._diverged(self.step, f"{spoilt or 'a tensor of another rank'} is no longer finite")
         if problem := impossible(moment.state):
             raise self._diverged(self.step, problem)
-        return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep)
+        return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep, ranks=self.ranks)
 
-    def _steps(self, stop: StopRequest, log: MetricsLog, observe: Observe | None) -> None:
+    def _steps(self, stop: StopRequest, log: MetricsLog | None, observe: Observe | None) -> None:
         # Closed here and now, so that the worker processes end even where an error keeps this frame alive.
         with closing(self._loader.batches(self.step)) as batches:
-            while not (self.finished or stop):
+            while not (self.finished or self.ranks.any(bool(stop))):
                 self._looks.look_if_due(self.step, log, self.save)
                 if self._looks.exhausted:
                     break
                 progress = self._timed_step(batches, log)
                 if observe is not None:
                     observe(progress)
-                if self.step % self.recipe.run.checkpoint_every == 0 and not (self.finished or stop):
+                if self.step % self.recipe.run.checkpoint_every == 0 and not self.finished:
                     self.save()
 
-    def _timed_step(self, batches: Iterator[Batch], log: MetricsLog) -> Progress:
+    def _timed_step(self, batches: Iterator[Batch], log: MetricsLog | None) -> Progress:
         """One step, timed with the wait for its batch: looks and saving are not training."""
         began = time.perf_counter()
         batch = next(batches)
         rate = learning_rate(self._done(), self.recipe.optimizer)
         record = self._step(batch, rate)
-        took = time.perf_counter() - began
+        # The first rank's clock counts, so that all end with the same step.
+        took = self.ranks.sums([time.perf_counter() - began if self.ranks.first else 0.0])[0]
         self.seconds += took
         self._length.timed(took)
         if self._compiling:
@@ -222,9 +246,10 @@ class TrainingRun:
             seconds=self.seconds,
             record=record,
             duty_cycle=self.duty_cycle,
-            images_per_second=len(batch.labels) / took,
+            images_per_second=(batch.whole or len(batch.labels)) / took,
         )
-        if self.step % self.recipe.run.log_every == 0 or self.step == 1 or self.finished:
+        due = self.step % self.recipe.run.log_every == 0 or self.step == 1 or self.finished
+        if due and log is not None:
             log.step(progress.step, progress.seconds, self._logged(progress, rate))
         self._warn(batch)
         return progress
@@ -314,6 +339,8 @@ class TrainingRun:
         except Exception as error:
             if stop:  # Ctrl-C also reaches what a step has started, a compiler say
                 raise KeyboardInterrupt from error
+            if reason := self.ranks.lost(error):
+                raise Unavailable(f"step {self.step + 1}: {reason}; {checkpoint.last_good(self.folder)}") from error
             if not (reason := lost_worker(error)):
                 raise
             raise Unavailable(
@@ -322,7 +349,10 @@ class TrainingRun:
             ) from error
 
     @contextmanager
-    def _log(self) -> Iterator[MetricsLog]:
+    def _log(self) -> Iterator[MetricsLog | None]:
+        if not self.ranks.first:
+            yield None
+            return
         log = MetricsLog(self.folder, self.step, tensorboard=self.recipe.run.tensorboard)
         try:
             yield log

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from steadface.heads.heads import Objective
+from steadface.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,14 @@ class BatchAccuracy:
     """The share of the source batch that is recognised, without margin."""
 
     objective: Objective
+    ranks: Ranks = ALONE
 
     def __call__(self, source: SourcePass, /) -> float:
-        return float(self.objective.correct(source.embeddings, source.labels, source.reference).float().mean())
+        found = self.objective.correct(source.embeddings, source.labels, source.reference)
+        if self.ranks.alone:
+            return float(found.float().mean())
+        right, samples = self.ranks.sums([float(found.sum()), len(found)])
+        return right / samples
 
 
 @dataclass

@@ -43,7 +43,7 @@ class StrengthProbe:
         """Probes where it is due, and strengthens the attack where that is weak."""
         if trainer.ramp.open_steps % self.options.every:
             return
-        self.reach = self.measure(trainer)
+        self.reach = trainer.ranks.from_first(lambda: self.measure(trainer))
         attack = trainer.attack
         assert isinstance(attack, PGD)
         if self.reach < self.options.reach and attack.steps < self.options.most:

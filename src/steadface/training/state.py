@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from steadface.attacks import PGD
 from steadface.backbones import Backbone
 from steadface.errors import InvalidInput, short
+from steadface.heads.heads import MarginObjective
 from steadface.records import Record, first_fault
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import MOST_STEPS, Checkpoint
@@ -75,6 +76,7 @@ class State(Record):
     attack_steps: Annotated[int, Field(ge=1)] | None
     gate: dict[str, float]
     performance: Measured | None
+    rows: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _can_be(self) -> "State":
@@ -105,7 +107,7 @@ def state_of(saved: Checkpoint) -> State:
 
 
 def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
-    """A checkpoint of `parts`; `state` is what the loop adds (JSON values)."""
+    """A checkpoint of `parts`, of one rank what it has; `state` is what the loop adds (JSON values)."""
     trainer, proposer = parts.trainer, parts.proposer
     tensors = {
         **_without_optimizers(parts),
@@ -128,7 +130,23 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
             "performance": None if measured is None else {"judged": measured.judged, "value": measured.value},
         },
         tensors=tensors,
+        rows=_divided(parts, tensors),
     )
+
+
+def _divided(parts: Assembly, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Names of the tensors of which each rank has some rows -> how many they have in all."""
+    head = parts.objective.head if isinstance(parts.objective, MarginObjective) else None
+    if parts.trainer.ranks.alone or head is None:
+        return {}
+    own = {id(parameter): name for name, parameter in head.named_parameters()}
+    names = [f"objective.head.{name}" for name in own.values()]
+    parameters = [parameter for group in parts.trainer.optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        if id(parameter) in own:
+            start = f"optimiser.{index}."
+            names += [name for name, value in tensors.items() if name.startswith(start) and value.ndim]
+    return dict.fromkeys(names, head.classes)
 
 
 def _architecture(network: Network) -> dict[str, Any]:
@@ -154,7 +172,7 @@ def restore(parts: Assembly, saved: Checkpoint, recipe: Recipe) -> None:
 
     Raises InvalidInput, and leaves the parts as they are, for what cannot be of a run of `recipe`.
     """
-    state = state_of(saved)
+    state, saved = state_of(saved), _own_rows(parts, saved)
     problem = _misfit(parts, saved, state) or _misfit_of_method(parts, state, recipe)
     if problem is not None:
         raise _refusal(saved, problem)
@@ -179,6 +197,17 @@ def restore(parts: Assembly, saved: Checkpoint, recipe: Recipe) -> None:
         trainer.attack = replace(trainer.attack, steps=state.attack_steps)
     if isinstance(trainer.performance, HeldOutVerification) and state.performance is not None:
         trainer.performance.judged, trainer.performance.value = state.performance.judged, state.performance.value
+
+
+def _own_rows(parts: Assembly, saved: Checkpoint) -> Checkpoint:
+    """One process wrote all rows: this rank's of them."""
+    divided = _divided(parts, saved.tensors)
+    own = {
+        name: value[parts.trainer.ranks.rows(count)]
+        for name, count in divided.items()
+        if not saved.rows and len(value := saved.tensors.get(name, torch.empty(0))) == count
+    }
+    return replace(saved, tensors={**saved.tensors, **own}) if own else saved
 
 
 def _refusal(saved: Checkpoint, problem: str) -> InvalidInput:

@@ -15,27 +15,40 @@ batch carries the adversarial part. A gate that opens by degrees scales the atta
 (Patent application CN116665282A.)
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, Protocol, assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadface.attacks import Attack, CosineScore, crafting, dodge_or_impersonate
+from steadface.attacks.draws import PartGenerator
 from steadface.data.loading import Batch
 from steadface.errors import InvalidInput
 from steadface.heads.heads import Objective
+from steadface.heads.sharded import DrawnRows
+from steadface.ranks import ALONE, Ranks
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import WIDE, Gate, Opening
 from steadface.training.performance import Performance, SourcePass
 from steadface.training.regularizers import Embeddings, Regularizer
-from steadface.training.targets import Source, Targets, TargetSampler
+from steadface.training.targets import Candidates, Source, Targets, TargetSampler
 
 Goal = Literal["dodge", "impersonate", "both"]
 Timing = Literal["same", "next"]
+
+
+class SharedNetwork(Protocol):
+    """Images to raw embeddings, whose gradients in the weights are summed over the ranks on the way back."""
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Within, they are kept for a later pass."""
 
 
 class NonFiniteLoss(Exception):
@@ -87,12 +100,18 @@ class Ramp:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A micro-batch of the source batch: its share of the gradient, and `z_ref` where something uses it."""
+    """A micro-batch of the source batch: its share of the gradient, and `z_ref` where something uses it.
+
+    Where several ranks share it these are the samples of one, of `count` in all those with numbers `own`.
+    """
 
     images: Tensor
     labels: Tensor
     share: float
     reference: Tensor | None
+    count: int
+    own: range
+    is_last: bool
 
 
 @dataclass(kw_only=True)
@@ -100,7 +119,8 @@ class Trainer:
     """The training device: three units, `train_on_source`, `judge` and `train_robustly`, and their `step`.
 
     `network` maps images to raw float32 embeddings (compiled, in bf16 or plain) and has the parameters of
-    `backbone`; `reference` maps images to the unit embeddings of a frozen copy.
+    `backbone`; `reference` maps images to the unit embeddings of a frozen copy. Where several `ranks` train together
+    `shared` is the network whose gradients are summed over them. `drawn` lets a step do with some rows of the head.
     """
 
     backbone: nn.Module
@@ -122,6 +142,9 @@ class Trainer:
     ramp: Ramp
     accumulate: int = 1
     clip_norm: float | None = None
+    ranks: Ranks = ALONE
+    shared: SharedNetwork | None = None
+    drawn: DrawnRows | None = None
 
     def __post_init__(self) -> None:
         if self.attack is not None and self.targets is None and self.goal != "dodge":
@@ -135,6 +158,13 @@ class Trainer:
     def step(self, batch: Batch) -> StepRecord:
         """One source batch through the method."""
         parts = list(self._parts(batch))
+        if self.drawn is None:
+            return self._step(parts)
+        people = torch.cat([self.ranks.gather(part.labels, part.count) for part in parts])
+        with self.drawn(people, self.generator, self.ranks):
+            return self._step(parts)
+
+    def _step(self, parts: list[_Part]) -> StepRecord:
         if self.timing == "next":
             opened, opening = self.gate.is_open, self.gate.opening
             source, robust = (
@@ -160,10 +190,11 @@ class Trainer:
         """The source training unit: `l = FR(x_s, y_s)`, update the weights."""
         loss, raw = 0.0, []
         for part in parts:
-            with self.batchnorm.clean():
-                embeddings = self.network(part.images)
-            l_part = self.objective(embeddings, part.labels, part.reference, clean=True)
-            loss += part.share * self._backward(l_part, part.share)
+            with self._gradients_of(part):
+                with self.batchnorm.clean():
+                    embeddings = self._trained(part.images)
+                l_part = self.objective(embeddings, part.labels, part.reference, clean=True)
+                loss += part.share * self._backward(l_part, part.share)[0]
             raw.append(embeddings.detach())
         self._update()
         return _source_pass(loss, raw, parts)
@@ -184,36 +215,52 @@ class Trainer:
         factor *= opening.radius
         loss, raw, means = 0.0, [], {"eps": 0.0, "adversarial_loss": 0.0, "regularizer": 0.0}
         for part in parts:
-            e_s, anchors = self._source_embeddings(part)
-            with crafting(self.backbone):
-                source = Source(
-                    images=part.images,
-                    labels=part.labels,
-                    embeddings=anchors,
-                    embed=self.network,
-                    prototypes=self.objective.prototypes(),
-                    ramp=factor,
-                )
-                targets = None if self.targets is None else self.targets(source, self.generator)
-                x_a = self._adversarial_samples(source, targets)
-            e_a, e_t = self._robust_embeddings(x_a, targets)
-
-            # Under timing "same" these samples have moved the head's statistics already: once each, open or closed.
-            l_s = self.objective(e_s, part.labels, part.reference, clean=self.timing == "next")
-            l_a = self.objective(e_a, part.labels, part.reference, clean=False)
-            r = self._regularizer(part, e_s, e_a, e_t, targets)
-            w = self.weights
-            alpha, weight = w.alpha * opening.weight, w.regularizer * opening.weight
-            self._backward(w.source * l_s + alpha * l_a + weight * r, part.share)
-
-            loss += part.share * float(l_s.detach())
-            raw.append(e_s.detach())
-            means["adversarial_loss"] += part.share * float(l_a.detach())
-            means["regularizer"] += part.share * float(r.detach())
+            with self._gradients_of(part):
+                e_s, values = self._train_part_robustly(part, factor, opening)
+            raw.append(e_s)
+            loss += part.share * values[1]
+            means["adversarial_loss"] += part.share * values[2]
+            means["regularizer"] += part.share * values[3]
         means["eps"] = self._ball_radius(factor)
         means["strength"] = opening.radius * opening.weight
         self._update()
         return _source_pass(loss, raw, parts), means
+
+    def _train_part_robustly(self, part: _Part, factor: float, opening: Opening) -> tuple[Tensor, list[float]]:
+        """Embeddings (without gradient) of a part's source samples, and `L`, `FR(x_s)`, `FR(x_a)` and `R`."""
+        e_s, anchors = self._source_embeddings(part)
+        with crafting(self.backbone):
+            source = self._source(part, anchors, factor)
+            targets = None if self.targets is None else self.targets(source, self.generator)
+            x_a = self._adversarial_samples(source, targets, part)
+        e_a, e_t = self._robust_embeddings(x_a, targets)
+
+        # Under timing "same" these samples have moved the head's statistics already: once each, open or closed.
+        l_s = self.objective(e_s, part.labels, part.reference, clean=self.timing == "next")
+        l_a = self.objective(e_a, part.labels, part.reference, clean=False)
+        r = self._regularizer(part, e_s, e_a, e_t, targets)
+        w = self.weights
+        alpha, weight = w.alpha * opening.weight, w.regularizer * opening.weight
+        return e_s.detach(), self._backward(w.source * l_s + alpha * l_a + weight * r, part.share, l_s, l_a, r)
+
+    def _source(self, part: _Part, anchors: Tensor, factor: float) -> Source:
+        batch, alone = None, self.ranks.alone
+        if not alone:
+            together = self.ranks.gather(anchors, part.count), self.ranks.gather(part.labels, part.count)
+            batch = Candidates(embeddings=together[0], labels=together[1])
+        if isinstance(self.generator, PartGenerator):
+            self.generator.rows, self.generator.total = slice(part.own.start, part.own.stop), part.count
+        wanted = getattr(self.targets, "uses_prototypes", self.targets is not None)
+        return Source(
+            images=part.images,
+            labels=part.labels,
+            embeddings=anchors,
+            embed=self.network,
+            prototypes=self.objective.prototypes() if wanted else None,
+            ramp=factor,
+            batch=batch,
+            gather=lambda images: images if alone else _gathered_images(images, part.count, self.ranks),
+        )
 
     def scores(self, images: Tensor, attacks: Sequence[Attack], seed: int) -> list[Tensor]:
         """The attacker's score `(B,)` of clean images, each their own class, and of what each attack makes of them.
@@ -228,7 +275,7 @@ class Trainer:
                 images=images, labels=labels, embeddings=embeddings, embed=self.network, ramp=self.ramp.factor
             )
             targets = None if self.targets is None else self.targets(source, generator)
-            score = self._score(source, targets, generator)
+            score = self._score(source, targets, generator, len(images), range(len(images)))
             start, found = generator.get_state(), [score(images)]
             for attack in attacks:
                 generator.set_state(start)
@@ -237,13 +284,33 @@ class Trainer:
         return found
 
     def _parts(self, batch: Batch) -> Iterator[_Part]:
-        for images, labels in zip(
-            batch.images.chunk(self.accumulate), batch.labels.chunk(self.accumulate), strict=True
+        total = batch.whole or len(batch.labels)
+        shares, counts = self.ranks.shares(total, self.accumulate), list(map(len, ALONE.shares(total, self.accumulate)))
+        sizes, starts = list(map(len, shares)), list(itertools.accumulate(counts, initial=0))
+        for number, (images, labels) in enumerate(
+            zip(torch.split(batch.images, sizes), torch.split(batch.labels, sizes), strict=True)
         ):
             reference = None if self.reference is None else self.reference(images)
+            own = range(shares[number].start - starts[number], shares[number].stop - starts[number])
             if not self.objective.labelled:
-                labels = torch.arange(len(images), device=images.device)
-            yield _Part(images=images, labels=labels, share=len(images) / len(batch.images), reference=reference)
+                labels = torch.arange(own.start, own.stop, device=images.device)
+            yield _Part(
+                images=images,
+                labels=labels,
+                share=counts[number] / total,
+                reference=reference,
+                count=counts[number],
+                own=own,
+                is_last=number == len(counts) - 1,
+            )
+
+    def _trained(self, images: Tensor) -> Tensor:
+        """Raw embeddings whose gradients reach the weights."""
+        return self.network(images) if self.shared is None else self.shared(images)
+
+    def _gradients_of(self, part: _Part) -> AbstractContextManager[None]:
+        """Within, a part's passes forth and back: gradients are summed over the ranks after the last part."""
+        return nullcontext() if self.shared is None or part.is_last else self.shared.no_sync()
 
     def _source_embeddings(self, part: _Part) -> tuple[Tensor, Tensor]:
         """Raw source embeddings for the loss, and the unit anchors `z_s` (evaluation mode) that crafting leans on.
@@ -255,28 +322,30 @@ class Trainer:
                 embeddings = self.network(part.images)
             return embeddings, F.normalize(embeddings)
         with self.batchnorm.clean():
-            embeddings = self.network(part.images)
+            embeddings = self._trained(part.images)
         if self.batchnorm.frozen:
             return embeddings, F.normalize(embeddings.detach())
         with crafting(self.backbone), torch.no_grad():
             return embeddings, F.normalize(self.network(part.images))
 
-    def _adversarial_samples(self, source: Source, targets: Targets | None) -> Tensor:
+    def _adversarial_samples(self, source: Source, targets: Targets | None, part: _Part) -> Tensor:
         """`x_a = attack(x_s; dodge z_s | impersonate q_t)`."""
         assert self.attack is not None, "an open gate needs an attack"
-        score = self._score(source, targets, self.generator)
+        score = self._score(source, targets, self.generator, part.count, part.own)
         attack = self.attack.within(self.attack.ball.scaled(source.ramp))
         return attack(score, source.images, generator=self.generator)
 
-    def _score(self, source: Source, targets: Targets | None, generator: torch.Generator) -> CosineScore:
-        """What the attacker wants of each source sample."""
+    def _score(
+        self, source: Source, targets: Targets | None, generator: torch.Generator, count: int, numbers: range
+    ) -> CosineScore:
+        """What the attacker wants of each source sample, of `count` those with these `numbers`."""
         own = source.embeddings
         match self.goal:
             case "dodge" | "impersonate":
                 dodges = torch.full((len(own),), self.goal == "dodge", device=own.device)
             case "both":  # exactly half, so that neither goal starves in a small batch
-                order = torch.randperm(len(own), generator=generator, device=generator.device)
-                dodges = (order < len(own) // 2).to(own.device)
+                order = torch.randperm(count, generator=generator, device=generator.device)
+                dodges = (order < count // 2)[numbers.start : numbers.stop].to(own.device)
             case unknown:
                 assert_never(unknown)
         other = own if targets is None else targets.repel
@@ -287,8 +356,9 @@ class Trainer:
         with self.batchnorm.adversarial():
             # A function of the user's own that does not say is taken to use the targets.
             if targets is None or not targets.keeps_identity or not getattr(self.regularizer, "uses_target", True):
-                return self.network(x_a), None
-            e_a, e_t = self.network(torch.cat([x_a, targets.images])).chunk(2)
+                return self._trained(x_a), None
+            assert targets.images is not None, "it still shows the source"
+            e_a, e_t = self._trained(torch.cat([x_a, targets.images])).chunk(2)
             return e_a, e_t
 
     def _regularizer(
@@ -297,7 +367,7 @@ class Trainer:
         if self.regularizer is None or self.weights.regularizer == 0:
             return e_a.new_zeros(())
         repel = None if targets is None else targets.repel
-        return self.regularizer(
+        mean = self.regularizer(
             Embeddings(
                 source=F.normalize(e_s),
                 adversarial=F.normalize(e_a),
@@ -307,28 +377,50 @@ class Trainer:
                 keeps_identity=e_t is not None,
             )
         )
+        return mean if self.ranks.alone else mean * (len(part.own) / part.count)
 
     def _ball_radius(self, factor: float) -> float:
         assert self.attack is not None
         return self.attack.ball.radius * factor
 
-    def _backward(self, loss: Tensor, share: float) -> float:
-        value = float(loss.detach())
-        if not math.isfinite(value):
+    def _backward(self, loss: Tensor, share: float, *others: Tensor) -> list[float]:
+        """Takes the gradient; the values of loss and `others`, over all ranks."""
+        values = self.ranks.sums([float(value.detach()) for value in (loss, *others)])
+        if not math.isfinite(values[0]):
             self.optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteLoss(f"the loss became {value}")
+            raise NonFiniteLoss(f"the loss became {values[0]}")
         torch.autograd.backward(loss * share)
-        return value
+        return values
 
     def _update(self) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         # Without a bound the gradients stay as they are, and the norm still tells whether they are finite.
-        norm = float(nn.utils.clip_grad_norm_(parameters, math.inf if self.clip_norm is None else self.clip_norm))
+        norm = self._clip(math.inf if self.clip_norm is None else self.clip_norm)
         if not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
             raise NonFiniteLoss(f"the loss is finite, but the norm of its gradient became {norm}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _clip(self, most: float) -> float:
+        """Cuts the whole gradient, the backbone's and that of every rank's rows of the head, to a norm of `most`; the
+        norm that it had.
+        """
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.ranks.alone:
+            return float(nn.utils.clip_grad_norm_(parameters, most))
+        shared = {id(parameter) for parameter in self.backbone.parameters()}
+        common = [p.grad for p in parameters if id(p) in shared and p.grad is not None]
+        rows = [p.grad for p in parameters if id(p) not in shared and p.grad is not None]
+        squares = [float(nn.utils.get_total_norm(some)) ** 2 if some else 0.0 for some in (common, rows)]
+        norm = math.sqrt(squares[0] + self.ranks.sums([squares[1]])[0])
+        if math.isfinite(norm):
+            nn.utils.clip_grads_with_norm_(parameters, most, torch.tensor(norm, device=parameters[0].device))
+        return norm
+
+
+def _gathered_images(images: Tensor, count: int, ranks: Ranks) -> Tensor:
+    """Everybody's images, which are whole grey levels and travel as such."""
+    return ranks.gather(images.mul(255).round().to(torch.uint8), count).float().div_(255)
 
 
 def _source_pass(loss: float, raw: list[Tensor], parts: list[_Part]) -> SourcePass:

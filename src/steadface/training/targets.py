@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadface.attacks import Attack
+from steadface.attacks.draws import choice
 from steadface.errors import InvalidInput
 
 Faces = Callable[[Tensor, torch.Generator], Tensor]
@@ -28,7 +29,9 @@ class Source:
     """A source batch as crafting sees it; `embed` runs in evaluation mode and is differentiable in the images.
 
     `embeddings` are unit `z_s` `(B, D)` without gradient; `prototypes` unit `(C, D)` of all identities, or
-    None where every image is its own class. `ramp` scales the radius of whatever is perturbed in this step.
+    None where every image is its own class, or where the targets do not use them. `ramp` scales the radius of whatever
+    is perturbed in this step. Where several ranks share the batch these are the samples of one, `batch` has everybody's
+    embeddings and labels, and `gather` makes everybody's images of one's own.
     """
 
     images: Tensor
@@ -37,13 +40,18 @@ class Source:
     embed: Callable[[Tensor], Tensor]
     prototypes: Tensor | None = None
     ramp: float = 1.0
+    batch: "Candidates | None" = None
+    gather: Callable[[Tensor], Tensor] = lambda images: images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """`x_t`, `y_t` (never `y_s`), the unit points repelled `q_t` `(B, D)`, and who `x_t` still shows."""
+    """`x_t`, `y_t` (never `y_s`), the unit points repelled `q_t` `(B, D)`, and who `x_t` still shows.
 
-    images: Tensor
+    `x_t` is None where it is a face of the batch whose embedding is known: nobody looks at it again.
+    """
+
+    images: Tensor | None
     labels: Tensor
     repel: Tensor
     keeps_identity: bool
@@ -64,7 +72,9 @@ class Designation(Protocol):
 
 
 class TargetSampler(Protocol):
-    """Source samples to target samples."""
+    """Source samples to target samples. One that never asks for `Source.prototypes` may say so by a false
+    `uses_prototypes`.
+    """
 
     def __call__(self, source: Source, generator: torch.Generator) -> Targets: ...
 
@@ -94,8 +104,7 @@ class RandomOther:
     """Another identity, drawn uniformly from the candidates."""
 
     def __call__(self, source: Source, candidates: Candidates, generator: torch.Generator) -> Tensor:
-        other = _others(source, candidates).to(dtype=torch.float32, device=generator.device)
-        return candidates.labels[torch.multinomial(other, 1, generator=generator).squeeze(1).to(source.labels.device)]
+        return candidates.labels[choice(_others(source, candidates), generator)]
 
 
 @dataclass(frozen=True)
@@ -132,13 +141,18 @@ class OtherFace:
             raise InvalidInput(f"targets.share {self.share}: the designated face must dominate, so 0.5 < share <= 1")
 
     def __call__(self, source: Source, generator: torch.Generator) -> Targets:
-        labels, images, known = _designated_faces(source, self.designate, self.faces, generator)
-        if self.share < 1:
-            images, known = self.share * images + (1 - self.share) * source.images, None
-        if known is None:
-            with torch.no_grad():
-                known = F.normalize(source.embed(images))
-        return Targets(images=images, labels=labels, repel=known, keeps_identity=False)
+        if self.faces is None and self.share == 1:
+            labels, chosen = _designated_in_batch(source, self.designate, generator)
+            return Targets(images=None, labels=labels, repel=_batch(source).embeddings[chosen], keeps_identity=False)
+        labels, images = _designated_faces(source, self.designate, self.faces, generator)
+        images = self.share * images + (1 - self.share) * source.images if self.share < 1 else images
+        with torch.no_grad():
+            repel = F.normalize(source.embed(images))
+        return Targets(images=images, labels=labels, repel=repel, keeps_identity=False)
+
+    @property
+    def uses_prototypes(self) -> bool:
+        return self.faces is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +168,7 @@ class KeptBlend:
             raise InvalidInput(f"targets.share {self.share}: the source must dominate, so 0 < share < 0.5")
 
     def __call__(self, source: Source, generator: torch.Generator) -> Targets:
-        labels, images, _ = _designated_faces(source, self.designate, self.faces, generator)
+        labels, images = _designated_faces(source, self.designate, self.faces, generator)
         images = self.share * images + (1 - self.share) * source.images
         return Targets(images=images, labels=labels, repel=_points(source, labels), keeps_identity=True)
 
@@ -227,7 +241,7 @@ def _others(source: Source, candidates: Candidates) -> Tensor:
 
 
 def _batch(source: Source) -> Candidates:
-    return Candidates(embeddings=source.embeddings, labels=source.labels)
+    return source.batch or Candidates(embeddings=source.embeddings, labels=source.labels)
 
 
 def _identities(source: Source) -> Candidates:
@@ -242,21 +256,28 @@ def _points(source: Source, labels: Tensor) -> Tensor:
     """The prototypes of `labels`: head weights, or the mean clean embedding of each in the batch."""
     if source.prototypes is not None:
         return source.prototypes[labels]
-    _check_known(labels, source.labels)
-    same = (labels[:, None] == source.labels[None]).to(source.embeddings.dtype)
-    return F.normalize(same @ source.embeddings)
+    batch = _batch(source)
+    _check_known(labels, batch.labels)
+    same = (labels[:, None] == batch.labels[None]).to(batch.embeddings.dtype)
+    return F.normalize(same @ batch.embeddings)
 
 
 def _designated_faces(
     source: Source, designate: Designation, faces: Faces | None, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`y_t`, a face of each, and its embedding where it is already known (a face from the batch)."""
+) -> tuple[Tensor, Tensor]:
+    """`y_t`, and a face of each."""
     if faces is not None:
         labels = designate(source, _identities(source), generator)
-        return labels, faces(labels, generator), None
-    labels = designate(source, _batch(source), generator)
-    _check_known(labels, source.labels)
+        return labels, faces(labels, generator)
+    labels, chosen = _designated_in_batch(source, designate, generator)
+    return labels, source.gather(source.images)[chosen]
+
+
+def _designated_in_batch(source: Source, designate: Designation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`y_t`, and where in the batch a face of each is."""
+    batch = _batch(source)
+    labels = designate(source, batch, generator)
+    _check_known(labels, batch.labels)
     # Of the several faces of y_t in a batch, the one most like the source: nearest designation found it so.
-    alike = (source.embeddings @ source.embeddings.T).masked_fill(labels[:, None] != source.labels[None], -torch.inf)
-    chosen = alike.argmax(dim=1)
-    return labels, source.images[chosen], source.embeddings[chosen]
+    alike = (source.embeddings @ batch.embeddings.T).masked_fill(labels[:, None] != batch.labels[None], -torch.inf)
+    return labels, alike.argmax(dim=1)

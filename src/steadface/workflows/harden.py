@@ -28,12 +28,12 @@ from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.labelled import pairs_from_labels
 from steadface.evaluation.thresholds import images_to_measure
 from steadface.files import write_atomically
+from steadface.ranks import ALONE, Ranks
 from steadface.recognizers import OpenedRecognizer, with_known_convention
 from steadface.recognizers.callables import parts_of_name
 from steadface.recognizers.contract import is_named
 from steadface.recognizers.under_contract import opened_under_contract
 from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
-from steadface.training.lock import locked
 from steadface.training.loop import Observe
 from steadface.training.networks import (
     Network,
@@ -50,7 +50,7 @@ from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
 from steadface.training.runfolder import holds_run, make_run_folder
 from steadface.workflows.opening import log_notes
-from steadface.workflows.train import Trained, run_to_end, start_or_resume, store
+from steadface.workflows.train import Trained, run_to_end, start_or_resume, store, worked_in_by
 
 ORIGINAL = "original"
 COMPATIBILITY = "compatibility.json"
@@ -106,6 +106,7 @@ def harden(
     wishes: Wishes = Wishes(),
     overrides: Sequence[str] = (),
     observe: Observe | None = None,
+    ranks: Ranks = ALONE,
 ) -> Hardened:
     """Hardens a trained recogniser on aligned `images`, or goes on with that in `out`; see `recipes/harden.yaml`.
 
@@ -115,12 +116,13 @@ def harden(
     another of its candidates the model, without training. Raises SteadfaceError for weights that cannot be trained on,
     for a folder that holds another run or in which another process works, where too few people are told apart, and for
     labels wished for where there are none (`recipes/harden_labelled.yaml`); NothingGained, which leaves no model, where
-    no candidate resists better than the recogniser as it came and still recognises.
+    no candidate resists better than the recogniser as it came and still recognises. Of several
+    `ranks` that train together all but the first one know no more of the end than that it has come.
     """
     weights, images, out = str(as_path(weights, "weights")), as_path(images, "images"), as_path(out, "out")
     extra = None if extra is None else as_path(extra, "extra")
-    with locked(out):
-        return _hardened(weights, images, out, extra, wishes, overrides, observe)
+    with worked_in_by(out, ranks):
+        return _hardened(weights, images, out, extra, wishes, overrides, observe, ranks)
 
 
 def _hardened(
@@ -131,8 +133,45 @@ def _hardened(
     wishes: Wishes,
     overrides: Sequence[str],
     observe: Observe | None,
+    ranks: Ranks,
 ) -> Hardened:
     """`harden`, while nobody else works in `out`."""
+    prepared = list[_Prepared]()
+
+    def prepare() -> Recipe:
+        prepared.append(_prepared(weights, images, out, extra, wishes, overrides))
+        return prepared[0].recipe
+
+    recipe = ranks.from_first(prepare)
+    named = prepared[0].named if prepared else open_named_faces(recipe.data)
+    trained = run_to_end(start_or_resume(recipe, open_recipe_faces(recipe, named), ranks), observe)
+    if not trained.finished or trained.faces.validation is None or not prepared:
+        return Hardened(outcome=trained)
+    given, original, made = prepared[0].given, prepared[0].original, trained.contract
+    try:
+        found = measure_compatibility(original, trained)
+        keeps = keeps_templates(found, wishes)
+        if keeps and made is not None:
+            made = replace(made, space=given.fingerprint)
+    finally:
+        if made is not None and (trained.model is not None or made != trained.contract):
+            store(trained, made)
+    return Hardened(outcome=trained, compatibility=found, keeps_templates=keeps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What is known before a step is trained: the recogniser as it came, and as what it is trained; who is who."""
+
+    given: OpenedRecognizer
+    original: Network
+    named: FaceSource
+    recipe: Recipe
+
+
+def _prepared(
+    weights: str, images: Path, out: Path, extra: Path | None, wishes: Wishes, overrides: Sequence[str]
+) -> _Prepared:
     given, contract = opened_under_contract(weights, output=wishes.output)
     recipe, begun = harden_recipe(given, images, out, wishes, overrides, extra=extra), holds_run(out)
     if wishes.choose is not None and not begun:
@@ -147,19 +186,7 @@ def _hardened(
         if given.convention.size != recipe.data.size:  # of a graph that takes any
             recipe = harden_recipe(given, images, out, wishes, overrides, extra=extra)
     original = keep_original(given, out, named, recipe.model.corner)
-    trained = run_to_end(start_or_resume(recipe, open_recipe_faces(recipe, named)), observe)
-    if not trained.finished or trained.faces.validation is None:
-        return Hardened(outcome=trained)
-    made = trained.contract
-    try:
-        found = measure_compatibility(original, trained)
-        keeps = keeps_templates(found, wishes)
-        if keeps and made is not None:
-            made = replace(made, space=given.fingerprint)
-    finally:
-        if made is not None and (trained.model is not None or made != trained.contract):
-            store(trained, made)
-    return Hardened(outcome=trained, compatibility=found, keeps_templates=keeps)
+    return _Prepared(given=given, original=original, named=named, recipe=recipe)
 
 
 def harden_recipe(

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from steadface.devices import resolve_device
 from steadface.errors import Conflict, InvalidInput, SteadfaceError
 from steadface.evaluation.embedding import Embedded
 from steadface.files import write_atomically
+from steadface.ranks import ALONE, Ranks
 from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.calibration import calibrated
 from steadface.recognizers.contract import Contract, read_contract, store_contract
@@ -46,26 +49,39 @@ class Trained(Outcome):
     reached: Reached | None = None
 
 
-def train(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Trained:
+def train(
+    recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None, ranks: Ranks = ALONE
+) -> Trained:
     """Trains a recipe in its `run.out`, on the faces it names unless they are open already.
 
-    A finished model carries its contract, with thresholds from the people held out, if they are enough for any. Raises
-    SteadfaceError where the folder already holds a run, see `resume`, or another process works there.
+    A finished model carries its contract, with thresholds from the people held out, if they are enough for any. Where
+    several `ranks` train together the first one has it, and writes it. Raises SteadfaceError where the folder already
+    holds a run, see `resume`, or another process works there.
     """
-    with locked(recipe.run.out):
-        return _stored(run_to_end(TrainingRun.start(recipe, faces), observe))
+    with worked_in_by(recipe.run.out, ranks):
+        return _stored(run_to_end(TrainingRun.start(recipe, faces, ranks), observe))
 
 
-def resume(folder: AnyPath, *, faces: Faces | None = None, observe: Observe | None = None) -> Trained:
+def resume(
+    folder: AnyPath, *, faces: Faces | None = None, observe: Observe | None = None, ranks: Ranks = ALONE
+) -> Trained:
     """Goes on with the run in `folder` from its newest checkpoint, to the same end as if it had never stopped.
 
-    A finished run is left as it is. Raises SteadfaceError where recipe or faces have changed since, or where another
-    process works there.
+    A finished run is left as it is. Any number of `ranks` goes on with what another number has begun. Raises
+    SteadfaceError where recipe or faces have changed since, or where another process works there.
     """
     folder = as_path(folder, "the run")
     read_run_recipe(folder)  # of what is no run nothing is made
-    with locked(folder):
-        return _stored(run_to_end(TrainingRun.resume(folder, faces), observe))
+    with worked_in_by(folder, ranks):
+        return _stored(run_to_end(TrainingRun.resume(folder, faces, ranks), observe))
+
+
+@contextmanager
+def worked_in_by(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Nobody but these ranks works in `folder` within."""
+    with ExitStack() as held:
+        ranks.from_first(lambda: held.enter_context(locked(folder)))
+        yield
 
 
 def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Observe | None = None) -> Trained:
@@ -77,7 +93,7 @@ def train_or_resume(recipe: Recipe, *, faces: Faces | None = None, observe: Obse
         return _stored(run_to_end(start_or_resume(recipe, faces), observe))
 
 
-def start_or_resume(recipe: Recipe, faces: Faces | None = None) -> TrainingRun:
+def start_or_resume(recipe: Recipe, faces: Faces | None = None, ranks: Ranks = ALONE) -> TrainingRun:
     """A run of `recipe`: a new one, or that which its `run.out` holds.
 
     Which of its candidates a run chooses (`run.select.max_clean_drop` and `choose`) may be asked for anew: of a
@@ -85,16 +101,16 @@ def start_or_resume(recipe: Recipe, faces: Faces | None = None) -> TrainingRun:
     another recipe.
     """
     folder = recipe.run.out
-    if not holds_run(folder):
-        return TrainingRun.start(recipe, faces)
+    if not ranks.from_first(lambda: holds_run(folder)):
+        return TrainingRun.start(recipe, faces, ranks)
     changed = difference(comparable(read_run_recipe(folder)), comparable(recipe))
     if changed:
         raise Conflict(
             f"{folder} holds a run of another recipe ({'; '.join(changed)}): remove that folder or choose another"
         )
-    if recipe.run.select is not None:
-        write_choice(folder, recipe.run.select)
-    return TrainingRun.resume(folder, faces)
+    if (select := recipe.run.select) is not None:
+        ranks.from_first(lambda: write_choice(folder, select))
+    return TrainingRun.resume(folder, faces, ranks)
 
 
 def run_to_end(run: TrainingRun, observe: Observe | None) -> Trained:
@@ -105,7 +121,7 @@ def run_to_end(run: TrainingRun, observe: Observe | None) -> Trained:
     made_before = run.concluded
     outcome = run.train(observe)
     trained = Trained(**vars(outcome), recipe=run.recipe, faces=run.faces)
-    if not outcome.finished:
+    if not outcome.finished or not run.ranks.first:
         return trained
     trained = replace(trained, reached=_reached(trained))
     contract = read_contract(outcome.folder) if made_before else None

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadface.attacks.draws import uniform
 from steadface.data.augment import Augmentation
 from steadface.data.faces import SAMPLE, FaceSource, JoinedFaces, Subset, content, split_people
 from steadface.data.folders import open_faces, open_unlabelled
@@ -15,6 +16,8 @@ from steadface.data.loading import FaceLoader, load_images
 from steadface.data.people_csv import NamedFolder
 from steadface.data.sampling import BalancedSampler, PersonImages, Sampler, UniformSampler
 from steadface.data.synthetic import synthetic_faces
+from steadface.errors import InvalidInput
+from steadface.ranks import ALONE, Ranks
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.sections import Data
 
@@ -80,9 +83,14 @@ def open_named_faces(data: Data) -> FaceSource:
     return open_faces(data.images, min_images=data.min_images)
 
 
-def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> FaceLoader:
-    """Batches of the training faces."""
-    data = recipe.data
+def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device, ranks: Ranks = ALONE) -> FaceLoader:
+    """Batches of the training faces, of which each rank reads its own slots."""
+    data, shares = recipe.data, ranks.shares(recipe.data.batch, recipe.optimizer.accumulate)
+    if not all(shares):
+        raise InvalidInput(
+            f"{ranks.size} ranks share data.batch {data.batch} in {len(shares)} parts, and some would have no image: "
+            "raise data.batch, or start fewer ranks"
+        )
     options = data.augmentation.model_dump()
     return FaceLoader(
         faces,
@@ -93,6 +101,7 @@ def make_loader(recipe: Recipe, faces: FaceSource, device: torch.device) -> Face
         prefetch=data.prefetch,
         seed=recipe.run.seed,
         device=device,
+        slots=None if ranks.alone else np.concatenate([np.asarray(share) for share in shares]),
     )
 
 
@@ -116,7 +125,7 @@ class FacesOf:
         self._images = PersonImages(faces.labels)
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        draws = torch.rand(len(labels), generator=generator, device=generator.device).cpu().numpy()
+        draws = uniform((len(labels),), torch.empty(0), generator).numpy()
         owned = [self._images.of_label(int(label)) for label in labels.tolist()]
         chosen = np.array([images[int(draw * len(images))] for images, draw in zip(owned, draws, strict=True)])
         return load_images(self._faces, chosen, self._size).to(self._device)

@@ -14,6 +14,7 @@ from steadface.data.faces import FaceSource
 from steadface.errors import InvalidInput, unreadable
 from steadface.evaluation.labelled import validation_metrics
 from steadface.heads.heads import Objective
+from steadface.ranks import ALONE, Ranks
 from steadface.training.assembly.faces import FacesOf
 from steadface.training.constraint import SteeredGate, check_look, look
 from steadface.training.gate import (
@@ -50,7 +51,13 @@ MOST_MAP_BYTES = 1 << 27
 """Of a map of targets: a million people, of whom each is named twice."""
 
 
-def make_gate(recipe: Recipe, objective: Objective, model: Callable[[], Network], held_out: FaceSource | None) -> Gate:
+def make_gate(
+    recipe: Recipe,
+    objective: Objective,
+    model: Callable[[], Network],
+    held_out: FaceSource | None,
+    ranks: Ranks = ALONE,
+) -> Gate:
     """The gate, closed unless it is always open.
 
     Where a clean level is asked for, `model` gives the network to be looked at, a copy with the weights of the moment.
@@ -67,7 +74,7 @@ def make_gate(recipe: Recipe, objective: Objective, model: Callable[[], Network]
         seen = look(recipe, model(), held_out)
         return 1 - seen.eer, 0.5 / seen.genuine_pairs
 
-    return SteeredGate(gate, level=clean.level, measure=measure, every=clean.every)
+    return SteeredGate(gate, level=clean.level, measure=lambda: ranks.from_first(measure), every=clean.every)
 
 
 def _gate(recipe: Recipe, objective: Objective) -> Gate:
@@ -96,29 +103,31 @@ def _loss_bound(options: GateOptions, objective: Objective) -> float:
 
 
 def make_performance(
-    recipe: Recipe, objective: Objective, backbone: Network, validation: FaceSource | None
+    recipe: Recipe, objective: Objective, backbone: Network, validation: FaceSource | None, ranks: Ranks = ALONE
 ) -> Performance:
     """What the gate hears of each source batch."""
     options = recipe.method.gate
     match options.kind:
         case "accuracy":
-            return BatchAccuracy(objective)
+            return BatchAccuracy(objective, ranks)
         case "verification":
             assert validation is not None
-            return _held_out_verification(recipe, backbone, validation)
+            return _held_out_verification(recipe, backbone, validation, ranks)
         case "loss" | "smoothed" | "slack" | "always" | "never" | "random":
             return negative_loss
         case unknown:
             assert_never(unknown)
 
 
-def _held_out_verification(recipe: Recipe, backbone: Network, validation: FaceSource) -> HeldOutVerification:
+def _held_out_verification(
+    recipe: Recipe, backbone: Network, validation: FaceSource, ranks: Ranks
+) -> HeldOutVerification:
     options = recipe.method.gate
 
     def measure() -> float:
         return validation_metrics(backbone, validation, fmr=options.fmr, seed=recipe.run.seed).tar
 
-    return HeldOutVerification(measure, every=options.every)
+    return HeldOutVerification(lambda: ranks.from_first(measure), every=options.every)
 
 
 def make_attack(options: AttackOptions, embedding_size: int, seeds: torch.Generator, device: torch.device) -> Attack:

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from steadface.arguments import SEEDS
 from steadface.attacks import GenerativeAttack
+from steadface.attacks.draws import PartGenerator
 from steadface.errors import InvalidInput
 from steadface.heads import AdaFace, ArcFace, CosFace, Softmax
 from steadface.heads.heads import MarginObjective, SelfReference
+from steadface.heads.sharded import DrawnRows
+from steadface.ranks import ALONE, Ranks
 from steadface.training.assembly.faces import Faces
 from steadface.training.assembly.method import (
     make_attack,
@@ -29,7 +32,7 @@ from steadface.training.assembly.method import (
     make_targets,
 )
 from steadface.training.averaging import WeightAverage
-from steadface.training.batchnorm import BatchNormPasses
+from steadface.training.batchnorm import BatchNormPasses, share_statistics
 from steadface.training.compute import Compute, FastNetwork
 from steadface.training.networks import Network, file_for, kept_file, load_network, prepared, save_network
 from steadface.training.recipe import Recipe
@@ -127,8 +130,9 @@ def assemble(
     fresh: bool,
     start: Path | None = None,
     reference: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Assembly:
-    """Builds the trainer; the `start` is its reference unless another is given.
+    """Builds the trainer, of one of several `ranks` its part; the `start` is its reference unless another is given.
 
     `fresh` imprints the head's prototypes; a resumed run overwrites the weights anyway.
     """
@@ -143,25 +147,34 @@ def assemble(
     if recipe.run.recompute:
         recomputing(backbone)
     size = backbone.embedding_size
-    objective = _objective(recipe.head, len(faces.training.people), size, seeds).to(device)
+    objective = _objective(recipe.head, len(faces.training.people), size, seeds, ranks).to(device)
+    if isinstance(objective, MarginObjective):
+        objective.head.rate = recipe.head.sample_rate
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
-        objective.head.imprint(mean_embeddings(backbone, faces.training).to(device))
+        objective.head.imprint(mean_embeddings(backbone, faces.training)[objective.head.rows].to(device))
     attack = make_attack(method.attack, size, seeds, device)
+    if isinstance(attack, GenerativeAttack) and not ranks.alone:
+        attack.summed = ranks.sum
     average = WeightAverage(backbone, decay) if (decay := recipe.optimizer.average) else None
 
     def model() -> Network:
         with nullcontext() if average is None else average.applied():
             return copy.deepcopy(backbone)
 
+    if not ranks.alone:
+        share_statistics(backbone, ranks)
+    network = FastNetwork(backbone.train(), compute)
+    kind_of_generator = torch.Generator if ranks.alone else PartGenerator
+    optimizer = _optimizer(recipe.optimizer, backbone, objective)
     trainer = Trainer(
-        backbone=backbone.train(),
-        network=FastNetwork(backbone, compute),
+        backbone=backbone,
+        network=network,
         objective=objective.train(),
-        optimizer=_optimizer(recipe.optimizer, backbone, objective),
-        gate=make_gate(recipe, objective, model, faces.validation),
-        performance=make_performance(recipe, objective, backbone, faces.validation),
+        optimizer=optimizer,
+        gate=make_gate(recipe, objective, model, faces.validation, ranks),
+        performance=make_performance(recipe, objective, backbone, faces.validation, ranks),
         batchnorm=BatchNormPasses(backbone, method.batchnorm),
-        generator=torch.Generator(device).manual_seed((recipe.run.seed + 1) % SEEDS),
+        generator=kind_of_generator(device).manual_seed((recipe.run.seed + 1) % SEEDS),
         attack=attack,
         targets=make_targets(recipe, faces.training, device),
         regularizer=make_regularizer(recipe),
@@ -173,6 +186,9 @@ def assemble(
         ramp=make_ramp(method.attack),
         accumulate=recipe.optimizer.accumulate,
         clip_norm=recipe.optimizer.clip_norm,
+        ranks=ranks,
+        shared=None if ranks.alone else network.shared(),
+        drawn=_drawn_rows(objective, optimizer),
     )
     return Assembly(
         trainer=trainer,
@@ -189,20 +205,27 @@ def _backbone(recipe: Recipe, given: Network | None, seeds: torch.Generator) -> 
     return recipe.model.architecture.model_copy(update={"image_size": recipe.data.size}).build(seeds)
 
 
-def _objective(options: HeadOptions, classes: int, embedding_size: int, seeds: torch.Generator) -> Any:
+def _objective(options: HeadOptions, classes: int, embedding_size: int, seeds: torch.Generator, ranks: Ranks) -> Any:
+    drawn: Any = {"generator": seeds, "rows": ranks.rows(classes)}
     match options.kind:
         case "none":
-            return SelfReference()
+            return SelfReference(ranks)
         case "softmax":
-            return MarginObjective(Softmax(classes, embedding_size, generator=seeds))
+            return MarginObjective(Softmax(classes, embedding_size, **drawn), ranks)
         case "arcface":
-            return MarginObjective(ArcFace(classes, embedding_size, s=options.s, m=options.m, generator=seeds))
+            return MarginObjective(ArcFace(classes, embedding_size, s=options.s, m=options.m, **drawn), ranks)
         case "cosface":
-            return MarginObjective(CosFace(classes, embedding_size, s=options.s, m=options.m, generator=seeds))
+            return MarginObjective(CosFace(classes, embedding_size, s=options.s, m=options.m, **drawn), ranks)
         case "adaface":
-            return MarginObjective(AdaFace(classes, embedding_size, s=options.s, m=options.m, generator=seeds))
+            return MarginObjective(AdaFace(classes, embedding_size, s=options.s, m=options.m, **drawn), ranks)
         case unknown:
             assert_never(unknown)
+
+
+def _drawn_rows(objective: Any, optimizer: torch.optim.Optimizer) -> DrawnRows | None:
+    if not isinstance(objective, MarginObjective) or objective.head.rate == 1:
+        return None
+    return DrawnRows(head=objective.head, optimizer=optimizer, rate=objective.head.rate)
 
 
 def _optimizer(options: Optimizer, backbone: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:

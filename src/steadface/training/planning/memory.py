@@ -64,7 +64,7 @@ FORMULAS = {
     "head_optimizer": "4 k n D",
     "head_work": "4 s max(4 R B + D, 5 D), and more",
     "embeddings": "12 R B D, of each loss",
-    "prototypes": "4 n D, with an open gate; 8 C D with targets",
+    "prototypes": "4 C D with targets made on the source, or twice",
     "reserve": "context, work space, rounding",
 }
 
@@ -96,11 +96,10 @@ def memory_of(
 
 
 def _prototypes(work: Workload) -> int:
-    """The unit rows of an open step; where targets are made on the source all of them, which comes from all ranks."""
-    size = FLOAT * work.architecture.embedding_size
-    if not work.opens:
+    """The unit rows that targets made on the source are compared with: all of them, which come from all ranks."""
+    if not work.opens or not work.targets:
         return 0
-    return 2 * size * work.identities if work.targets and work.ranks > 1 else size * work.rows
+    return (2 if work.ranks > 1 else 1) * FLOAT * work.architecture.embedding_size * work.identities
 
 
 def _head_work(work: Workload, phases: tuple[Phase, ...]) -> int:

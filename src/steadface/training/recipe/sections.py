@@ -151,11 +151,15 @@ class Model(Section):
 
 
 class HeadOptions(Section):
-    """The recognition loss. `none` trains without labels: every image is its own class, against the start weights."""
+    """The recognition loss. `none` trains without labels: every image is its own class, against the start weights.
+
+    `sample_rate` is the share of the identities that compete for a sample (Partial FC); those of the batch always do.
+    """
 
     kind: Literal["arcface", "cosface", "adaface", "softmax", "none"] = "arcface"
     s: Annotated[float, Field(gt=0)] = 64.0
     m: Annotated[float, Field(ge=0)] = 0.5
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Optimizer(Section):

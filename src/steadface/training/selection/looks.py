@@ -10,6 +10,7 @@ from steadface.data.faces import FaceSource
 from steadface.errors import InvalidInput, SteadfaceError
 from steadface.evaluation.labelled import ValidationMetrics, validation_metrics
 from steadface.evaluation.robustness import AttackPlan
+from steadface.ranks import ALONE, Ranks
 from steadface.signals import StopRequest
 from steadface.training.assembly.faces import Faces
 from steadface.training.assembly.trainer import Assembly
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 class Looks:
     """Of the run in `folder` at `step`; `start` and `reference` are its own copies of what it began with.
 
-    Without `run.select` looks are logged, and nothing becomes of them.
+    Without `run.select` looks are logged, and nothing becomes of them. Of several `ranks` the first one looks, chooses
+    and writes, and the others hear of it.
     """
 
     def __init__(
@@ -43,42 +45,53 @@ class Looks:
         step: int,
         start: Path | None,
         reference: Path | None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._recipe, self._folder, self._faces, self._parts = recipe, folder, faces, parts
         self._start, self._reference = start, reference
         select = recipe.run.select
-        self._candidates = None if select is None else Candidates(folder, select, until=step)
+        self._candidates = None if select is None or not ranks.first else Candidates(folder, select, until=step)
         if step and self._candidates is not None and self._candidates.reference is None:
             raise InvalidInput(
                 f"{folder / TABLE_FILE} is gone, or was emptied, and with it what step {step} is compared with: put it "
                 "back as it was, or start a new run"
             )
-
-    @property
-    def exhausted(self) -> bool:
+        self.exhausted = self._nothing_better()
         """Whether looks have brought nothing better for too long."""
-        return self._candidates is not None and self._candidates.exhausted
 
     @property
     def concluded(self) -> bool:
         """Whether the model that was written is the one asked for."""
         return self._candidates is None or self._candidates.concluded
 
-    def look_if_due(self, step: int, log: MetricsLog, save: Save) -> None:
+    def look_if_due(self, step: int, log: MetricsLog | None, save: Save) -> None:
         """Looks after every so many steps; a run that selects also looks at what it starts from."""
         every = self._recipe.run.validate_every
-        if every and step % every == 0 and (step or self._candidates is not None):
+        if every and step % every == 0 and (step or self._recipe.run.select is not None):
             self.look(step, log, save)
 
-    def look(self, step: int, log: MetricsLog, save: Save) -> None:
+    def look(self, step: int, log: MetricsLog | None, save: Save) -> None:
         """Looks once at a step, wherever a run was stopped or killed around it.
 
         A candidate is kept before the checkpoint that knows of it is saved. Raises InvalidInput where a run selects and
         the faces are too few to judge it by.
         """
+        if self._ranks.from_first(lambda: self._look(step, log)):
+            save()
+            if self._candidates is not None and step:
+                self._candidates.prune()
+            self.exhausted = self._nothing_better()
+
+    def _nothing_better(self) -> bool:
+        return self._ranks.from_first(lambda: self._candidates is not None and self._candidates.exhausted)
+
+    def _look(self, step: int, log: MetricsLog | None) -> bool:
+        """Whether the run has come to something that a checkpoint has to know of."""
+        assert log is not None, "the first rank writes it"
         last = log.validated if self._candidates is None else self._candidates.last_look
         if self._faces.validation is None or last == step:
-            return
+            return False
         network = self._original(step) or self._parts.backbone
         try:
             with self._parts.averaged():
@@ -88,10 +101,12 @@ class Looks:
                 raise
             logger.warning("no validation: %s", error)
             log.validated = step
-            return
+            return False
         log.validation(step, metrics.to_json())
-        if self._candidates is not None:
-            self._take_down(self._candidates, step, metrics, save)
+        if self._candidates is None:
+            return False
+        self._take_down(self._candidates, step, metrics)
+        return True
 
     def compete(self, step: int, compute: Compute, stop: StopRequest) -> None:
         """Looks at what can be made of the last moment; what has been looked at already is not made again."""
@@ -140,16 +155,13 @@ class Looks:
         original = self._reference or (None if self._recipe.model.corner is None else self._start)
         return None if step or original is None else load_network(original, self._recipe.model.code)
 
-    def _take_down(self, candidates: Candidates, step: int, metrics: ValidationMetrics, save: Save) -> None:
-        """A look as the reference or as a candidate, and a checkpoint that knows of it."""
+    def _take_down(self, candidates: Candidates, step: int, metrics: ValidationMetrics) -> None:
+        """A look as the reference or as a candidate."""
         if step == 0:
             candidates.measure_against(Candidate.seen("as it came", metrics, step=0, share=0.0))
-            save()
             return
         with self._parts.averaged():
             candidates.add(Candidate.seen(f"step {step}", metrics, step=step), self._parts.backbone)
-        save()
-        candidates.prune()
 
     def _recovered_start(self, start: Path, steps: int, compute: Compute, stop: StopRequest) -> Path | None:
         """The rounded start after so many steps of clean training; None where none is rounded or asked for, or where
