@@ -128,4 +128,6 @@ def together(size: int, function: Callable[..., object], *words: object) -> None
         if code := os.waitstatus_to_exitcode(status):
             for other in children:
                 os.kill(other, signal.SIGKILL)
+            for other in children:
+                os.waitpid(other, 0)
             sys.exit(abs(code))

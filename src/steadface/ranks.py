@@ -5,6 +5,7 @@ rows of the head. Every loss is taken down in shares: what a rank computes adds 
 whole effective batch, and so do gradients. One process is the same code, in which a sum over ranks is the value itself.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,17 @@ class Ranks:
     def gather_rows(self, part: Tensor, count: int) -> Tensor:
         """All `count` rows of a head, of which `part` is this rank's."""
         return part if self.alone else self._gathered(part, Ranks.rows, count)
+
+    def together(self, *parts: Tensor) -> tuple[list[Tensor], slice]:
+        """All rows of tensors of which each rank has as many as it likes, and which are this one's; gradients as in
+        `gather`.
+        """
+        if self.alone:
+            return list(parts), slice(0, len(parts[0]))
+        lengths = self.sums([len(parts[0]) if rank == self.rank else 0 for rank in range(self.size)])
+        ends = [round(end) for end in itertools.accumulate(lengths, initial=0)]
+        places = tuple(slice(*ends[rank : rank + 2]) for rank in range(self.size))
+        return [_Gather.apply(part, places, self.rank) for part in parts], places[self.rank]  # type: ignore[no-untyped-call]
 
     def share(self, count: int) -> float:
         """Which share of all that the ranks have `count` is."""

@@ -9,7 +9,6 @@ from steadface.__main__ import main
 from steadface.training import loop
 
 from ..forks import Forks, together
-from .conftest import Call
 
 
 def command(*words: str) -> None:
@@ -30,8 +29,8 @@ def killed_at(step: int, *words: str) -> None:
     command(*words)
 
 
-def test_two_ranks_train_and_one_goes_on_where_one_was_killed(
-    in_a_fork: Forks, recipe: Path, tmp_path: Path, call: Call
+def test_where_one_is_killed_all_end_and_the_run_is_gone_on_with(
+    in_a_fork: Forks, recipe: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     words = ["train", str(recipe), "--set", "run.steps=5", "--set", "run.checkpoint_every=2"]
@@ -39,13 +38,7 @@ def test_two_ranks_train_and_one_goes_on_where_one_was_killed(
     assert ended.returncode in (signal.SIGKILL, 75), ended.stderr  # whichever ended first
     assert not (run / "model.safetensors").exists()
     assert (run / "checkpoints" / "step-000000002.rows").is_dir()
-    went_on = call("resume", run)
-    assert went_on.code == 0, went_on.err
-    assert "finished: 5 steps" in went_on.out
-
-
-def test_one_rank_speaks_for_all(in_a_fork: Forks, recipe: Path, tmp_path: Path) -> None:
-    ended = in_a_fork(together, 2, command, "train", str(recipe), "--set", "run.steps=2")
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("finished: 2 steps") == 1
-    assert (tmp_path / "run" / "report.html").exists()
+    went_on = in_a_fork(together, 2, command, "resume", str(run))
+    assert went_on.returncode == 0, went_on.stderr
+    assert went_on.stdout.count("finished: 5 steps") == 1, "one speaks for all"
+    assert (run / "report.html").exists()

@@ -67,6 +67,12 @@ def _refuse() -> None:
     raise SteadfaceError("on the first")
 
 
+def _own(ranks: Ranks) -> slice:
+    """Of the samples the first rank has most, and the others one each, as where a batch is taken in parts."""
+    first = SAMPLES - ranks.size + 1
+    return slice(0, first) if ranks.first else slice(first + ranks.rank - 1, first + ranks.rank)
+
+
 def _check_head(kind: str, ranks: Ranks) -> None:
     whole = HEADS[kind](IDENTITIES, SIZE, generator=torch.Generator().manual_seed(1)).double()
     part = HEADS[kind](
@@ -76,7 +82,7 @@ def _check_head(kind: str, ranks: Ranks) -> None:
     generator = torch.Generator().manual_seed(2)
     embeddings = torch.randn(SAMPLES, SIZE, generator=generator, dtype=torch.float64)
     labels = torch.randint(IDENTITIES, (SAMPLES,), generator=generator)
-    own = ranks.slots(SAMPLES)
+    own = _own(ranks)
     mine, all_of_them = embeddings[own].clone().requires_grad_(), embeddings.clone().requires_grad_()
     undivided, divided = MarginObjective(whole), MarginObjective(part, ranks)
     for clean in (True, False):  # AdaFace's statistics move with the first
@@ -98,7 +104,7 @@ def _check_head(kind: str, ranks: Ranks) -> None:
 def _check_reference(ranks: Ranks) -> None:
     generator = torch.Generator().manual_seed(3)
     embeddings = torch.randn(SAMPLES, SIZE, generator=generator, dtype=torch.float64)
-    reference, own = F.normalize(embeddings.flip(0)), ranks.slots(SAMPLES)
+    reference, own = F.normalize(embeddings.flip(0)), _own(ranks)
     labels = torch.arange(SAMPLES)
     expected = SelfReference()(embeddings, labels, reference, clean=True)
     share = SelfReference(ranks)(embeddings[own], labels[own], reference[own], clean=True)

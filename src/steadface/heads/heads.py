@@ -74,7 +74,7 @@ class Head(nn.Module, ABC):
         False for anything but clean training samples.
         """
         plain, quality = self.plain(embeddings), self.quality(embeddings, update=update)
-        if len(plain.T) == self.classes:
+        if plain.shape[1] == self.classes:
             return self.with_margin(plain, labels, quality)
         own, places = self.places(labels)
         mine = self.with_margin(plain[own], places, None if quality is None else quality[own])
@@ -292,7 +292,7 @@ class Softmax(Head):
 
 BLOCK = 1 << 16
 """Rows drawn at a time where a shard keeps some of them. A multiple of 16, as torch's normal draws come: in blocks they
-are then those of one draw."""
+are then those of one draw, for embeddings of 16 numbers or more."""
 
 
 def _drawn_rows(classes: int, embedding_size: int, rows: slice, generator: torch.Generator | None) -> Tensor:
@@ -303,7 +303,6 @@ def _drawn_rows(classes: int, embedding_size: int, rows: slice, generator: torch
         return drawn(classes)
     kept = torch.empty(rows.stop - rows.start, embedding_size)
     for first in range(0, classes, BLOCK):
-        # A last block below 16 numbers would be drawn otherwise by itself.
         last = min(first + BLOCK, classes)
         block = drawn(last - first)
         low, high = max(first, rows.start), min(last, rows.stop)
@@ -355,7 +354,7 @@ class MarginObjective(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:  # noqa: ARG002
         if self.ranks.alone and self.head.drawn is None:
             return F.cross_entropy(self.head(embeddings, labels, update=clean), labels)
-        whole, known, own = self._whole(embeddings, labels)
+        (whole, known), own = self.ranks.together(embeddings, labels)
         losses = sharded_cross_entropy(self.head(whole, known, update=clean), *self.head.places(known), self.ranks)
         mean, share = losses.mean(), losses.detach()[own].sum() / len(known)
         # The value is this rank's, and the gradient that of all samples through this rank's rows.
@@ -368,16 +367,11 @@ class MarginObjective(nn.Module):
     def correct(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:  # noqa: ARG002
         if self.ranks.alone and self.head.drawn is None:
             return self.head.cosines(embeddings).argmax(dim=1) == labels
-        whole, known, own = self._whole(embeddings, labels)
+        (whole, known), own = self.ranks.together(embeddings, labels)
         return (nearest_row(self.head.cosines(whole), self.head.numbers, self.ranks) == known)[own]
 
     def prototypes(self) -> Tensor | None:
         return self.ranks.gather_rows(self.head.prototypes, self.head.classes)
-
-    def _whole(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, slice]:
-        """Embeddings and labels of all ranks, and which are this one's."""
-        count = round(self.ranks.sums([len(labels)])[0])
-        return self.ranks.gather(embeddings, count), self.ranks.gather(labels, count), self.ranks.slots(count)
 
 
 class SelfReference(nn.Module):
@@ -399,9 +393,8 @@ class SelfReference(nn.Module):
     @torch.no_grad()
     def correct(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:  # noqa: ARG002
         assert reference is not None
-        count = round(self.ranks.sums([len(reference)])[0])
-        nearest = (F.normalize(embeddings) @ self.ranks.gather(reference, count).T).argmax(dim=1)
-        own = self.ranks.slots(count)
+        (whole,), own = self.ranks.together(reference)
+        nearest = (F.normalize(embeddings) @ whole.T).argmax(dim=1)
         return nearest == torch.arange(own.start, own.stop, device=nearest.device)
 
     def prototypes(self) -> Tensor | None:
