@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 class Ranks:
     """This process among those that train together; by default it is alone.
 
-    All methods but `slots` and `rows` are collective: every rank has to call them, in the same order.
+    All methods but `slots`, `shares`, `rows` and `lost` are collective: every rank has to call them, in the same order.
     """
 
     rank: int = 0

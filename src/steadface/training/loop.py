@@ -217,14 +217,17 @@ class TrainingRun:
     def _steps(self, stop: StopRequest, log: MetricsLog | None, observe: Observe | None) -> None:
         # Closed here and now, so that the worker processes end even where an error keeps this frame alive.
         with closing(self._loader.batches(self.step)) as batches:
-            while not (self.finished or self.ranks.any(bool(stop))):
+            stopping = self.ranks.any(bool(stop))
+            while not (self.finished or stopping):
                 self._looks.look_if_due(self.step, log, self.save)
                 if self._looks.exhausted:
                     break
                 progress = self._timed_step(batches, log)
                 if observe is not None:
                     observe(progress)
-                if self.step % self.recipe.run.checkpoint_every == 0 and not self.finished:
+                stopping = self.ranks.any(bool(stop))
+                # What ends here is saved behind the loop.
+                if self.step % self.recipe.run.checkpoint_every == 0 and not (self.finished or stopping):
                     self.save()
 
     def _timed_step(self, batches: Iterator[Batch], log: MetricsLog | None) -> Progress:
