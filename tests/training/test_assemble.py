@@ -272,8 +272,10 @@ def test_start_weights_are_copied_once_and_anew_for_a_fresh_run(tmp_path: Path, 
 def test_prototypes_are_imprinted_from_the_mean_embeddings(trained: Path) -> None:
     faces = open_recipe_faces(tiny(Path("unused"))).training
     parts = assembled(f"model.start={trained}", start=trained)
-    means = mean_embeddings(parts.backbone.eval(), faces)
+    means = mean_embeddings(parts.backbone.eval(), faces, slice(0, len(faces.people)))
     torch.testing.assert_close(parts.objective.prototypes(), means)
+    torch.testing.assert_close(mean_embeddings(parts.backbone, faces, slice(2, 4)), means[2:4])
+    assert mean_embeddings(parts.backbone, faces, slice(6, 6)).shape == (0, means.shape[1])
     with torch.no_grad():  # the slow way
         images = torch.stack([torch.from_numpy(faces.read(n)).permute(2, 0, 1) / 255 for n in range(len(faces))])
         each = F.normalize(parts.backbone(images))

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from steadface.training.batchnorm import BatchNormPasses
+from steadface.backbones.frozen import frozen
+from steadface.ranks import Ranks
+from steadface.training.batchnorm import BatchNormPasses, share_statistics
 
 MODES = ("clean", "separate", "frozen", "joint")
 
@@ -114,3 +116,12 @@ def test_a_network_without_batchnorm_needs_nothing(network, faces):
         assert net(faces).shape == (8, 8)
     assert passes.state_dict() == {}
     assert not passes.starves_without_source
+
+
+def test_shared_statistics_are_folded_in_a_fast_copy_as_any(network, faces):
+    net = network()
+    fast = frozen(net.eval())
+    share_statistics(net, Ranks(rank=0, size=2))
+    shared = frozen(net)
+    assert [type(part) for part in shared.modules()] == [type(part) for part in fast.modules()]
+    assert torch.equal(shared(faces), fast(faces))

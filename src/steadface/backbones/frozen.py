@@ -128,9 +128,9 @@ def _fold(part: nn.Module, before: str, after: str) -> None:
     assert isinstance(first, nn.Conv2d | nn.Linear)
     if isinstance(second, Shift) and first.bias is None:
         first.bias = nn.Parameter(second.bias.detach().clone(), requires_grad=False)
-    elif isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d and second.track_running_stats:
+    elif isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and _is_line(second):
         part._modules[before] = fuse_conv_bn_eval(first, second)
-    elif isinstance(first, nn.Linear) and type(second) is nn.BatchNorm1d and second.track_running_stats:
+    elif isinstance(first, nn.Linear) and isinstance(second, nn.BatchNorm1d) and _is_line(second):
         part._modules[before] = fuse_linear_bn_eval(first, second)
     else:
         return
@@ -138,6 +138,12 @@ def _fold(part: nn.Module, before: str, after: str) -> None:
 
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+def _is_line(norm: Norm) -> bool:
+    """Whether it is one in evaluation mode: a BatchNorm of PyTorch's, or of a kind that says it evaluates like one."""
+    known = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) or getattr(norm, "evaluates_as_batchnorm", False)
+    return known and norm.track_running_stats
 
 
 class Shift(nn.Module):

@@ -143,6 +143,7 @@ class _Shared(_BatchNorm):
     """
 
     ranks: Ranks
+    evaluates_as_batchnorm = True
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.running_mean is None:

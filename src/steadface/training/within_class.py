@@ -30,10 +30,12 @@ FLOOR = 0.1
 """`lambda`: a direction in which hardly anybody differs is not blown up."""
 
 
-def mean_embeddings(backbone: Network, faces: FaceSource) -> Tensor:
-    """Unit mean embedding `(C, D)` of every person, from up to `FEW` of their clean images each."""
-    embeddings, labels = _few_of_each(backbone, faces)
-    return F.normalize(_sums(embeddings, labels, len(faces.people)))
+def mean_embeddings(backbone: Network, faces: FaceSource, people: slice) -> Tensor:
+    """Unit mean embedding `(c, D)` of each of the `people`, from up to `FEW` of their clean images."""
+    if people.start == people.stop:
+        return torch.zeros(0, backbone.embedding_size)
+    embeddings, labels = _few_of_each(backbone, faces, people)
+    return F.normalize(_sums(embeddings, labels - people.start, people.stop - people.start))
 
 
 def normalise_within(backbone: Backbone, faces: FaceSource, strength: float) -> None:
@@ -41,7 +43,7 @@ def normalise_within(backbone: Backbone, faces: FaceSource, strength: float) -> 
 
     Its BatchNorms are folded (`fold_norms`). Where nobody is seen twice nothing else changes.
     """
-    embeddings, labels = _few_of_each(backbone, faces)
+    embeddings, labels = _few_of_each(backbone, faces, slice(0, len(faces.people)))
     fold_map(backbone, within_class_map(embeddings, labels, strength))
 
 
@@ -61,9 +63,10 @@ def within_class_map(embeddings: Tensor, labels: Tensor, strength: float) -> Ten
     return matrix
 
 
-def _few_of_each(backbone: Network, faces: FaceSource) -> tuple[Tensor, Tensor]:
-    """Unit embeddings `(N, D)` of readable images, up to `FEW` of every person, and their labels `(N,)`."""
+def _few_of_each(backbone: Network, faces: FaceSource, people: slice) -> tuple[Tensor, Tensor]:
+    """Unit embeddings `(N, D)` of readable images, up to `FEW` of each of the `people`, and their labels `(N,)`."""
     order: NDArray[np.int64] = np.argsort(faces.labels, kind="stable")
+    order = order[slice(*np.searchsorted(faces.labels, [people.start, people.stop], sorter=order))]
     labels = faces.labels[order]
     few = np.arange(len(labels)) - np.searchsorted(labels, labels) < FEW
     embedder = MirrorEmbedder(judged(backbone), mirror=False)

@@ -151,7 +151,7 @@ def assemble(
     if isinstance(objective, MarginObjective):
         objective.head.rate = recipe.head.sample_rate
     if fresh and start is not None and recipe.model.imprint and isinstance(objective, MarginObjective):
-        objective.head.imprint(mean_embeddings(backbone, faces.training)[objective.head.rows].to(device))
+        objective.head.imprint(mean_embeddings(backbone, faces.training, objective.head.rows).to(device))
     attack = make_attack(method.attack, size, seeds, device)
     if isinstance(attack, GenerativeAttack) and not ranks.alone:
         attack.summed = ranks.sum
