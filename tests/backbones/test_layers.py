@@ -31,6 +31,21 @@ def test_compiled_a_rectifier_is_the_one_that_it_is_otherwise(monkeypatch):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("slopes", [[-0.3, 0.0, 0.25, 1.0, 1.7], [0.25]])
+def test_compiled_a_rounded_corner_is_the_one_that_it_is_otherwise(slopes, monkeypatch):
+    own = base.PReLU(len(slopes)).double()
+    own.corner = 0.3
+    with torch.no_grad():
+        own.weight.copy_(torch.tensor(slopes))
+    x = randoms(4, 5, 6, 7).double()
+    assert torch.autograd.gradcheck(own, (x[:2, :, :2, :2].clone().requires_grad_(),))
+    found = values_and_gradients(own, x)
+    own.zero_grad()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for one, other in zip(found, values_and_gradients(own, x), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_rounded_corner_is_smooth_and_near_the_sharp_one():
     sharp, own = nn.PReLU(2).double(), base.PReLU(2).double()
     with torch.no_grad():

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from steadface.errors import InvalidInput
 
@@ -34,12 +35,48 @@ class PReLU(nn.PReLU):
     corner = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        sharp = not self.corner
-        if sharp and (not torch.compiler.is_compiling() or torch.compiler.is_exporting() or x.device.type != "cpu"):
+        sharp, compiling = not self.corner, torch.compiler.is_compiling()
+        if sharp and (not compiling or torch.compiler.is_exporting() or x.device.type != "cpu"):
             return super().forward(x)
+        if not compiling and self.weight.dtype == x.dtype:
+            return rounded_prelu(x, self.weight, self.corner)
         magnitude = x.abs() if sharp else (x * x + self.corner**2).sqrt() - self.corner
         odd = per_channel(self.weight, x) * 0.5 + 0.5
         return (odd * x - (odd - 1) * magnitude).to(x.dtype)
+
+
+def rounded_prelu(x: Tensor, weight: Tensor, corner: float) -> Tensor:
+    """`PReLU` with a `corner` above 0, for a weight `(C,)` or `(1,)` of the type of `x`; with first derivatives alone.
+
+    In half the time that its operations take one by one, and it keeps `x` instead of what each of them needs.
+    """
+    return _RoundedPReLU.apply(x, weight, corner)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _RoundedPReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, corner: float) -> Tensor:
+        slope = per_channel(weight, x)
+        ctx.save_for_backward(x, weight)
+        ctx.corner = corner
+        # In place from the first pass on, and the root anew on the way back: fresh memory costs more than the passes.
+        root = torch.addcmul(x.new_tensor(corner**2), x, x).sqrt_().sub_(corner)
+        return torch.lerp(x, root, 0.5 - 0.5 * slope, out=root)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        slope, learnt = per_channel(weight, x), None
+        square = torch.addcmul(x.new_tensor(ctx.corner**2), x, x)
+        if ctx.needs_input_grad[1]:
+            root = square.sqrt()
+            each = torch.sub(x, root).add_(ctx.corner).mul_(gradient)
+            learnt = each.sum_to_size(slope.shape).mul_(0.5).view_as(weight)
+            turn = torch.div(x, root, out=root)
+        else:
+            turn = square.rsqrt_().mul_(x)
+        return turn.mul_(0.5 - 0.5 * slope).add_(0.5 + 0.5 * slope).mul_(gradient), learnt, None
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from steadface.backbones.base import DepthwiseConv2d, PReLU, per_channel
+from steadface.backbones.base import DepthwiseConv2d, PReLU, per_channel, rounded_prelu
 from steadface.backbones.soundness import noise_for
 
 PARITY = 1e-4
@@ -81,7 +81,7 @@ class FrozenPReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype)
         if self.corner:
-            return _RoundedPReLU.apply(x, weight, self.corner)  # type: ignore[no-untyped-call,no-any-return]
+            return rounded_prelu(x, weight, self.corner)
         return _PReLU.apply(x, weight)  # type: ignore[no-untyped-call,no-any-return]
 
 
@@ -98,24 +98,6 @@ class _PReLU(torch.autograd.Function):
         positive = torch.ops.aten.threshold_backward(gradient, x, 0.0)
         # From the gradient where x > 0 towards all of it, by the slope: in place, since fresh memory costs as much.
         return positive.lerp_(gradient, per_channel(weight, x).expand_as(gradient)), None
-
-
-class _RoundedPReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, corner: float) -> Tensor:
-        slope = per_channel(weight, x)
-        ctx.save_for_backward(x)
-        ctx.square, ctx.even, ctx.odd = x.new_tensor(corner**2), 0.5 - 0.5 * slope, 0.5 + 0.5 * slope
-        # In place from the first pass on, and the root anew on the way back: fresh memory costs more than the passes.
-        root = torch.addcmul(ctx.square, x, x).sqrt_().sub_(corner)
-        return torch.lerp(x, root, ctx.even, out=root)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        turn = torch.addcmul(ctx.square, x, x).rsqrt_().mul_(x)
-        return turn.mul_(ctx.even).add_(ctx.odd).mul_(gradient), None, None
 
 
 def _fold(part: nn.Module, before: str, after: str) -> None:
