@@ -38,6 +38,8 @@ class SteadfaceError(Exception):
 
     exit_code: ClassVar[int] = 2
     http_status: ClassVar[int] = 400
+    common = False
+    """Whether all processes that train together have met it, so that one says it for all."""
 
     def __init__(self, message: str = "") -> None:
         words = re.sub(rf"\S{{{WORD},}}", lambda word: short(word[0], KEPT), message)

@@ -126,6 +126,7 @@ class Ranks:
             try:
                 box[0] = make()
             except SteadfaceError as error:
+                error.common = True
                 box[1] = error
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         if box[1] is not None:
@@ -149,14 +150,15 @@ class Ranks:
     def first_before_others(self) -> Iterator[None]:
         """Within, the first rank does its part before any other begins."""
         if not self.first:
-            self._wait()
+            self.wait()
         try:
             yield
         finally:
             if self.first:
-                self._wait()
+                self.wait()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until all ranks have come here."""
         if not self.alone:
             dist.barrier()
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from steadface.report.text import about, cautions, comparison, opening, verdict
@@ -10,6 +12,8 @@ def test_a_sound_arm_is_told_in_its_numbers(make_arm):
     assert "dodging breaks 20.0 % of genuine pairs at 2/255 and 40.0 % at 4/255" in text
     assert "impersonation lets in 20.0 % of impostor pairs at 2/255 and 40.0 % at 4/255." in text
     assert "conclusion" not in text
+    skipped = about(dataclasses.replace(make_arm(), skipped=2))
+    assert skipped.startswith("60 steps, 2 of them skipped for a loss that was not finite")
 
 
 @pytest.mark.parametrize(

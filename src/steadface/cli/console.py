@@ -135,6 +135,7 @@ def status_line(at: "Training", note: str = "") -> Text:
         f"step {at.step}  loss {at.record.loss:.3f}  gate ",
         gate,
         f"  duty {at.duty_cycle:.0%}  {at.images_per_second:.0f} images/s  {int(left // 60)}:{int(left % 60):02d} left",
+        (f"  {at.skipped} skipped" if at.skipped else "", "yellow"),
         (f"  {note}" if note else "", "yellow"),
     )
 
@@ -164,8 +165,10 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
 def say_outcome(outcome: "Outcome", *, command: str | None = None) -> None:
     """Where a run stands, and the ``command`` to go on with where it was stopped (``steadface resume`` by default)."""
     state = "finished" if outcome.finished else "stopped"
+    skipped = f", {outcome.skipped} of them skipped" if outcome.skipped else ""
     console.print(
-        f"{state}: {outcome.steps} steps in {outcome.seconds / 60:.1f} minutes, gate open {outcome.duty_cycle:.0%}"
+        f"{state}: {outcome.steps} steps{skipped} in {outcome.seconds / 60:.1f} minutes, "
+        f"gate open {outcome.duty_cycle:.0%}"
     )
     if not outcome.finished:
         command = command or shlex.join(["steadface", "resume", str(outcome.folder)])

@@ -14,6 +14,7 @@ from steadface.cli.console import (
     candidates_table,
     console,
     line,
+    say_error,
     say_outcome,
     say_warning,
     say_where,
@@ -90,9 +91,23 @@ def resume_run(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> No
 
 
 @contextmanager
+def said_once(ranks: Ranks) -> Iterator[None]:
+    """What all processes have met the first one says, before any ends: torchrun then ends those that are left."""
+    try:
+        yield
+    except SteadfaceError as error:
+        if ranks.alone or not error.common:
+            raise
+        if ranks.first:
+            say_error(str(error))
+        ranks.wait()
+        raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
 def together(name: str) -> Iterator[tuple[Ranks, Observe | None]]:
     """The processes that torchrun has started for this command, and the bar of the first one, which alone speaks."""
-    with joined() as ranks:
+    with joined() as ranks, said_once(ranks):
         if ranks.first:
             with training_bar(name) as observe:
                 yield ranks, observe

@@ -36,15 +36,16 @@ LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
 _Task = tuple[int, NDArray[np.int64], NDArray[np.int64]]
 """(step, slots (B,) of the batch, indices (B,) of the images there): what a worker is asked for."""
 _Result = tuple[Tensor, Tensor, list[str], str]
-"""(images uint8 (B, H, W, 3), labels (B,), a message per image replaced, why it all failed or '')"""
+"""(images uint8 (B, H, W, 3), their indices (B,), a message per image replaced, why it all failed or '')"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """`images` (B, 3, H, W) float32 RGB in [0, 1] and `labels` (B,) int64, on the loader's device.
 
-    `unreadable` images were replaced by others of the same people; `messages` says which. Where a loader has some
-    `slots` of the batch alone `whole` is how many the batch has.
+    `unreadable` images were replaced by others of the same people; `messages` says which. `indices` (B,), on the CPU,
+    are those of the images in their source, where they have one. Where a loader has some `slots` of the batch alone
+    `whole` is how many the batch has.
     """
 
     images: Tensor
@@ -52,6 +53,7 @@ class Batch:
     unreadable: int = 0
     messages: tuple[str, ...] = ()
     whole: int | None = None
+    indices: Tensor | None = None
 
 
 class FaceLoader:
@@ -91,6 +93,7 @@ class FaceLoader:
         if workers:
             _check_sockets()
         self.sampler = sampler
+        self._labels = source.labels
         self._decoder = _Decoder(source, size, augmentation, seed)
         self._workers, self._prefetch = workers, prefetch
         self._device = torch.device(device)
@@ -117,15 +120,17 @@ class FaceLoader:
         with _workers_started() if self._workers else nullcontext():
             results = iter(loader)
         try:
-            for images, labels, messages, failure in results:
+            for images, indices, messages, failure in results:
                 if failure:
                     raise InvalidInput(failure)
+                labels = torch.from_numpy(self._labels[indices.numpy()])
                 yield Batch(
                     images=_as_float(images.to(self._device, non_blocking=True)),
                     labels=labels.to(self._device, non_blocking=True),
                     unreadable=len(messages),
                     messages=tuple(messages),
                     whole=whole,
+                    indices=indices,
                 )
         except Exception as error:
             # They would keep the other workers waiting.
@@ -186,17 +191,17 @@ class _Decoder(data.Dataset[_Result]):
     def __getitem__(self, task: _Task) -> _Result:
         step, slots, indices = task
         images = np.zeros((len(indices), *self._size, 3), dtype=np.uint8)
-        labels = np.zeros(len(indices), dtype=np.int64)
+        read = indices.copy()
         messages: list[str] = []
         failure = ""
         try:
             for place, (slot, index) in enumerate(zip(slots.tolist(), indices.tolist(), strict=True)):
-                image, labels[place] = self._read(index, messages)
+                image, read[place] = self._read(index, messages)
                 images[place] = self._prepared(image, step, slot)
         except SteadfaceError as error:
             # As text: raised in a worker it would reach the user wrapped in the worker's traceback.
             failure = str(error)
-        return torch.from_numpy(images), torch.from_numpy(labels), messages, failure
+        return torch.from_numpy(images), torch.from_numpy(read), messages, failure
 
     def _prepared(self, image: Image, step: int, slot: int) -> Image:
         image = fit_size(image, self._size)
@@ -205,14 +210,14 @@ class _Decoder(data.Dataset[_Result]):
         return self._augmentation(image, np.random.default_rng((self._seed, step, slot)))
 
     def _read(self, index: int, messages: list[str]) -> tuple[Image, int]:
-        """The image and its label, or those of the first replacement that can be read."""
+        """The image and its index, or those of the first replacement that can be read."""
         try:
-            return self._source.read(index), int(self._source.labels[index])
+            return self._source.read(index), index
         except UnreadableImage as error:
             messages.append(str(error))
         for other in itertools.islice(self._replacements(index), ATTEMPTS):
             try:
-                return self._source.read(other), int(self._source.labels[other])
+                return self._source.read(other), other
             except UnreadableImage:
                 continue
         raise InvalidInput(f"{messages[-1]}; nor can any of the images tried in its place be read: check the data set")

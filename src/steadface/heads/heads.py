@@ -360,6 +360,13 @@ class MarginObjective(nn.Module):
         # The value is this rank's, and the gradient that of all samples through this rank's rows.
         return mean - mean.detach() + share
 
+    @torch.no_grad()
+    def losses(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:  # noqa: ARG002
+        """`(B,)` of each sample, of which `forward` is the mean; nothing moves statistics."""
+        (whole, known), own = self.ranks.together(embeddings, labels)
+        logits = self.head(whole, known, update=False)
+        return sharded_cross_entropy(logits, *self.head.places(known), self.ranks)[own]
+
     def chance_loss(self) -> float:
         return self.head.chance_loss()
 
@@ -386,6 +393,12 @@ class SelfReference(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, *, clean: bool) -> Tensor:  # noqa: ARG002
         assert reference is not None, "training without labels needs a frozen reference"
         return (1 - (F.normalize(embeddings) * reference).sum(dim=1)).mean() * self.ranks.share(len(embeddings))
+
+    @torch.no_grad()
+    def losses(self, embeddings: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:  # noqa: ARG002
+        """`(B,)` of each sample, of which `forward` is the mean."""
+        assert reference is not None
+        return 1 - (F.normalize(embeddings) * reference).sum(dim=1)
 
     def chance_loss(self) -> float:
         return 1.0  # unrelated directions have cosine 0

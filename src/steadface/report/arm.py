@@ -44,8 +44,9 @@ class Arm:
 
     `evaluation` is what `steadface evaluate --json` writes; with `roc` ({"fmr": [...], "tar": [...]}) and `det`
     ({"fmr": [...], "fnmr": [...]}) in it the curves are drawn. Any key may be absent, any figure None or NaN.
-    `duty_cycle` is the share of steps with an open gate, 0..1. `candidates` is what the run chose its model from, as
-    its `candidates.json` has it. None: not known, or nothing was trained.
+    `duty_cycle` is the share of steps with an open gate, 0..1; `skipped` steps had a loss or gradient that was not
+    finite. `candidates` is what the run chose its model from, as its `candidates.json` has it. None: not known, or
+    nothing was trained.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Arm:
     seconds: float | None = None
     steps: int | None = None
     duty_cycle: float | None = None
+    skipped: int = 0
     candidates: Mapping[str, Any] | None = None
     examples: Sequence[AttackExample] = ()
 

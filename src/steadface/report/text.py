@@ -132,7 +132,8 @@ def _training(arm: Arm) -> str:
     if arm.steps is None:
         return "Not trained here."
     time = "" if arm.seconds is None else f" in {minutes(arm.seconds)}{SPACE}minutes"
-    text = f"{count(arm.steps)} steps{time}"
+    skipped = f", {count(arm.skipped)} of them skipped for a loss that was not finite" if arm.skipped else ""
+    text = f"{count(arm.steps)} steps{skipped}{time}"
     duty = arm.duty_cycle
     if duty is None or not math.isfinite(duty):
         return text + "."

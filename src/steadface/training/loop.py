@@ -1,12 +1,13 @@
 """The loop around the step: what a step is surrounded by, what is written down, and how a run goes on after a stop."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -20,6 +21,8 @@ from steadface.training.assembly.trainer import Assembly, assemble, reference_we
 from steadface.training.compute import resolve_compute
 from steadface.training.constraint import SteeredGate, annealing, bounded
 from steadface.training.log import MetricsLog
+from steadface.training.nonfinite.diagnosis import remedy
+from steadface.training.nonfinite.dump import dump
 from steadface.training.probe import StrengthProbe
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.method import BOUNDED
@@ -34,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands after a step. `done` is the share of the run in [0, 1]; seconds exclude pauses."""
+    """Where a run stands after a step. `done` is the share of the run in [0, 1]; seconds exclude pauses.
+
+    `skipped` batches so far had a loss or gradient that was not finite.
+    """
 
     step: int
     done: float
@@ -42,6 +48,7 @@ class Progress:
     record: StepRecord
     duty_cycle: float
     images_per_second: float
+    skipped: int = 0
 
 
 Observe = Callable[[Progress], None]
@@ -56,6 +63,7 @@ class Outcome:
     steps: int
     seconds: float
     duty_cycle: float
+    skipped: int = 0
 
 
 class TrainingRun:
@@ -98,6 +106,7 @@ class TrainingRun:
         self.seconds = 0.0 if saved is None else saved.seconds
         self._open_steps = 0 if saved is None else saved.open_steps
         self._unreadable = 0 if saved is None else saved.unreadable
+        self._skipped = 0 if saved is None else saved.skipped
 
     @classmethod
     def start(cls, recipe: Recipe, faces: Faces | None = None, ranks: Ranks = ALONE) -> "TrainingRun":
@@ -169,8 +178,9 @@ class TrainingRun:
     def train(self, observe: Observe | None = None) -> Outcome:
         """Trains to the end or until asked to stop (Ctrl-C); either way the folder can be gone on from.
 
-        Raises SteadfaceError for a loss that is NaN or infinite (naming the step and the last good checkpoint), a full
-        disk, faces that cannot be read, and where a process that reads them was killed; NothingGained where no
+        Raises SteadfaceError for a loss that is NaN or infinite, or a gradient, where no more such batches may be
+        skipped (naming step, samples and layer, and the last good checkpoint), a full disk, faces that cannot be read,
+        and where a process that reads them was killed; NothingGained where no
         candidate of `run.select` is good enough; KeyboardInterrupt for a second Ctrl-C, which does not wait.
         """
         if not self.concluded:
@@ -187,6 +197,7 @@ class TrainingRun:
             steps=self.step,
             seconds=self.seconds,
             duty_cycle=self.duty_cycle,
+            skipped=self._skipped,
         )
 
     def _choose(self, stop: StopRequest) -> None:
@@ -202,6 +213,7 @@ class TrainingRun:
             "open_steps": self._open_steps,
             "duty_cycle": self.duty_cycle,
             "unreadable": self._unreadable,
+            "skipped": self._skipped,
             "reach": None if self._probe is None else self._probe.reach,
             "recipe": runfolder.comparable(self.recipe),
             "data": self._seen.model_dump(),
@@ -209,9 +221,10 @@ class TrainingRun:
         moment = capture(self._parts, state)
         spoilt = checkpoint.non_finite(moment.tensors)
         if self.ranks.any(spoilt is not None):
-            raise self._diverged(self.step, f"{spoilt or 'a tensor of another rank'} is no longer finite")
+            named = next(filter(None, self.ranks.collected(spoilt)))
+            self._diverged(self.step, f"{named} is no longer finite", "Lower optimizer.rate, in a new run")
         if problem := impossible(moment.state):
-            raise self._diverged(self.step, problem)
+            self._diverged(self.step, problem, "Lower optimizer.rate or method.alpha, in a new run")
         return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep, ranks=self.ranks)
 
     def _steps(self, stop: StopRequest, log: MetricsLog | None, observe: Observe | None) -> None:
@@ -250,8 +263,9 @@ class TrainingRun:
             record=record,
             duty_cycle=self.duty_cycle,
             images_per_second=(batch.whole or len(batch.labels)) / took,
+            skipped=self._skipped,
         )
-        due = self.step % self.recipe.run.log_every == 0 or self.step == 1 or self.finished
+        due = self.step % self.recipe.run.log_every == 0 or self.step == 1 or self.finished or record.skipped
         if due and log is not None:
             log.step(progress.step, progress.seconds, self._logged(progress, rate))
         self._warn(batch)
@@ -270,8 +284,8 @@ class TrainingRun:
         try:
             record = trainer.step(batch)
         except NonFiniteLoss as error:
-            raise self._diverged(self.step + 1, str(error)) from error
-        if self._parts.average is not None:
+            record = self._skip(error, rate)
+        if self._parts.average is not None and record.updates:
             self._parts.average.update()
         self.step += 1
         self._open_steps += record.gate_open
@@ -279,11 +293,43 @@ class TrainingRun:
             self._probe.after_open_step(trainer)
         return record
 
-    def _diverged(self, step: int, what: str) -> InvalidInput:
-        return InvalidInput(
-            f"step {step}: {what}; {checkpoint.last_good(self.folder)}. Lower optimizer.rate or method.alpha, "
-            "or use precision fp32, in a new run"
-        )
+    def _skip(self, error: NonFiniteLoss, rate: float) -> StepRecord:
+        """What there is to say of a step without an update. Raises InvalidInput where it is not to be skipped, or where
+        that would not help, since the run has numbers that are not finite in it.
+        """
+        found, options, step = error.diagnosis, self.recipe.run.nonfinite, self.step + 1
+        skips = allowed = self._skipped < options.skip
+        if allowed:
+            skips = not self.ranks.any(checkpoint.non_finite(capture(self._parts, {}).tensors) is not None)
+
+        def tell() -> None:
+            words, helps = found.words(self.faces.training), remedy(found, self.recipe, rate, self._compute)
+            facts = {"learning_rate": rate, "skipped": skips, "remedy": helps}
+            where = dump(self.folder, step, found, self.faces.training, facts, images=options.images)
+            if not (allowed or found.weights or found.identities):
+                helps += f"; or let the run pass over it (run.nonfinite.skip in {self.folder / runfolder.RECIPE_FILE})"
+            if not skips:
+                raise InvalidInput(f"step {step}: {words}; {checkpoint.last_good(self.folder)}. {helps}; {where}")
+            logger.warning(
+                "step %d is skipped, %d of %d that run.nonfinite.skip allows: %s. %s; %s",
+                step,
+                self._skipped + 1,
+                options.skip,
+                words,
+                helps,
+                where,
+            )
+
+        self.ranks.from_first(tell)
+        self._skipped += 1
+        return StepRecord(loss=math.nan, gate_open=False, performance=math.nan, updates=error.updates, skipped=True)
+
+    def _diverged(self, step: int, what: str, helps: str) -> NoReturn:
+        def tell() -> NoReturn:
+            raise InvalidInput(f"step {step}: {what}; {checkpoint.last_good(self.folder)}. {helps}")
+
+        self.ranks.from_first(tell)
+        raise AssertionError("the first rank has raised it")
 
     def _done(self) -> float:
         return 1.0 if self._looks.exhausted else self._length.done(self.step, self.seconds)
@@ -293,7 +339,7 @@ class TrainingRun:
         options, gate = self.recipe.method.gate, trainer.gate
         bound = None if options.kind not in BOUNDED or (inner := bounded(gate)) is None else -inner.in_effect
         return {
-            "loss": record.loss,
+            "loss": None if record.skipped else record.loss,
             "gate": record.gate_open,
             # In the units of the loss curve.
             "threshold": bound or None,
@@ -308,6 +354,7 @@ class TrainingRun:
             "regularizer": record.regularizer,
             "attack_steps": getattr(trainer.attack, "steps", None),
             "reach": None if self._probe is None else self._probe.reach,
+            "skipped": self._skipped or None,
         }
 
     def _warn(self, batch: Batch) -> None:
@@ -326,6 +373,8 @@ class TrainingRun:
 
     def _export(self) -> None:
         facts = {"recipe": self.recipe.name, "steps": self.step, "seconds": self.seconds, "duty_cycle": self.duty_cycle}
+        if self._skipped:
+            facts["skipped"] = self._skipped
         chosen = self._looks.chosen()
         try:
             self._looks.write_model(runfolder.MODEL, facts, chosen)

@@ -89,7 +89,7 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
     """What must not change between start and resume: all but where run and faces lie, how many processes read
-    them and how far ahead, and which candidate is chosen.
+    them and how far ahead, what becomes of batches that are not finite, and which candidate is chosen.
 
     The faces may move since their listing, people included, is compared, see `seen`.
     """
@@ -98,7 +98,8 @@ def comparable(recipe: Recipe) -> dict[str, Any]:
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:
     values = copy.deepcopy(values)
-    values["run"].pop("out", None)
+    for place in ("out", "nonfinite"):
+        values["run"].pop(place, None)
     if values["run"].get("select") is not None:
         values["run"]["select"] = {
             key: value for key, value in values["run"]["select"].items() if key not in Selection().choice

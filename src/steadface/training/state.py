@@ -77,11 +77,14 @@ class State(Record):
     gate: dict[str, float]
     performance: Measured | None
     rows: dict[str, Any] | None = None
+    skipped: Count = 0
 
     @model_validator(mode="after")
     def _can_be(self) -> "State":
         if max(self.open_steps, self.ramp) > self.step:
             raise ValueError(f"{max(self.open_steps, self.ramp)} open steps of {self.step} cannot be")
+        if self.open_steps + self.skipped > self.step:
+            raise ValueError(f"{self.open_steps} open and {self.skipped} skipped of {self.step} steps cannot be")
         if self.step * FASTEST > self.seconds:
             raise ValueError(f"{self.step} steps in {self.seconds:g} seconds cannot be")
         if self.performance is not None and self.performance.judged > self.step:
@@ -220,7 +223,9 @@ def _refusal(saved: Checkpoint, problem: str) -> InvalidInput:
 def _misfit(parts: Assembly, saved: Checkpoint, state: State) -> str | None:
     """What of the tensors is missing, too many, or of another shape or type; None where all fit."""
     expected = {name: _form(value) for name, value in _without_optimizers(parts).items()}
-    expected |= prefixed("optimiser", _optimizer_forms(parts.trainer.optimizer, begun=state.step > 0))
+    # Skipped steps, which may have been all, need not have left anything.
+    begun = state.step > state.skipped or (state.skipped > 0 and bool(saved.part("optimiser")))
+    expected |= prefixed("optimiser", _optimizer_forms(parts.trainer.optimizer, begun=begun))
     if parts.proposer is not None:
         forms = _optimizer_forms(parts.proposer.optimizer, begun=state.ramp > 0)
         expected |= prefixed("proposer_optimiser", forms)

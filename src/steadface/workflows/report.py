@@ -30,6 +30,7 @@ def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
     try:
         seconds, duty_cycle = float(state["seconds"]), float(state["duty_cycle"])
         steps = int(state["steps"] if "steps" in state else state["step"])  # a finished model, or a checkpoint
+        skipped = int(state.get("skipped", 0))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(
             f"the model of {folder} does not say how it was trained (seconds, steps, duty_cycle): it is not the one "
@@ -44,6 +45,7 @@ def run_arm(folder: AnyPath, evaluation: Evaluation | None = None) -> Arm:
         seconds=seconds,
         steps=steps,
         duty_cycle=duty_cycle,
+        skipped=skipped,
         examples=() if evaluation is None else evaluation.examples,
     )
 

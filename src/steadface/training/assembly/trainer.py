@@ -189,6 +189,7 @@ def assemble(
         ranks=ranks,
         shared=None if ranks.alone else network.shared(),
         drawn=_drawn_rows(objective, optimizer),
+        undoes=recipe.run.nonfinite.skip > 0,
     )
     return Assembly(
         trainer=trainer,

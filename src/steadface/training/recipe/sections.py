@@ -233,6 +233,17 @@ class Selection(Section):
         return {"max_clean_drop": self.max_clean_drop, "choose": self.choose}
 
 
+class NonFinite(Section):
+    """What becomes of a batch whose loss or gradient is NaN or infinite.
+
+    `skip` of them are passed over in a run, without an update; the next one ends it. What is written of each
+    (`training/nonfinite/dump.py`) has the faces themselves only with `images`.
+    """
+
+    skip: Whole = 0
+    images: bool = False
+
+
 class Run(Section):
     """How long, where to, how fast. Give exactly one of `steps`, `epochs` and `minutes`.
 
@@ -255,6 +266,7 @@ class Run(Section):
     keep: Positive = 2
     validate_every: Whole = 0
     select: Selection | None = None
+    nonfinite: NonFinite = NonFinite()
     tensorboard: bool = True
 
     @model_validator(mode="after")

@@ -1,0 +1,3 @@
+"""Losses and gradients that are not finite: where they come from (`replay`), in words (`diagnosis`), on disk (`dump`),
+and a step that leaves no trace of them (`undoing`).
+"""
