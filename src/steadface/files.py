@@ -213,7 +213,7 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except BaseException as error:  # Ctrl-C among them
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -226,7 +226,7 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
         ) from error
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """The rename itself reaches the disk only with its folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -141,12 +141,21 @@ def status_line(at: "Training", note: str = "") -> Text:
 
 
 @contextmanager
-def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage, from the first on that is reported: what is refused before leaves no empty line."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def stage_bar(*, left: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage, from the first on that is reported: what is refused before leaves no empty line. With how
+    long it has taken, or how many a second are done and how much time is `left`.
+    """
+    from rich import progress
 
-    name = TextColumn("{task.description}", markup=False)
-    bar = Progress(name, BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), console=errors)
+    class Speed(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"{task.speed or 0:,.0f}/s")
+
+    name = progress.TextColumn("{task.description}", markup=False)
+    times = (Speed(), progress.TimeRemainingColumn()) if left else (progress.TimeElapsedColumn(),)
+    bar = progress.Progress(
+        name, progress.BarColumn(bar_width=30), progress.MofNCompleteColumn(), *times, console=errors
+    )
     tasks: dict[str, TaskID] = {}
 
     def report(stage: str, done: int, total: int) -> None:

@@ -78,6 +78,11 @@ class EncodedSource(Protocol):
         ...
 
 
+def as_text(name: str) -> str:
+    """A file's or person's name as UTF-8 has it, with escapes for bytes that are none."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class ArrayFaces:
     """Faces held in memory: `images` (N, H, W, 3) uint8 RGB, `labels` (N,) in 0..C-1, `people` C names.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from steadface.arguments import as_path
-from steadface.data.faces import FaceSource, Image, checked_labels, decode_image, read_encoded
+from steadface.data.faces import FaceSource, Image, as_text, checked_labels, decode_image, read_encoded
 from steadface.data.listing import (
     IMAGE_SUFFIXES,
     PictureTree,
@@ -55,6 +55,12 @@ class FaceFiles:
 
     def name(self, index: int) -> str:
         return str(self.root / self.names[index])
+
+    def place(self, index: int) -> tuple[str, str | None]:
+        """The file of an image, below the root, and its name in there where that holds several: here it does not. Both
+        as text that can be written down, see `as_text`.
+        """
+        return as_text(self.names[index]), None
 
     def fingerprint(self) -> str:
         """sha256 over relative paths and sizes: the folder may move, its contents may not change."""

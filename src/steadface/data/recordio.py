@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadface.arguments import as_path
-from steadface.data.faces import Image, UnreadableImage, decode_image
+from steadface.data.faces import Image, UnreadableImage, as_text, decode_image
 from steadface.data.listing import Skips, people_with_images
 from steadface.data.recordformat import (
     DAMAGED,
@@ -95,6 +95,10 @@ class RecordFile:
 
     def name(self, index: int) -> str:
         return f"key {self.keys[index]} of {self.path}"
+
+    def place(self, index: int) -> tuple[str, str | None]:
+        """The file that an image lies in, and its key, as `FaceFiles.place` has it."""
+        return as_text(self.path.name), str(self.keys[index])
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(str(self._bytes).encode())

@@ -4,14 +4,15 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.data.faces import Image, UnreadableImage, decode_image
+from steadface.data.faces import Image, UnreadableImage, as_text, decode_image
 from steadface.data.listing import Skips, check_distinct, is_hidden, people_with_images
 from steadface.data.personfolders import parted, person_of
 from steadface.data.tarformat import shown
@@ -51,13 +52,20 @@ class TarFaces:
             self.people = tuple(people[person] for person in np.flatnonzero(wanted))
         else:
             self.labels = np.arange(len(self._columns["offset"]))
-            self.people = tuple(self._name(row) for row in range(len(self.labels)))
         self.skipped, self.messages = skips.counts, (*notes, *skips.messages)
         if not len(self.labels):
             expected = WITH_LABELS if labelled else "pictures are expected"
             raise InvalidInput("; ".join((f"no faces in {where}: {expected}", *self.messages)))
         self.sizes: NDArray[np.int64] = self._taken(self._columns["size"])
         self._bytes = [shard.stat().st_size for shard in self.shards]
+
+    @cached_property
+    def people(self) -> tuple[str, ...]:
+        """Of pictures that nobody labelled, made when they are asked for: they may be hundreds of millions."""
+        return tuple(self._unlabelled())
+
+    def _unlabelled(self) -> Iterator[str]:
+        return (self._name(row) for row in range(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,10 +90,23 @@ class TarFaces:
         row = self._row(index)
         return f"{shown(self._member(row))} of {self.shards[self._columns['shard'][row]]}"
 
+    def place(self, index: int) -> tuple[str, str | None]:
+        """The shard that an image lies in, below the folder of them all, and its name, as `FaceFiles.place` has it."""
+        row = self._row(index)
+        member = self._member(row).decode("utf-8", "backslashreplace")
+        return self._shard_names[self._columns["shard"][row]], member
+
+    @cached_property
+    def _shard_names(self) -> tuple[str, ...]:
+        root = os.path.commonpath([shard.parent.absolute() for shard in self.shards])
+        return tuple(as_text(os.path.relpath(shard, root)) for shard in self.shards)
+
     def fingerprint(self) -> str:
         """sha256 over names and sizes of the shards, places, labels and people: shards may move, not change."""
-        told = [[shard.name for shard in self.shards], self._bytes, self.people]
-        digest = hashlib.sha256(repr(told).encode("utf-8", "surrogateescape"))
+        people = self.people if "people" in vars(self) else self._unlabelled()
+        digest = hashlib.sha256()
+        for part in _told([shard.name for shard in self.shards], self._bytes, people):
+            digest.update(part.encode("utf-8", "surrogateescape"))
         for column in ("shard", "offset", "size"):
             digest.update(np.ascontiguousarray(self._taken(self._columns[column])).data)
         digest.update(self.labels.data)
@@ -129,6 +150,15 @@ class TarFaces:
 
     def _name(self, row: int) -> str:
         return f"{self.shards[self._columns['shard'][row]].name}/{shown(self._member(row))}"
+
+
+def _told(shards: list[str], sizes: list[int], people: Iterable[str]) -> Iterator[str]:
+    """The `repr` of a list of the three, people as a tuple, piece by piece."""
+    yield f"[{shards!r}, {sizes!r}, ("
+    count = 0
+    for count, person in enumerate(people, start=1):
+        yield repr(person) if count == 1 else f", {person!r}"
+    yield ",)]" if count == 1 else ")]"
 
 
 WITHOUT_LABEL = "pictures without a label"

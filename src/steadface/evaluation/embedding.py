@@ -1,11 +1,11 @@
 """Embeddings of many faces: the embedding that is judged is the embedding that is attacked."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ def embed_faces(
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     parts, done = [], 0
     with crafting(embedder), torch.inference_mode():
-        for batch, (images, readable) in zip(batches, _ahead(load, batches, threads), strict=True):
+        for batch, (images, readable) in zip(batches, ahead(load, batches, threads), strict=True):
             parts.append(_embed(embedder, images, readable))
             if not np.isfinite(parts[-1][readable]).all():
                 raise InvalidInput(
@@ -204,12 +204,11 @@ def _load(
     return as_tensor(images), readable
 
 
-Loaded = tuple[Tensor, NDArray[np.bool_]]
+Asked = TypeVar("Asked")
+Loaded = TypeVar("Loaded")
 
 
-def _ahead(
-    load: Callable[[NDArray[np.int64]], Loaded], batches: list[NDArray[np.int64]], threads: int
-) -> Iterator[Loaded]:
+def ahead(load: Callable[[Asked], Loaded], batches: Sequence[Asked], threads: int) -> Iterator[Loaded]:
     """Loaded batches in order, with `threads` of them being decoded while the caller works on one."""
     if threads == 0:
         yield from map(load, batches)

@@ -160,11 +160,15 @@ class Gallery(OpenGallery):
             ]
         )[0]
 
-    def enroll_many(self, enrollees: Iterable[Enrollee]) -> list[Enrolment]:
-        """Many people in one transaction: everybody or nobody. Raises as `enroll` does."""
+    def enroll_many(self, enrollees: Iterable[Enrollee], *, new_from: str | None = None) -> list[Enrolment]:
+        """Many people in one transaction: everybody or nobody. Raises as `enroll` does, and where they come from
+        somewhere as `new_from` names it, `Conflict` for those who are enrolled already.
+        """
         model, now = self.model, self._now()
         checked = [enrollment.checked(enrollee, model, now) for enrollee in enrollees]
         with self._writing(model) as writer:
+            if new_from is not None:
+                imported.refuse_known(writer, checked, new_from)
             return [self._done(writer, enrollee.request) or enrollment.enroll(writer, enrollee) for enrollee in checked]
 
     def done(self, request: Request) -> Enrolment | None:
@@ -376,7 +380,7 @@ class Gallery(OpenGallery):
         model, source = self.model, as_path(source, "the import")
         brought = imported.read(source, model, key=given(key), now=self._now())
         with self._writing(model) as writer:
-            imported.refuse_known(writer, brought, source)
+            imported.refuse_known(writer, brought.enrollees, str(source))
             enrolled = [enrollment.enroll(writer, enrollee) for enrollee in brought.enrollees]
             writer.log("import", people=len(enrolled))
         return brought

@@ -64,7 +64,7 @@ def read(path: Path, model: ModelIdentity, *, key: Key | None, now: datetime) ->
     if not path.is_file():
         kind = InvalidInput if path.exists() else NotFound
         raise kind(f"{path} cannot be read as Parquet: there is no such file; check the path")
-    with _explained(path):
+    with explained(path):
         return _read(path, model, key, now)
 
 
@@ -93,18 +93,18 @@ def _check_key(about: About, key: Key | None, path: Path) -> None:
         raise InvalidInput(f"the templates in {path} are sealed with the key {quoted(about.key)}, and {given}")
 
 
-def refuse_known(reader: Reader, brought: Imported, path: Path) -> None:
-    """Raises `Conflict` where somebody is enrolled already."""
-    names = [one.name for one in brought.enrollees]
+def refuse_known(reader: Reader, enrollees: Sequence[Enrollee], source: str) -> None:
+    """Raises `Conflict` where one of those whom `source` brings is enrolled already."""
+    names = [one.name for one in enrollees]
     if known := [name for name in names if reader.find(name) is not None]:
         raise Conflict(
-            f"{len(known)} of {len(names)} people in {path} are enrolled already: {listed(known)}; remove them from "
+            f"{len(known)} of {len(names)} people in {source} are enrolled already: {listed(known)}; remove them from "
             "the gallery first, or leave them out of the file (nobody was imported)"
         )
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path, remedy: str = "export it again") -> Iterator[None]:
     """What Parquet cannot make of a file becomes a `SteadfaceError`; no file is worth more than that."""
     import pyarrow as pa
 
@@ -115,10 +115,10 @@ def _explained(path: Path) -> Iterator[None]:
                            "that were sealed; export it again") from None  # fmt: skip
     except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
         reason = quoted(((str(error) or type(error).__name__).splitlines() or [""])[0])
-        raise InvalidInput(f"{path} cannot be read as Parquet, or is damaged ({reason}); export it again") from None
+        raise InvalidInput(f"{path} cannot be read as Parquet, or is damaged ({reason}); {remedy}") from None
 
 
-def _file(path: Path, texts: Sequence[str] = ()) -> "pq.ParquetFile":
+def parquet_file(path: Path, texts: Sequence[str] = ()) -> "pq.ParquetFile":
     """With `texts` kept once each."""
     import pyarrow.parquet as pq
 
@@ -133,8 +133,8 @@ def _file(path: Path, texts: Sequence[str] = ()) -> "pq.ParquetFile":
 
 def _about(path: Path) -> tuple[About, str]:
     """What a file says of itself, and the seal of that."""
-    with _file(path) as file:
-        schema, rows, decoded = file.schema_arrow, file.metadata.num_rows, _decoded(file)
+    with parquet_file(path) as file:
+        schema, rows, decoded = file.schema_arrow, file.metadata.num_rows, decoded_bytes(file)
     try:
         about, seal = _told((schema.metadata or {})[METADATA])
         if about.rows not in (None, rows):
@@ -144,16 +144,21 @@ def _about(path: Path) -> tuple[About, str]:
         raise InvalidInput(
             f"{path} is not an export of a gallery ({short(ascii(error))}); `steadface gallery export` writes them"
         ) from None
-    most = max(DECODED, RATIO * path.stat().st_size)
-    if max(decoded, rows * (ROW + 4 * about.model.dimension)) > most:
-        raise InvalidInput(
-            f"{path} says that it holds {rows} rows and {decoded} bytes, and for a file of its size {most} bytes are "
-            "the most; export fewer people at a time"
-        )
+    check_size(path, rows, decoded, about.model.dimension)
     return about, seal
 
 
-def _decoded(file: "pq.ParquetFile") -> int:
+def check_size(path: Path, rows: int, decoded: int, dimension: int) -> None:
+    """Raises `InvalidInput` where a file says that it holds more rows or bytes than one of its size can."""
+    most = max(DECODED, RATIO * path.stat().st_size)
+    if max(decoded, rows * (ROW + 4 * dimension)) > most:
+        raise InvalidInput(
+            f"{path} says that it holds {rows} rows and {decoded} bytes, and for a file of its size {most} bytes are "
+            "the most; write fewer into one file"
+        )
+
+
+def decoded_bytes(file: "pq.ParquetFile") -> int:
     """Bytes, as it says itself."""
     return sum(file.metadata.row_group(place).total_byte_size for place in range(file.metadata.num_row_groups))
 
@@ -215,7 +220,7 @@ def _rows(path: Path, about: About, key: Key | None) -> tuple[list[Row], Vectors
     texts = [what for what in ABOUT if what != "expires"] + (["template"] if key else [])
     rows, vectors, size = list[Row](), [np.empty((0, about.model.dimension), np.float32)], 0
     most = max(DECODED, RATIO * path.stat().st_size)
-    with _file(path, texts) as file:
+    with parquet_file(path, texts) as file:
         for batch in file.iter_batches(BATCH, columns=[*ABOUT, "template"], use_threads=False):
             if (size := size + batch.nbytes) > most:
                 raise ValueError(f"it decodes to more than {most} bytes")

@@ -250,7 +250,7 @@ class Recognizer:
         confusable = gallery.confusable(person)  # first of all: the name, and that the gallery can be used
         until = None if expires is None else parse_expiry(expires)
         faces, vectors = self._clear_faces(person, pictures, aligned)
-        template, agreement = self._template(person, faces, vectors, check)
+        template, agreement = self.template_of(person, vectors, [face.name for face in faces], check=check)
         known = self._candidates(gallery, template[None], 3)[0]
         others = tuple(one for one in known if self.alike is not None and one.similarity >= self.alike)
         try:
@@ -291,7 +291,19 @@ class Recognizer:
     def template(self, person: str, pictures: Pictures, *, aligned: bool = False, check: bool = True) -> Vectors:
         """The unit template (D,) that `enroll` would store; nothing is stored. Raises as it does."""
         faces, vectors = self._clear_faces(person, pictures, aligned)
-        return self._template(person, faces, vectors, check)[0]
+        return self.template_of(person, vectors, [face.name for face in faces], check=check)[0]
+
+    def template_of(
+        self, person: str, vectors: Vectors, names: Sequence[str], *, check: bool = True
+    ) -> tuple[Vectors, float]:
+        """The normalised mean (D,) of unit vectors (n, D) of pictures that have these `names`, and the lowest cosine of
+        any of them to it. Raises `SeveralPeople` as `enroll` does.
+        """
+        if check and self.alike is not None:
+            self._refuse_several(person, names, vectors @ vectors.T, self.alike)
+        total = vectors.sum(0)
+        template: Vectors = total / np.linalg.norm(total)
+        return template, min(1.0, float((vectors @ template).min()))
 
     def embed(self, pictures: Pictures, *, aligned: bool = False) -> Vectors:
         """Unit embeddings (n, D) of the largest face of each picture. Raises where one cannot be read or shows none."""
@@ -333,15 +345,7 @@ class Recognizer:
             for found in gallery.search(vectors, top)
         ]
 
-    def _template(self, person: str, faces: Sequence[SeenFace], vectors: Vectors, check: bool) -> tuple[Vectors, float]:
-        """The normalised mean of unit vectors (n, D), and the lowest cosine of any of them to it."""
-        if check and self.alike is not None:
-            self._refuse_several(person, faces, vectors @ vectors.T, self.alike)
-        total = vectors.sum(0)
-        template: Vectors = total / np.linalg.norm(total)
-        return template, min(1.0, float((vectors @ template).min()))
-
-    def _refuse_several(self, person: str, faces: Sequence[SeenFace], cosines: Vectors, limit: float) -> None:
+    def _refuse_several(self, person: str, names: Sequence[str], cosines: Vectors, limit: float) -> None:
         """Raises SteadfaceError where pictures with these `cosines` (n, n) are not all joined by those of `limit` or
         more: of one person any two need not be alike, if others are between them.
         """
@@ -353,11 +357,11 @@ class Recognizer:
         main = groups == np.bincount(groups).argmax()
         closest = cosines[:, main].max(1)
         others = np.flatnonzero(~main).tolist()
-        odd = [f"{faces[place].name} ({closest[place]:.2f})" for place in others]
+        odd = [f"{names[place]} ({closest[place]:.2f})" for place in others]
         raise SeveralPeople(
             f"{person} was not enrolled: {abbreviated(odd, len(odd))} does not look like the other pictures (cosine "
             f"below {limit:.2f}); leave it out, or say that no check is wanted",
-            [faces[place].name for place in others],
+            [names[place] for place in others],
         )
 
     @property
