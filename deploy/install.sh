@@ -9,5 +9,5 @@ prefix=$1
 package=$2
 
 python3 -m venv "$prefix"
-"$prefix/bin/python" -m pip install --no-cache-dir --quiet "$package[serve]"
+"$prefix/bin/python" -m pip install --no-cache-dir --quiet "$package[serve,postgres]"
 "$prefix/bin/steadface" serve --help > /dev/null

@@ -2,6 +2,7 @@ import gc
 import importlib
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from steadface.report.fonts import load_matplotlib
 
 if TYPE_CHECKING:
     from .forks import Forks
+    from .postgres_server import Server
 
 gc.disable()  # until all is loaded that stays
 
@@ -67,3 +69,21 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Server]":
+    """A server that is started when a test first asks for it."""
+    needed = "Debian's package postgresql" if find_spec("psycopg") else "steadface[postgres]"
+    found = None
+    if find_spec("psycopg") is not None:
+        from .postgres_server import Server, programs
+
+        found = programs()
+    if found is None:
+        pytest.skip(f"there is no PostgreSQL to try it with; install {needed}")
+    server = Server(found)
+    try:
+        yield server
+    finally:
+        server.remove()

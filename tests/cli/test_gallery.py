@@ -3,6 +3,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from steadface.gallery.gallery import Gallery
 from steadface.gallery.storage import ModelIdentity
 
 from .conftest import Call, Said
+
+if TYPE_CHECKING:
+    from ..postgres_server import Server
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=4, mirror=True, name="[ours]")
 VECTORS = np.eye(4, dtype=np.float32)
@@ -195,3 +199,28 @@ def test_info_tells_model_and_size(call: Call, gallery: Path) -> None:
 def test_where_no_gallery_is_the_exit_code_says_so(call: Call, tmp_path: Path) -> None:
     said = call("gallery", "list", "--gallery", tmp_path / "missing.db")
     assert (said.code, "no gallery at" in said.err) == (4, True)
+
+
+def test_a_gallery_goes_into_a_database_and_back(call: Call, gallery: Path, postgres: "Server", tmp_path: Path) -> None:
+    address = postgres.address()
+    copied = told(call("gallery", "copy", gallery, address, "--json"))
+    assert told(call("gallery", "info", "--gallery", address, "--json"))["head"] == copied["head"]  # type: ignore[index]
+    again = call("gallery", "copy", gallery, address)
+    assert (again.code, "move it away" in again.err) == (5, True)
+    removed = call("gallery", "remove", "Ada", "--gallery", address)
+    assert (removed.code, "does not overwrite what was deleted" in removed.err) == (0, True)
+    assert "remains" in told(call("gallery", "remove", "Bob [the builder]", "--gallery", address, "--json"))  # type: ignore[operator]
+    back = call("gallery", "copy", address, tmp_path / "back.db")
+    assert (back.code, f"to {tmp_path / 'back.db'}" in back.out) == (0, True)
+    assert call("gallery", "verify-log", "--gallery", tmp_path / "back.db", "--head", copied["head"]).code == 0  # type: ignore[index]
+
+
+def test_rights_are_printed_or_granted_in_a_database_alone(call: Call, gallery: Path, postgres: "Server") -> None:
+    address = postgres.address()
+    assert call("gallery", "copy", gallery, address).code == 0
+    printed = call("gallery", "grant", 'a "b"', "--gallery", address, "--sql")
+    assert (printed.code, 'journal TO "a ""b""";' in printed.out) == (0, True)
+    assert call("gallery", "grant", 'a "b"', "--gallery", address).code == 4
+    postgres.sql("DROP ROLE IF EXISTS visitor_1", "CREATE ROLE visitor_1")
+    assert call("gallery", "grant", "visitor_1", "--gallery", address, "--read-only").code == 0
+    assert call("gallery", "grant", "visitor_1", "--gallery", gallery).code == 6

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,8 @@ from numpy.typing import NDArray
 
 from steadface import errors
 from steadface.gallery.gallery import Candidate, Gallery
+from steadface.gallery.place import storage_at
 from steadface.gallery.storage import ModelIdentity
-from steadface.gallery.storage.sqlite import SQLiteStorage
-from steadface.gallery.storage.sqlite.rows import Rows
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=16, mirror=True, name="ours")
 OTHER = ModelIdentity(fingerprint="cd" * 32, dimension=24, mirror=True, name="theirs")
@@ -33,9 +33,9 @@ def files_of(path: Path) -> bytes:
 
 
 @contextmanager
-def rows_of(gallery: Gallery) -> Iterator[Rows]:
-    """What is kept of a gallery in a file, seen from outside it, and to be tampered with."""
-    storage = SQLiteStorage(Path(gallery.name))
+def rows_of(gallery: Gallery) -> Iterator[Any]:
+    """What is kept of a gallery, seen from outside it, and to be tampered with by its `connection`."""
+    storage = storage_at(gallery.name)
     storage.open()
     with closing(storage), storage.writing() as rows:
         yield rows
@@ -92,7 +92,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "g.db"
 
 
+IN_BOTH = pytest.mark.parametrize("place", ["sqlite", "postgres"], indirect=True)
+"""For tests of what a gallery promises wherever it is kept."""
+
+
 @pytest.fixture
-def gallery(path: Path, clock: Clock) -> "Gallery":  # type: ignore[misc]
-    with Gallery.create(path, model=MODEL, clock=clock) as made:
+def place(request: pytest.FixtureRequest, path: Path) -> str:
+    """Where the test's gallery is, as a user writes it; a file unless a test asks for more."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return str(path)
+    return str(request.getfixturevalue("postgres").address())
+
+
+@pytest.fixture
+def gallery(place: str, clock: Clock) -> "Gallery":  # type: ignore[misc]
+    with Gallery.create(place, model=MODEL, clock=clock) as made:
         yield made

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import RLock
 
 from steadface.errors import Conflict, NotFound, Unavailable, Unsupported
-from steadface.gallery.storage import Entry, Header, PersonRow, TemplateRow
+from steadface.gallery.storage import Contents, Entry, Header, Numbers, PersonRow, TemplateRow, check_unused
 
 
 @dataclass
@@ -60,6 +60,9 @@ class MemoryRows:
     def count_templates(self) -> int:
         return len(self.vectors)
 
+    def numbers(self) -> Numbers:
+        return Numbers(self.last_person, self.last_template)
+
     def entries(
         self, *, after: int = 0, events: Collection[str] | None = None, person: str | None = None
     ) -> Iterator[Entry]:
@@ -95,9 +98,6 @@ class MemoryRows:
     def delete_person(self, number: int) -> None:
         del self.everybody[number]
 
-    def next_template(self) -> int:
-        return self.last_template + 1
-
     def add_templates(self, rows: Iterable[TemplateRow]) -> None:
         for row in rows:
             self.vectors[row.number] = row
@@ -117,20 +117,34 @@ class MemoryRows:
 class MemoryStorage:
     """A `Storage`. Writers change a copy, which takes the place of what there was when they are done."""
 
-    name = "memory"
+    name, remains = "memory", ""
 
     def __init__(self) -> None:
         self._rows: MemoryRows | None = None
         self._open = False
         self._reading, self._writing = RLock(), RLock()
 
+    def exists(self) -> bool:
+        return self._rows is not None
+
     def check_free(self) -> None:
-        if self._rows is not None:
+        if self.exists():
             raise Conflict("there is a gallery in memory already")
 
-    def create(self, header: Header, first: Entry) -> None:
+    def create(self, contents: Contents) -> None:
         self.check_free()
-        self._rows = MemoryRows(kept=header, log=[first])
+        self._rows = MemoryRows(
+            kept=contents.header,
+            log=list(contents.entries),
+            everybody={row.number: row for row in contents.people},
+            vectors={row.number: row for row in contents.templates},
+            last_person=contents.numbers.people,
+            last_template=contents.numbers.templates,
+        )
+
+    def destroy(self, head: str) -> None:
+        check_unused(self._rows, head, self.name)
+        self._rows = None
 
     def open(self) -> None:
         if self._rows is None:

@@ -13,17 +13,16 @@ from steadface.errors import SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.storage.sqlite import PAGE
 
-from .conftest import MODEL, rows_of, start, unit
+from .conftest import IN_BOTH, MODEL, rows_of, start, unit
 
 WRITER = """
 import sys
-from pathlib import Path
 import numpy as np
 from steadface.gallery.gallery import Gallery
 
-path, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+place, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 vectors = np.eye(16, dtype=np.float32)
-with Gallery.open(path) as gallery:
+with Gallery.open(place) as gallery:
     for number in range(first, first + count):
         print("about", number, flush=True)
         gallery.enroll(f"p{number}", vectors[[number % 16, (number + 1) % 16]])
@@ -31,14 +30,15 @@ with Gallery.open(path) as gallery:
 """
 
 
+@IN_BOTH
 @pytest.mark.usefixtures("gallery")
-def test_nothing_acknowledged_is_lost_when_writers_are_killed(path: Path) -> None:
+def test_nothing_acknowledged_is_lost_when_writers_are_killed(place: str) -> None:
     """Three processes that enrol, each killed with SIGKILL somewhere in the middle of it."""
     chosen, acknowledged, first = random.Random(0), set[str](), 0
     for _ in range(3):
         said: list[str] = []
         kill_at = chosen.randrange(10, 40)
-        with start(WRITER, path, first, 10**6) as writer:  # more than the pipe takes: it cannot end by itself
+        with start(WRITER, place, first, 10**6) as writer:  # more than the pipe takes: it cannot end by itself
             assert writer.stdout is not None
             for line in writer.stdout:
                 said.append(line)
@@ -48,7 +48,7 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(path: Path) -> Non
         assert writer.returncode == -signal.SIGKILL
         acknowledged |= {f"p{line.split()[1]}" for line in said if line.startswith("done ") and line.endswith("\n")}
         first += len(said)
-        with Gallery.open(path) as gallery:
+        with Gallery.open(place) as gallery:
             people = {person.name: person.templates for person in gallery.people()}
             assert acknowledged <= people.keys(), "none that was acknowledged is lost"
             assert set(people.values()) == {2}, "none is half there"
@@ -57,9 +57,10 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(path: Path) -> Non
             assert len(gallery.search(unit(1), len(people) + 1)[0]) == len(people)
 
 
-def test_two_processes_write_and_search_one_gallery_at_once(gallery: Gallery, path: Path) -> None:
+@IN_BOTH
+def test_two_processes_write_and_search_one_gallery_at_once(gallery: Gallery, place: str) -> None:
     seen = 0
-    with start(WRITER, path, 0, 25) as one, start(WRITER, path, 100, 25) as other:
+    with start(WRITER, place, 0, 25) as one, start(WRITER, place, 100, 25) as other:
         while one.poll() is None or other.poll() is None:
             found = len(gallery.search(unit(1), 100)[0])
             assert found >= seen, "a search sees all that an earlier one saw"

@@ -14,7 +14,7 @@ from steadface.gallery.sealing.keys import keys_folder, new_key, write_key
 from steadface.gallery.sealing.transaction import NotEnrolled
 
 from ..rounding import rounding
-from .conftest import MODEL, OTHER, Clock, files_of, names, rows_of, unit
+from .conftest import IN_BOTH, MODEL, OTHER, Clock, files_of, names, rows_of, unit
 
 
 def sealed_rows(gallery: Gallery) -> list[bytes]:
@@ -80,10 +80,11 @@ def test_a_search_of_few_finds_few_and_of_nobody_nobody(gallery: Gallery) -> Non
     assert [len(one) for one in gallery.search(unit(2), 3)] == [1, 1]
 
 
-def test_it_is_all_there_when_opened_again(gallery: Gallery, path: Path) -> None:
+@IN_BOTH
+def test_it_is_all_there_when_opened_again(gallery: Gallery, place: str) -> None:
     expires = datetime.fromisoformat("2040-01-01T00:00+02:00")
     made = gallery.enroll("Ünal", unit(2), consent="form 7", expires=expires, notes="by the door")
-    with Gallery.open(path, model=MODEL) as again:
+    with Gallery.open(place, model=MODEL) as again:
         (person,) = again.people()
         assert person == made.person == again.person("Ünal")
         assert (person.name, person.consent, person.expires, person.notes, person.templates) == (
@@ -152,6 +153,7 @@ def test_what_is_no_template_is_refused(gallery: Gallery, vectors: np.ndarray, s
     assert gallery.verify_log().entries == 1
 
 
+@IN_BOTH
 def test_many_are_enrolled_together_or_not_at_all(gallery: Gallery) -> None:
     vectors = unit(3)
     broken = [*vectors[:2], 2 * vectors[2]]
@@ -187,12 +189,14 @@ def test_neither_names_nor_templates_are_legible_in_the_file(gallery: Gallery, p
         assert secret not in kept
 
 
+@IN_BOTH
 def test_numbers_of_templates_are_never_used_again(gallery: Gallery) -> None:
     assert gallery.enroll("a", unit(3)).templates == (1, 2, 3)
     gallery.remove("a")
     assert gallery.enroll("a", unit(1)).templates == (4,)
 
 
+@IN_BOTH
 def test_consent_that_expired_is_not_found_and_removed_on_demand(gallery: Gallery, clock: Clock) -> None:
     vectors = unit(3)
     for number, days in enumerate((1, 3, None)):
@@ -314,9 +318,10 @@ def test_who_died_before_clearing_up_is_made_good_by_the_next_writer(
     assert not any(row[:12] in files_of(path) for row in sealed)
 
 
-def test_other_processes_notice_a_changed_key(gallery: Gallery, path: Path) -> None:
+@IN_BOTH
+def test_other_processes_notice_a_changed_key(gallery: Gallery, place: str) -> None:
     gallery.enroll("a", unit(1))
-    with Gallery.open(path) as other:
+    with Gallery.open(place) as other:
         gallery.rotate()
         for attempt in (lambda: other.search(unit(1)), lambda: other.enroll("b", unit(1)), other.people):
             with pytest.raises(Conflict, match=r"the key .* was changed"):
@@ -324,13 +329,14 @@ def test_other_processes_notice_a_changed_key(gallery: Gallery, path: Path) -> N
     assert len(gallery) == 1
 
 
-def test_re_embedding_makes_it_a_gallery_of_another_model(gallery: Gallery, path: Path) -> None:
+@IN_BOTH
+def test_re_embedding_makes_it_a_gallery_of_another_model(gallery: Gallery, place: str) -> None:
     gallery.enroll("a", unit(2))
     gallery.enroll("b", unit(1, seed=1))
     old = gallery.search(unit(1))
     assert names(old) == [["a"]]
     theirs = unit(3, dimension=24)
-    with Gallery.open(path) as other:
+    with Gallery.open(place) as other:
         renewed, dropped = gallery.re_embed(OTHER, {"a": theirs[:1], "b": theirs[1:]})
         assert [(one.person.name, one.templates) for one in renewed] == [("a", (4,)), ("b", (5, 6))]
         assert dropped == []
@@ -340,7 +346,7 @@ def test_re_embedding_makes_it_a_gallery_of_another_model(gallery: Gallery, path
                 attempt()
     with pytest.raises(SteadfaceError, match="have shape"):
         gallery.search(unit(1))
-    with Gallery.open(path, model=OTHER) as again:
+    with Gallery.open(place, model=OTHER) as again:
         assert names(again.search(theirs)) == [["a"], ["b"], ["b"]]
         assert again.verify_log().intact
 
@@ -399,24 +405,26 @@ TAMPERING = {
         "UPDATE people SET sealed = (SELECT sealed FROM people AS p WHERE p.number = 3 - people.number)",
         "person",
     ),
-    "look-up of a name turned": ("UPDATE people SET tag = x'00' WHERE number = 1", "person"),
+    "look-up of a name turned": ("UPDATE people SET tag = sealed WHERE number = 1", "person"),
     "consent prolonged": ("UPDATE people SET expires = '2099' WHERE number = 1", "person"),
 }
 
 
+@IN_BOTH
 @pytest.mark.parametrize("how", TAMPERING)
-def test_rows_that_were_tampered_with_are_never_used(gallery: Gallery, path: Path, how: str) -> None:
+def test_rows_that_were_tampered_with_are_never_used(gallery: Gallery, place: str, how: str) -> None:
     statement, what = TAMPERING[how]
     gallery.enroll("a", unit(1))
     gallery.enroll("b", unit(1, seed=1))
     with rows_of(gallery) as rows:
         rows.connection.execute(statement)
-    with Gallery.open(path) as opened:
+    with Gallery.open(place) as opened:
         with pytest.raises(SteadfaceError, match=r"was changed by other means or is damaged.*restore a backup"):
             opened.search(unit(2), 2)
         assert any(f"a row was edited or moved: {what} " in finding.what for finding in opened.verify_log().findings)
 
 
+@IN_BOTH
 def test_rows_that_were_taken_out_are_missed_by_the_log(gallery: Gallery) -> None:
     gallery.enroll("a", unit(2))
     with rows_of(gallery) as rows:
@@ -425,6 +433,7 @@ def test_rows_that_were_taken_out_are_missed_by_the_log(gallery: Gallery) -> Non
     assert "1 templates of the log are not in the gallery (2)" in finding.what
 
 
+@IN_BOTH
 def test_a_backup_opens_with_the_same_key(gallery: Gallery, tmp_path: Path) -> None:
     gallery.enroll("a", unit(1))
     gallery.backup(tmp_path / "b.db")

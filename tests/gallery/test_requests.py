@@ -10,7 +10,7 @@ from steadface.gallery.person import PersonId
 from steadface.gallery.requests import REMEMBERED, Request, RequestReused
 from steadface.gallery.sealing.transaction import NotEnrolled
 
-from .conftest import Clock, files_of, unit
+from .conftest import IN_BOTH, Clock, files_of, unit
 
 ASKED = Request(key="0b6c-first", content="ada, a picture")
 
@@ -26,13 +26,14 @@ def test_a_request_is_done_once(gallery: Gallery) -> None:
     assert gallery.enroll("Ada", unit(1)).templates == (2,), "without a request it is done each time"
 
 
-def test_another_process_and_a_later_one_know_it_too(gallery: Gallery, path: Path, clock: Clock) -> None:
-    with Gallery.open(path, clock=clock) as other:
+@IN_BOTH
+def test_another_process_and_a_later_one_know_it_too(gallery: Gallery, place: str, clock: Clock) -> None:
+    with Gallery.open(place, clock=clock) as other:
         assert other.done(ASKED) is None
         gallery.enroll("Eve", unit(1, seed=2))
         done = gallery.enroll("Ada", unit(1), request=ASKED)
         assert other.enroll("Ada", unit(1), request=ASKED).templates == done.templates
-    with Gallery.open(path, clock=clock) as later:
+    with Gallery.open(place, clock=clock) as later:
         assert later.enroll("Ada", unit(1), request=ASKED).repeated
     assert gallery.person("Ada").templates == 1
     assert gallery.verify_log().intact

@@ -12,19 +12,20 @@ from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, U
 from steadface.gallery.sealing.keys import new_key
 from steadface.gallery.sealing.log import following
 from steadface.gallery.sealing.vault import trace
-from steadface.gallery.storage import Header
-from steadface.gallery.storage.sqlite import PAGE, TIMEOUT, SQLiteStorage
+from steadface.gallery.storage import TIMEOUT, Contents, Header
+from steadface.gallery.storage.sqlite import PAGE, SQLiteStorage
 from steadface.gallery.storage.sqlite.rows import VERSION
 
 from .conftest import MODEL
 
 HEADER = Header(id="g", created="2031", model=MODEL, key="k", secret=b"sealed", owed=False)
 FIRST = following(None, bytes(32), "create", now=datetime(2031, 5, 2, tzinfo=UTC))
+EMPTY = Contents(header=HEADER, entries=[FIRST])
 
 
 @pytest.fixture
 def empty(path: Path) -> Path:
-    SQLiteStorage(path).create(HEADER, FIRST)
+    SQLiteStorage(path).create(EMPTY)
     return path
 
 
@@ -63,13 +64,13 @@ def test_a_new_file_is_its_owners_alone_in_wal_mode_with_full_sync(empty: Path) 
 def test_a_file_that_is_there_is_never_made_anew(empty: Path) -> None:
     before = empty.read_bytes()
     with pytest.raises(Conflict, match="there is a file"):
-        SQLiteStorage(empty).create(HEADER, FIRST)
+        SQLiteStorage(empty).create(EMPTY)
     assert empty.read_bytes() == before
 
 
 def test_a_making_that_fails_leaves_nothing(path: Path) -> None:
     with pytest.raises(TypeError):
-        SQLiteStorage(path).create(HEADER, None)  # type: ignore[arg-type]
+        SQLiteStorage(path).create(replace(EMPTY, entries=[None]))  # type: ignore[list-item]
     assert not list(path.parent.iterdir())
 
 

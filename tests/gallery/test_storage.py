@@ -17,33 +17,45 @@ from numpy.typing import ArrayLike
 from steadface.errors import Conflict, NotFound, SteadfaceError, Unavailable
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.index.exact import FlatIndex
+from steadface.gallery.place import storage_at
 from steadface.gallery.sealing.log import following, verify
-from steadface.gallery.storage import Header, PersonRow, Storage, TemplateRow, Transaction
+from steadface.gallery.storage import (
+    Contents,
+    Header,
+    Numbers,
+    PersonRow,
+    Storage,
+    TemplateRow,
+    Transaction,
+    contents_of,
+)
 from steadface.gallery.storage.sqlite import SQLiteStorage
 
 from .conftest import MODEL, Clock, names, start, unit
 from .memory_storage import MemoryStorage
 
-STORAGES: dict[str, Callable[[Path], Storage]] = {
-    "sqlite": lambda folder: SQLiteStorage(folder / "g.db"),
+STORAGES: dict[str, Callable[[pytest.FixtureRequest], Storage]] = {
+    "sqlite": lambda request: SQLiteStorage(request.getfixturevalue("path")),
     "memory": lambda _: MemoryStorage(),
+    "postgres": lambda request: storage_at(request.getfixturevalue("postgres").address()),
 }
 
 KEY = bytes(range(32))
 NOW = datetime(2031, 5, 2, tzinfo=UTC)
 HEADER = Header(id="g", created="2031", model=MODEL, key="k", secret=b"sealed", owed=False)
 FIRST = following(None, KEY, "create", now=NOW)
+EMPTY = Contents(header=HEADER, entries=[FIRST])
 
 
 @pytest.fixture(params=STORAGES)
-def free(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def free(request: pytest.FixtureRequest) -> Storage:
     """A storage with nothing in it."""
-    return STORAGES[request.param](tmp_path)
+    return STORAGES[request.param](request)
 
 
 @pytest.fixture
 def storage(free: Storage) -> "Storage":  # type: ignore[misc]
-    free.create(HEADER, FIRST)
+    free.create(EMPTY)
     free.open()
     with closing(free):
         yield free
@@ -63,7 +75,7 @@ def person(identity: str, expires: str | None = None) -> PersonRow:
 
 def add(rows: Transaction, row: PersonRow, templates: int = 0) -> int:
     number = rows.put_person(row)
-    first = rows.next_template()
+    first = rows.numbers().templates + 1
     rows.add_templates(
         TemplateRow(number=first + n, person=number, owner=row.id, sealed=f"t{first + n}".encode())
         for n in range(templates)
@@ -89,10 +101,20 @@ def test_nothing_is_opened_where_there_is_nothing_and_nothing_made_twice(free: S
     with pytest.raises(NotFound):
         free.open()
     free.check_free()
-    free.create(HEADER, FIRST)
-    for attempt in (free.check_free, lambda: free.create(HEADER, FIRST)):
+    free.create(EMPTY)
+    for attempt in (free.check_free, lambda: free.create(EMPTY)):
         with pytest.raises(Conflict):
             attempt()
+
+
+def test_only_what_nobody_else_has_used_is_taken_away_again(free: Storage) -> None:
+    free.create(EMPTY)
+    with pytest.raises(Conflict):
+        free.destroy("00" * 32)
+    assert free.exists()
+    free.destroy(FIRST.hash.hex())
+    assert not free.exists()
+    free.check_free()
 
 
 def test_people_come_by_every_question_in_the_order_of_their_numbers(storage: Storage) -> None:
@@ -128,7 +150,7 @@ def test_templates_name_their_owner_and_are_never_numbered_twice(storage: Storag
         assert [row.sealed for row in rows.templates()] == [b"t1", b"t2", b"new", b"new"]
         rows.delete_templates([2, 3, 4])
         rows.delete_person(b)
-        assert (rows.count_templates(), rows.next_template()) == (1, 5)
+        assert (rows.count_templates(), rows.numbers()) == (1, Numbers(2, 4))
         assert add(rows, person("c"), 1) > b
         assert [row.number for row in rows.templates()] == [1, 5]
 
@@ -231,7 +253,7 @@ def test_a_storage_is_used_while_it_is_open_and_by_one_at_a_time(free: Storage) 
     for use in uses:
         with pytest.raises(Unavailable):
             use()
-    free.create(HEADER, FIRST)
+    free.create(EMPTY)
     for _ in range(2):
         free.open()
         with pytest.raises(Conflict):
@@ -242,6 +264,22 @@ def test_a_storage_is_used_while_it_is_open_and_by_one_at_a_time(free: Storage) 
         for use in uses:
             with pytest.raises(Unavailable, match="closed"):
                 use()
+
+
+def test_what_is_copied_is_there_and_counts_on(storage: Storage, tmp_path: Path) -> None:
+    with storage.writing() as rows:
+        _, b = (add(rows, person(one, "2040"), 2) for one in "ab")
+        rows.delete_templates([3, 4])
+        rows.delete_person(b)
+        rows.append(following(FIRST, KEY, "enroll", now=NOW))
+    with storage.reading() as rows, closing(SQLiteStorage(tmp_path / "copy.db")) as copied:
+        copied.create(contents_of(rows))
+        copied.open()
+        with copied.reading() as there:
+            for each in ("header", "numbers", "people", "templates", "entries"):
+                one, other = getattr(rows, each)(), getattr(there, each)()
+                assert (one == other) if each in ("header", "numbers") else (list(one) == list(other)), each
+            assert there.numbers() == Numbers(b, 4)
 
 
 def test_a_gallery_is_kept_in_it(free: Storage, clock: Clock) -> None:
@@ -326,7 +364,7 @@ def test_one_thread_at_a_time_fills_the_index(free: Storage) -> None:
     assert together == []
 
 
-HEAVY = ("torch", "matplotlib", "onnxruntime", "pyarrow", "usearch", "numkong", "pymilvus", "cv2", "scipy")
+HEAVY = ("torch", "matplotlib", "onnxruntime", "pyarrow", "usearch", "numkong", "pymilvus", "cv2", "scipy", "psycopg")
 
 
 def test_a_gallery_is_opened_and_read_without_what_it_does_not_need(gallery: Gallery, path: Path) -> None:

@@ -3,15 +3,20 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unsupported
+from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unsupported
 from steadface.service.collections import Place, opened
 from steadface.service.keys import SCOPES, Keys, Scope
 from steadface.service.observation import Metrics
 
 from .conftest import Desk, Sat
+
+if TYPE_CHECKING:
+    from ..postgres_server import Server
 
 ASKED: dict[Scope, list[tuple[str, str]]] = {
     "verify": [("POST", "/v1/verify")],
@@ -275,3 +280,17 @@ def test_without_a_detector_aligned_faces_are_taken_and_photographs_refused(
         assert recognizer.verify(pngs[0][0], pngs[0][0], fmr=0.05, aligned=True).match
         with pytest.raises(Unsupported, match="no face detector"):
             recognizer.verify(pngs[0][0], pngs[0][0], fmr=0.05)
+
+
+def test_collections_lie_in_a_database_each_in_a_schema_of_its_own(
+    model: Path, tmp_path: Path, postgres: "Server"
+) -> None:
+    address, vector = postgres.address(), np.eye(1, 16, dtype=np.float32)
+    place = Place(model=str(model), gallery=address, key=tmp_path / "k")
+    with opened({"default": place}, Metrics()) as found:
+        found.get(None).gallery.enroll("Ada", vector)
+    with opened({"default": place}, Metrics()) as found:
+        assert found.counts() == {"default": (1, 1)}
+    same = place.model_copy(update={"gallery": f"{address}&connect_timeout=9"})
+    with pytest.raises(Conflict, match="one and two have one gallery"), opened({"one": place, "two": same}, Metrics()):
+        pass

@@ -24,6 +24,8 @@ from steadface.cli.options import (
 from steadface.data.listing import abbreviated
 from steadface.errors import InvalidInput
 from steadface.gallery.embedded_people import EmbeddedPeople, left_out
+from steadface.gallery.place import storage_at
+from steadface.gallery.storage import Storage
 from steadface.recognition.recognizer import Recognizer
 from steadface.workflows.enroll_embedded import check_embedded, enroll_embedded
 from steadface.workflows.recognize import with_gallery
@@ -71,12 +73,13 @@ def enroll_person(
 
     Enrol people who have agreed to it.
     """
+    storage = storage_at(gallery)
     if from_parquet is not None:
         if person is not None or aligned or detector is not None:
             raise InvalidInput("--from-parquet brings people and embeddings along: leave out person, pictures, "
                                "--aligned and --detector")  # fmt: skip
         recognizer = Recognizer.open(model, output=output, contract=contract, mirror=mirror, backend=backend)
-        _enroll_embedded(recognizer, from_parquet, gallery, key, consent, expires, not force, skip_mixed, as_json)
+        _enroll_embedded(recognizer, from_parquet, storage, key, consent, expires, not force, skip_mixed, as_json)
         return
     if person is None or not pictures or skip_mixed:
         raise InvalidInput("give whom the pictures show and the pictures, or --from-parquet with what `embed` wrote; "
@@ -85,7 +88,7 @@ def enroll_person(
     recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend
     )
-    with with_gallery(recognizer, gallery, key, create=True) as made_key:
+    with with_gallery(recognizer, storage, key, create=True) as made_key:
         answer = recognizer.enroll(
             person,
             files,
@@ -94,7 +97,7 @@ def enroll_person(
             consent=consent,
             expires=expires,
         )
-    _say_made(gallery, made_key)
+    _say_made(storage.name, made_key)
     for note in answer.notes:
         say_warning(note)
     if as_json:
@@ -112,7 +115,7 @@ def enroll_person(
         )
 
 
-def _say_made(gallery: Path, key: Path | None) -> None:
+def _say_made(gallery: str, key: Path | None) -> None:
     if key is not None:
         say_warning(
             f"made the gallery {gallery}; its key is in {key}: keep a copy of that elsewhere, since without it "
@@ -123,7 +126,7 @@ def _say_made(gallery: Path, key: Path | None) -> None:
 def _enroll_embedded(
     recognizer: Recognizer,
     given: Path,
-    gallery: Path,
+    storage: Storage,
     key: Path | None,
     consent: str | None,
     expires: str | None,
@@ -133,7 +136,7 @@ def _enroll_embedded(
 ) -> None:
     people = EmbeddedPeople(given)
     check_embedded(people, recognizer)
-    with with_gallery(recognizer, gallery, key, create=True) as made_key, stage_bar() as progress:
+    with with_gallery(recognizer, storage, key, create=True) as made_key, stage_bar() as progress:
         done = enroll_embedded(
             recognizer,
             people,
@@ -143,7 +146,7 @@ def _enroll_embedded(
             skip_mixed=skip_mixed,
             progress=partial(progress, "people"),
         )
-    _say_made(gallery, made_key)
+    _say_made(storage.name, made_key)
     if check and recognizer.alike is None:
         say_warning(
             f"{recognizer.contract.name} is not calibrated, so nothing says whether the pictures of each are of one "

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from rich.table import Table
 
 from steadface.cli.commands import LateCommands
-from steadface.cli.console import console, line, say_error, say_warning
+from steadface.cli.console import console, line, say_error, say_warning, stage_bar
 from steadface.cli.options import (
     ContractOption,
     GalleryOption,
@@ -20,9 +21,11 @@ from steadface.cli.options import (
     OutputOption,
     print_json,
 )
+from steadface.errors import Unsupported
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
+from steadface.gallery.place import storage_at
 from steadface.gallery.sealing.keys import given_key, read_key, read_or_write_key
 from steadface.gallery.storage import described
 
@@ -68,9 +71,9 @@ def create_gallery(
     identity = known.identity_under(given)
     with Gallery.create(gallery, model=identity, key=given) as made:
         if as_json:
-            print_json({"gallery": str(gallery), "id": made.info().id, "key": made.key.source})
+            print_json({"gallery": made.name, "id": made.info().id, "key": made.key.source})
             return
-        console.print(f"made the gallery {gallery} for {described(identity)}", soft_wrap=True)
+        console.print(f"made the gallery {made.name} for {described(identity)}", soft_wrap=True)
         say_warning(
             f"its key is in {made.key.source}: keep a copy of that elsewhere, since without it the gallery is lost"
         )
@@ -155,20 +158,23 @@ def remove_person(
 ) -> None:
     """Remove a person; nothing but a random id in the log is left. Exit code 4 where nobody of that name is enrolled.
 
-    Backups and exports made before keep what they hold.
+    Backups and exports made before keep what they hold, and a database what it says it does.
     """
     with Gallery.open(gallery, key=key) as opened:
         if template is None:
-            _say_removed([opened.remove(person)], as_json)
+            _say_removed([opened.remove(person)], opened.remains, as_json)
             return
         left = opened.remove_template(person, template)
     if as_json:
-        print_json({"person": left.name, "removed_template": template, "templates": left.templates})
+        told = {"person": left.name, "removed_template": template, "templates": left.templates}
+        print_json(told | _remaining(opened.remains))
         return
     console.print(
         line(f"removed template {template} of ", (left.name, "bold"), f", now {left.templates} template(s)"),
         soft_wrap=True,
     )
+    if opened.remains:
+        say_warning(opened.remains)
 
 
 @gallery_app.command("rename")
@@ -230,7 +236,7 @@ def expire_people(gallery: GalleryOption, key: KeyOption = None, as_json: JsonOp
     """Remove everybody whose consent has expired."""
     with Gallery.open(gallery, key=key) as opened:
         removed = opened.expire()
-    _say_removed(removed, as_json)
+    _say_removed(removed, opened.remains, as_json)
 
 
 @gallery_app.command("rotate-key")
@@ -245,12 +251,14 @@ def rotate_key(
     """Seal everything with another key; the old one then opens nothing but older backups."""
     with Gallery.open(gallery, key=key) as opened:
         old = opened.key.source
-        new = opened.rotate(None if new_key is None else read_or_write_key(new_key))
+        new, remains = opened.rotate(None if new_key is None else read_or_write_key(new_key)), opened.remains
     if as_json:
         print_json({"key": new.id, "source": new.source})
         return
-    console.print(f"the gallery {gallery} is sealed with the key in {new.source}", soft_wrap=True)
+    console.print(f"the gallery {opened.name} is sealed with the key in {new.source}", soft_wrap=True)
     say_warning(f"keep a copy of it elsewhere; the old key, in {old}, still opens older backups: destroy it with them")
+    if remains:
+        say_warning(remains)
 
 
 @gallery_app.command("verify-log")
@@ -340,6 +348,55 @@ def backup_gallery(
         console.print(f"copied to {target}; its key is in {source}", soft_wrap=True)
 
 
+@gallery_app.command("copy")
+def copy_gallery(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The gallery: a file, or postgresql://...")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Where none is yet: a file, or postgresql://...")],
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a gallery **between files and databases**, all of it or nothing, verified by the head of its log. The copy
+    needs the same key, which is not in it.
+
+    What is written into FROM meanwhile is not in the copy: let nobody write where that is to take its place.
+    """
+    with Gallery.open(source, key=key) as opened, stage_bar() as progress:
+        copied = opened.copy(storage := storage_at(target), progress=partial(progress, "copying"))
+        name, kept = opened.name, opened.key.source
+    if as_json:
+        print_json({"from": name, "to": storage.name, "entries": copied.entries, "head": copied.head, "key": kept})
+        return
+    console.print(f"copied {name} to {storage.name}; its key is in {kept}", soft_wrap=True)
+    console.print(f"its log is intact: {copied.entries} entries, head {copied.head}", soft_wrap=True)
+
+
+@gallery_app.command("grant")
+def grant_gallery(
+    role: Annotated[str, typer.Argument(help="A role of the PostgreSQL server, which is there already.")],
+    gallery: GalleryOption,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Search and look only, as on a standby; nothing else.")
+    ] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print what would be done, as SQL, and do nothing.")] = False,
+) -> None:
+    """Let a **role** of PostgreSQL use a gallery, but for the log, to which it may only add. Needs no key.
+
+    The role that made the gallery owns its tables and may do anything with them: let a service use another one.
+    """
+    from steadface.gallery.storage.postgres import PostgresStorage, grants
+
+    storage = storage_at(gallery)
+    if not isinstance(storage, PostgresStorage):
+        raise Unsupported("a gallery in a file has no roles: who may use it is a matter of the file's permissions")
+    if sql:
+        for statement in grants(storage.address.schema, role, read_only=read_only):
+            console.print(f"{statement};", soft_wrap=True)
+        return
+    storage.grant(role, read_only=read_only)
+    may = "look and search" if read_only else "look, search, enrol and remove, and add to the log"
+    console.print(line("the role ", (role, "bold"), f" may {may} in {storage.name}"), soft_wrap=True)
+
+
 def _alike(model: str) -> float | None:
     """From which cosine on the model takes two templates for one person's."""
     from steadface.recognition.recognizer import Recognizer  # loads torch, which only some of these commands need
@@ -367,11 +424,19 @@ def _until(person: Person) -> str:
     return f"{person.expires:%Y-%m-%d}" + (" (expired)" if person.expired(datetime.now(UTC)) else "")
 
 
-def _say_removed(people: list[Person], as_json: bool) -> None:
+def _say_removed(people: list[Person], remains: str, as_json: bool) -> None:
     if as_json:
-        print_json({"removed": [{"person": person.name, "templates": person.templates} for person in people]})
+        removed = [{"person": person.name, "templates": person.templates} for person in people]
+        print_json({"removed": removed} | _remaining(remains))
         return
     for person in people:
         console.print(line("removed ", (person.name, "bold"), f" and {person.templates} template(s)"), soft_wrap=True)
     if not people:
         console.print("nobody's consent has expired")
+    elif remains:
+        say_warning(remains)
+
+
+def _remaining(remains: str) -> dict[str, str]:
+    """What a gallery says of what was deleted, in JSON: nothing where nothing remains."""
+    return {"remains": remains} if remains else {}

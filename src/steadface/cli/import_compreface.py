@@ -20,6 +20,7 @@ from steadface.cli.options import (
     print_json,
 )
 from steadface.data.compreface import chosen, read_services
+from steadface.gallery.place import storage_at
 from steadface.recognition.recognizer import Recognizer
 from steadface.workflows.import_compreface import Moved, move_subjects, write_troubles
 from steadface.workflows.recognize import with_gallery
@@ -67,16 +68,17 @@ def import_compreface(
     recognizer.seeing.detector  # noqa: B018 - before a gallery is made
     for note in recognizer.contract.notes:
         say_warning(note)
-    with with_gallery(recognizer, gallery, key, create=True) as made_key:
+    storage = storage_at(gallery)
+    with with_gallery(recognizer, storage, key, create=True) as made_key:
         pass  # a gallery that is made stays, whatever becomes of the rest
     if made_key is not None:
         say_warning(
-            f"made the gallery {gallery}; its key is in {made_key}: keep a copy of that elsewhere, since without it "
-            "the gallery is lost"
+            f"made the gallery {storage.name}; its key is in {made_key}: keep a copy of that elsewhere, since without "
+            "it the gallery is lost"
         )
     done: list[Moved] = []
     try:
-        with with_gallery(recognizer, gallery, key or made_key), stage_bar() as progress:
+        with with_gallery(recognizer, storage, key or made_key), stage_bar() as progress:
             tell = partial(progress, "enrolling")
             moving = move_subjects(recognizer, subjects, check=not force, consent=consent, expires=expires)
             for one in moving:

@@ -78,7 +78,9 @@ ThresholdOption = Annotated[
     float | None, typer.Option("--threshold", callback=given_threshold, help="A similarity of your own instead.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-GalleryOption = Annotated[Path, typer.Option("--gallery", help="The gallery, a file.")]
+GalleryOption = Annotated[
+    str, typer.Option("--gallery", metavar="PLACE", help="The gallery: a file, or postgresql://USER@HOST/DATABASE.")
+]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File with the gallery's key.")]
 SignedOption = Annotated[
     Path | None, typer.Option("--key", help="File with the key that contract and guard must be signed with.")

@@ -29,7 +29,12 @@ def serve_recognition(
         str | None, typer.Option("--model", help="A run folder, a file of weights, an .onnx file or module:function.")
     ] = None,
     gallery: Annotated[
-        Path | None, typer.Option("--gallery", help="The gallery, a file; made if it is not there.")
+        str | None,
+        typer.Option(
+            "--gallery",
+            metavar="PLACE",
+            help="The gallery: a file, or postgresql://USER@HOST/DATABASE; made if it is not there.",
+        ),
     ] = None,
     key: KeyOption = None,
     collections: Annotated[

@@ -4,9 +4,10 @@
         gallery.enroll("Ada", vectors, consent="form of 2031-05-02", expires=when)
         gallery.search(probes, k=5)
 
-A path is that of a file; another `Storage` (`steadface.gallery.storage`) does as well. What is returned from `enroll`
-or `remove` is on the disk. Any number of threads and processes may use one gallery at once: one writes at a time,
-nobody waits to search, and a search sees all that was committed before it began.
+A path is that of a file, and `postgresql://...` the address of a database; another `Storage`
+(`steadface.gallery.storage`) does as well. What is returned from `enroll` or `remove` is on the disk. Any number of
+threads and processes may use one gallery at once: one writes at a time, nobody waits to search, and a search sees all
+that was committed before it began.
 """
 
 import json
@@ -21,13 +22,14 @@ from numpy.typing import ArrayLike
 from steadface.arguments import as_path, count
 from steadface.errors import InvalidInput, NotFound, quoted
 from steadface.files import check_replaced
-from steadface.gallery import enrollment, imported, maintenance, parquet
+from steadface.gallery import copying, enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.imported import Imported
 from steadface.gallery.index import Vectors
 from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, PersonId, checked_name, checked_vectors
+from steadface.gallery.place import Place, storage_at
 from steadface.gallery.requests import Request
 from steadface.gallery.sealing.keys import Key, Unsealable, given, keys_folder, new_key, write_key
 from steadface.gallery.sealing.log import Verification, checked_head
@@ -35,6 +37,9 @@ from steadface.gallery.sealing.transaction import NotEnrolled, Reader
 from steadface.gallery.sealing.vault import moment, stamp
 from steadface.gallery.session import OpenGallery, check_identity
 from steadface.gallery.storage import Entry, ModelIdentity
+
+SHOWN = 3
+"""Findings in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,6 +358,32 @@ class Gallery(OpenGallery):
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copies the gallery, while it is in use, into one file that the same key opens."""
         self._storage.backup(as_path(target, "the backup"))
+
+    def copy(self, target: Place, *, progress: copying.Progress | None = None) -> Verification:
+        """Copies the gallery, as it is at this moment, into a new file or database, where the same key opens it: all of
+        it, up to the same head of its log and verified by that, or nothing.
+
+        Raises `Conflict` where something is there already, and `InvalidInput` where what was copied is not in order.
+        """
+        storage = storage_at(target)
+        storage.check_free()
+        with self._reading() as reader:
+            last = reader.rows.last_entry()
+            storage.create(copying.contents(reader, progress))
+        head = "" if last is None else last.hash.hex()
+        try:
+            with type(self).open(storage, key=self.key) as copied:
+                verified = copied.verify_log(head=head)
+            if not verified.intact or verified.head != head:
+                wrong = "; ".join(finding.what for finding in verified.findings[:SHOWN])
+                raise InvalidInput(
+                    f"the copy of {self.name} is not in order ({wrong}), and was taken away: `steadface gallery "
+                    "verify-log` says whether the gallery itself is"
+                )
+        except BaseException:
+            storage.destroy(head)
+            raise
+        return verified
 
     def export(
         self, target: str | os.PathLike[str], *, key: Key | str | os.PathLike[str] | None = None, plain: bool = False

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-from steadface.arguments import as_path
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, quoted
 from steadface.gallery.index import VectorIndex
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names
+from steadface.gallery.place import Place, storage_at
 from steadface.gallery.requests import Requests
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, given_key, keys_folder, write_key
@@ -28,6 +28,8 @@ from steadface.gallery.sealing.transaction import UNKNOWN, Reader, Writer
 from steadface.gallery.sealing.vault import State, Vault, stamp
 from steadface.gallery.storage import (
     RESTORE,
+    TIMEOUT,
+    Contents,
     Header,
     ModelIdentity,
     Snapshot,
@@ -37,21 +39,17 @@ from steadface.gallery.storage import (
     model_identity,
     same_model,
 )
-from steadface.gallery.storage.sqlite import TIMEOUT, SQLiteStorage
 
 SEALED = "seal"
 """The event of the log from which on the header is sealed, of a gallery that was made before headers were."""
 
 logger = logging.getLogger(__name__)
 
-Place = str | os.PathLike[str] | Storage
-"""A path is that of an SQLite file."""
-
 
 class Options(TypedDict, total=False):
     """How a gallery is used: `index` makes an empty index for a dimension; with `log_searches` the log tells of each
-    search whom it found first; `timeout` is how long, in seconds, to wait for another process that writes into the
-    file; `clock` tells the time (UTC).
+    search whom it found first; `timeout` is how long, in seconds, to wait for others who write; `clock`
+    tells the time (UTC).
     """
 
     index: Callable[[int], VectorIndex]
@@ -103,7 +101,7 @@ class OpenGallery:
         key: Key | str | os.PathLike[str] | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """An empty gallery for templates of `model`, in a new file or in another `Storage`. Where neither `key` nor the
+        """An empty gallery for templates of `model`, in a new file or another `Place`. Where neither `key` nor the
         environment gives a key, a random one is written into the user's configuration: `key.source` tells where, and
         without it the gallery is lost.
 
@@ -132,7 +130,7 @@ class OpenGallery:
             id=identity, created=state.created, model=model, key=chosen.id, secret=vault.sealed(state), owed=False
         )
         try:
-            storage.create(header, first)
+            storage.create(Contents(header=header, entries=[first]))
         except BaseException:
             if key is None:
                 Path(chosen.source).unlink()
@@ -148,7 +146,7 @@ class OpenGallery:
         model: ModelIdentity | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """The gallery in a file or another `Storage`; its key is looked for in the environment and the user's
+        """The gallery in a file or another `Place`; its key is looked for in the environment and the user's
         configuration if not given.
 
         Raises `NotFound` where there is none, `InvalidInput` for another key or something that is not a gallery, and
@@ -174,6 +172,11 @@ class OpenGallery:
     def name(self) -> str:
         """What messages call it: the path of the file, or another storage's name."""
         return self._storage.name
+
+    @property
+    def remains(self) -> str:
+        """What may be left of what was deleted, where and for how long; empty where nothing is."""
+        return self._storage.remains
 
     @property
     def key(self) -> Key:
@@ -305,10 +308,7 @@ def _of_layout_1(rows: Snapshot, header: Header, vault: Vault, name: str) -> Sta
 
 
 def _storage_at(place: Place, options: Options) -> Storage:
-    """Raises `InvalidInput` for what is neither a path nor a storage."""
-    if isinstance(place, Storage):
-        return place
-    return SQLiteStorage(as_path(place, "the gallery"), timeout=options.get("timeout", TIMEOUT))
+    return storage_at(place, timeout=options.get("timeout", TIMEOUT))
 
 
 def _unlocked(header: Header, key: Key | None, gallery: str) -> Vault:

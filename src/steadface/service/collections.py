@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from steadface.faces.detection import Detector, Face, WholePicture
 from steadface.files import read_file
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import Person, PersonId, parse_expiry
+from steadface.gallery.place import identified, storage_at
 from steadface.recognition.answers import Identified
 from steadface.recognition.face_finder import Seeing
 from steadface.recognition.recognizer import Recognizer
@@ -53,7 +53,7 @@ class Place(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    gallery: Path | None = None
+    gallery: str | Path | None = Field(default=None, repr=False)  # an address may hold a password
     key: Path | None = None
     contract: Path | None = None
     detector: Path | None = None
@@ -170,8 +170,9 @@ def opened(places: Mapping[str, Place], metrics: Metrics, *, batch: int = BATCH)
     """
     taken: dict[str, str] = {}
     for name, place in places.items():
-        if place.gallery is not None and (other := taken.setdefault(os.path.realpath(place.gallery), name)) != name:
-            raise Conflict(f"the collections {other} and {name} have one gallery, {place.gallery}; name another")
+        if place.gallery is not None and (other := taken.setdefault(identified(place.gallery), name)) != name:
+            where = storage_at(place.gallery).name
+            raise Conflict(f"the collections {other} and {name} have one gallery, {where}; name another")
     embedders: dict[tuple[Any, ...], SharedEmbedder] = {}
     with ExitStack() as stack:
         found = {
@@ -207,9 +208,10 @@ def _opened(
         yield Collection(name=name, place=place, recognizer=recognizer)
         return
     with with_gallery(recognizer, place.gallery, place.key, create=True) as made_key:
-        if made_key is not None:
-            logger.warning("made the gallery %s; its key is in %s: keep a copy elsewhere", place.gallery, made_key)
         assert recognizer.gallery is not None
+        if made_key is not None:
+            where = recognizer.gallery.name
+            logger.warning("made the gallery %s; its key is in %s: keep a copy elsewhere", where, made_key)
         # Any search makes the index, so that nobody's first one waits for it.
         recognizer.gallery.search(np.eye(1, recognizer.contract.dimension, dtype=np.float32))
         yield Collection(name=name, place=place, recognizer=recognizer)

@@ -8,6 +8,7 @@ import cv2
 from steadface.data.synthetic import synthetic_faces
 from steadface.errors import Conflict
 from steadface.gallery.enrollment import Enrollee
+from steadface.gallery.place import storage_at
 from steadface.recognition.recognizer import Recognizer
 from steadface.service.collections import Place
 from steadface.training.loop import Observe
@@ -39,7 +40,7 @@ def demonstration(folder: Path, observe: Observe | None = None, *, overrides: Se
         return None
     place = Place(model=str(folder / "gated"), gallery=folder / "people.db", key=folder / "people.key", aligned=True)
     assert place.gallery is not None
-    if not place.gallery.exists():
+    if not storage_at(place.gallery).exists():
         _fill(place, folder)
     return place
 

@@ -16,8 +16,8 @@ from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.evaluation.embedding import Progress
 from steadface.files import write_atomically
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.place import Place, storage_at
 from steadface.gallery.sealing.keys import given_key, read_or_write_key
-from steadface.gallery.storage.sqlite import remove_files
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
 
@@ -46,32 +46,33 @@ def picture_files(given: Sequence[Path], skips: Skips) -> list[Path]:
 
 @contextmanager
 def with_gallery(
-    recognizer: Recognizer, gallery: Path, key: Path | None, *, create: bool = False
+    recognizer: Recognizer, gallery: Place, key: Path | None, *, create: bool = False
 ) -> Iterator[Path | None]:
     """Opens the recogniser's gallery; one that is not there is made if `create`, and the file with its key is given.
 
-    Where what follows fails nothing is left of a gallery that was made for it, and that is still empty.
+    Where what follows fails nothing is left of a gallery that was made for it, and that is still as it was made.
     """
-    if gallery.exists() or not create:
-        with Gallery.open(gallery, key=key) as opened:
+    storage = storage_at(gallery)
+    if not create or storage.exists():
+        with Gallery.open(storage, key=key) as opened:
             recognizer.gallery = opened
             yield None
         return
     makes_key = not key.exists() if key is not None else given_key() is None
     its_key = given_key() if key is None else read_or_write_key(key)
     model = recognizer.contract.identity_under(its_key)
-    with Gallery.create(gallery, model=model, key=its_key) as opened:
+    with Gallery.create(storage, model=model, key=its_key) as opened:
         recognizer.gallery = opened
         lies_in = Path(opened.key.source)
+        made = opened.info().head
         try:
             yield lies_in
         except BaseException:
-            with suppress(SteadfaceError):  # it may be gone already
-                if not len(opened):  # nor has anybody else used it meanwhile
-                    opened.close()
-                    remove_files(gallery)
-                    if makes_key:
-                        lies_in.unlink()
+            with suppress(SteadfaceError):  # it may be gone already, or somebody else may use it meanwhile
+                opened.close()
+                storage.destroy(made)
+                if makes_key:
+                    lies_in.unlink()
             raise
 
 

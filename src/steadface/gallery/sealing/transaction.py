@@ -231,7 +231,7 @@ class Writer(Reader):
             owed=header.owed or (self.state.owed and not settled),
             sequence=last.sequence,
             head=last.hash.hex(),
-            template=max(self.rows.next_template() - 1, self.state.template),
+            template=max(self.rows.numbers().templates, self.state.template),
             people=self.count_people() + self.change["people"],
             templates=self.count_templates() + self.change["templates"],
             rows=(self.state.rows + self.change["rows"]) % SUMS,
@@ -254,7 +254,7 @@ class Writer(Reader):
 
     def put_templates(self, person: Person, vectors: Vectors) -> range:
         """Their numbers, which follow all that there ever were: as sealed, should what keeps count be set back."""
-        first = max(self.rows.next_template(), self.state.template + 1)
+        first = 1 + max(self.rows.numbers().templates, self.state.template)
         rows = [self.vault.seal_template(number, person, vector) for number, vector in enumerate(vectors, start=first)]
         self.rows.add_templates(rows)
         self.change["templates"] += len(rows)

@@ -10,18 +10,27 @@ below implements `Storage` for one database. What is promised to everybody, for 
   where it is damaged or something else, `NotFound` and `Conflict` where nothing is there or something is already.
 """
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from steadface.errors import Conflict
+from steadface.errors import Conflict, InvalidInput, quoted, short
 
 DIMENSIONS = 2**16
 """Numbers of a template, at most: a hundred times what models make, of which an empty index takes little memory yet."""
 FINGERPRINT = 200
 """Characters."""
+TIMEOUT = 10.0
+"""Seconds to wait for others who write."""
+LONGEST = 2**25
+"""Bytes of one value: far more than a template, a note or an entry of the log takes."""
+MODEL = 2**16
+"""Characters of what a header tells of its model: the longest name of a contract takes 49,152 as JSON."""
+NUMBERS = 2**53
+"""What numbers of rows stay below."""
 RESTORE = "restore a backup (`steadface gallery backup` makes them)"
 
 
@@ -49,6 +58,29 @@ def model_identity(told: object) -> ModelIdentity:
     if type(dimension) is not int or not 0 < dimension <= DIMENSIONS:
         raise ValueError(f"its templates are not of 1 to {DIMENSIONS} numbers")
     return ModelIdentity(fingerprint=fingerprint, dimension=dimension, mirror=mirror, name=name)
+
+
+def written_model(model: ModelIdentity) -> str:
+    """As a header has it, in ASCII. Raises `InvalidInput` where that is too long."""
+    text = json.dumps(asdict(model))
+    if len(text) > MODEL:
+        raise InvalidInput(f"the name of the model, {quoted(model.name)}, is too long; give a shorter one")
+    return text
+
+
+def read_model(text: str, gallery: str) -> ModelIdentity:
+    """What `written_model` wrote. Raises as `damaged` says for anything else."""
+    try:
+        if len(text) > MODEL:
+            raise ValueError("it is too long")
+        return model_identity(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise damaged(gallery, f"its header tells of no model, {short(str(error))}") from None
+
+
+def damaged(gallery: str, what: str) -> InvalidInput:
+    """What is raised where the gallery of that name holds what none has written."""
+    return InvalidInput(f"the gallery {gallery} is damaged or was changed by other means ({what}): {RESTORE}")
 
 
 def same_model(one: ModelIdentity, other: ModelIdentity) -> bool:
@@ -121,6 +153,30 @@ class Entry:
     hash: bytes
 
 
+class Numbers(NamedTuple):
+    """The highest that people and templates ever had, whether they are there or gone."""
+
+    people: int
+    templates: int
+
+
+NONE = Numbers(0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """All that a storage keeps: of a new gallery, or of one that is copied, whose rows and `numbers` stay as they were.
+
+    Rows and entries may come one by one, ascending.
+    """
+
+    header: Header
+    entries: Iterable[Entry]
+    people: Iterable[PersonRow] = ()
+    templates: Iterable[TemplateRow] = ()
+    numbers: Numbers = NONE
+
+
 class Snapshot(Protocol):
     """One state of a storage."""
 
@@ -150,6 +206,10 @@ class Snapshot(Protocol):
 
     def count_templates(self) -> int: ...
 
+    def numbers(self) -> Numbers:
+        """Raises `InvalidInput` where what keeps count is damaged."""
+        ...
+
     def entries(
         self, *, after: int = 0, events: Collection[str] | None = None, person: str | None = None
     ) -> Iterator[Entry]:
@@ -169,6 +229,23 @@ class Snapshot(Protocol):
         ...
 
 
+def check_unused(rows: Snapshot, head: str, gallery: str) -> None:
+    """Raises `Conflict` where the log does not end with the entry of that hash (hex)."""
+    if (last := rows.last_entry()) is None or last.hash.hex() != head:
+        raise Conflict(f"the gallery {gallery} was used by somebody else meanwhile, and stays")
+
+
+def contents_of(rows: Snapshot) -> Contents:
+    """All that there is in one state, to be read while that lasts."""
+    return Contents(
+        header=rows.header(),
+        entries=rows.entries(),
+        people=rows.people(),
+        templates=rows.templates(),
+        numbers=rows.numbers(),
+    )
+
+
 class Transaction(Snapshot, Protocol):
     """Changes, which are seen by the reading methods at once and by others when it ends."""
 
@@ -182,10 +259,6 @@ class Transaction(Snapshot, Protocol):
 
     def delete_person(self, number: int) -> None:
         """Their templates have to be gone before."""
-        ...
-
-    def next_template(self) -> int:
-        """The number behind all that there ever were."""
         ...
 
     def add_templates(self, rows: Iterable[TemplateRow]) -> None: ...
@@ -205,8 +278,8 @@ class Transaction(Snapshot, Protocol):
 class Storage(Protocol):
     """A place for one gallery, safe for several threads.
 
-    It is made closed, and may be opened anew after `close`; while it is closed only `check_free`, `create`, `open` and
-    `close` do anything, and all else raises `Unavailable`.
+    It is made closed, and may be opened anew after `close`; while it is closed only what is asked or done about a place
+    (`exists`, `check_free`, `create`, `destroy`, `open` and `close`) does anything, and all else raises `Unavailable`.
     """
 
     @property
@@ -214,12 +287,29 @@ class Storage(Protocol):
         """What messages call it: a path or an address, without passwords."""
         ...
 
+    @property
+    def remains(self) -> str:
+        """What may be left of what was deleted, where and for how long, as a sentence for those who deleted it; empty
+        where nothing is once `scrub` has returned.
+        """
+        ...
+
+    def exists(self) -> bool:
+        """Whether there is something to be opened; it may still be no gallery."""
+        ...
+
     def check_free(self) -> None:
         """Raises `Conflict` where something is there already."""
         ...
 
-    def create(self, header: Header, first: Entry) -> None:
-        """An empty gallery whose log begins with `first`, or nothing at all. Raises as `check_free` does."""
+    def create(self, contents: Contents) -> None:
+        """A gallery that holds these, or nothing at all. Raises as `check_free` does."""
+        ...
+
+    def destroy(self, head: str) -> None:
+        """Takes all of it away, the gallery being closed here. Raises `Conflict`, and does nothing, where its log does
+        not end with the entry of that hash (hex): somebody else uses it.
+        """
         ...
 
     def open(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
 from steadface.files import NO_ROOM
-from steadface.gallery.storage import Entry, Header
+from steadface.gallery.storage import TIMEOUT, Contents, check_unused
 from steadface.gallery.storage.sqlite.connection import (
     APPLICATION,
     READING,
@@ -34,8 +34,6 @@ from steadface.gallery.storage.sqlite.schema import check_schema
 
 PAGE = 8192
 """Bytes; a sealed template of 512 numbers fills a quarter."""
-TIMEOUT = 10.0
-"""Seconds to wait for another process that writes."""
 LOOKED_FOR = 8
 """Deleted rows that are looked for in the file; for more it is rewritten at once, which takes no longer."""
 
@@ -59,6 +57,13 @@ class SQLiteStorage:
     def name(self) -> str:
         return str(self.path)
 
+    @property
+    def remains(self) -> str:
+        return ""
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
     def check_free(self) -> None:
         """Nor may there be what SQLite would take for a part of it: that may be linked to another file, or hold the
         last changes of a gallery that was moved away.
@@ -67,7 +72,7 @@ class SQLiteStorage:
             if os.path.lexists(path):
                 raise Conflict(f"there is a file at {path} already; name another, or move it away first")
 
-    def create(self, header: Header, first: Entry) -> None:
+    def create(self, contents: Contents) -> None:
         """A file that only its owner can read. Raises `InvalidInput` where none can be written."""
         self.check_free()
         try:
@@ -77,10 +82,16 @@ class SQLiteStorage:
             raise InvalidInput(f"cannot make a gallery at {self.path}: {error.strerror}; name another folder") from None
         try:
             with explained(self.path), closing(connected(self.path, self._timeout)) as connection:
-                _fill(connection, self.name, header, first)
+                _fill(connection, self.name, contents)
         except BaseException:
-            remove_files(self.path)
+            _remove_files(self.path)
             raise
+
+    def destroy(self, head: str) -> None:
+        self.open()
+        with closing(self), self.writing() as rows:
+            check_unused(rows, head, self.name)
+        _remove_files(self.path)
 
     def open(self, files: OpenedFiles | None = None) -> None:
         """Raises as `Connection` does; `files` are those that are meant, by default what is there now."""
@@ -141,7 +152,7 @@ class SQLiteStorage:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _check_room(target, size)
-            remove_files(partial)
+            _remove_files(partial)
             _make_file(partial)
             with self._reader.outside_transactions() as connection:
                 _copy(connection, partial, target, self.name)
@@ -158,16 +169,14 @@ class SQLiteStorage:
             connection.close()
 
 
-def _fill(connection: sqlite3.Connection, name: str, header: Header, first: Entry) -> None:
-    """The layout, and what an empty gallery holds."""
+def _fill(connection: sqlite3.Connection, name: str, contents: Contents) -> None:
+    """The layout, and what the gallery holds."""
     for pragma in (f"page_size = {PAGE}", "journal_mode = WAL", f"application_id = {APPLICATION}"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA.split(";"):
         connection.execute(statement)
-    rows = Rows(connection, name)
-    rows.write_header(header)
-    rows.append(first)
+    Rows(connection, name).fill(contents)
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
 
@@ -203,7 +212,7 @@ def _all_of(path: Path) -> list[Path]:
     return [Path(f"{path}{suffix}") for suffix in ("", *COMPANIONS, JOURNAL)]
 
 
-def remove_files(path: Path) -> None:
+def _remove_files(path: Path) -> None:
     """A gallery that nobody has open, or what is left of one."""
     for file in _all_of(path):
         file.unlink(missing_ok=True)

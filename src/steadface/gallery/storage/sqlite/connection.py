@@ -17,15 +17,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from steadface.errors import InvalidInput, NotFound, SteadfaceError, Unavailable, Unsupported, short
-from steadface.gallery.storage import RESTORE
+from steadface.gallery.storage import LONGEST, RESTORE
 from steadface.gallery.storage.sqlite.files import OpenedFiles, Stamp
 from steadface.gallery.storage.sqlite.rows import VERSION, Rows
 from steadface.gallery.storage.sqlite.schema import check_schema
 
 APPLICATION = 0x53464741
 """Marks the file as a gallery of ours ("SFGA")."""
-LONGEST = 2**25
-"""Bytes of one value: far more than a template, a note or an entry of the log takes."""
 LOOKED_THROUGH = 2**28
 """Bytes of a file that is looked through, in memory; a larger one is rewritten at once, which takes three times as
 long."""

@@ -4,12 +4,23 @@ import itertools
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict
 from types import UnionType
 from typing import Any, TypeVar
 
-from steadface.errors import InvalidInput, quoted, short
-from steadface.gallery.storage import RESTORE, Entry, Header, ModelIdentity, PersonRow, TemplateRow, model_identity
+from steadface.errors import InvalidInput
+from steadface.gallery.storage import (
+    MODEL,
+    NUMBERS,
+    Contents,
+    Entry,
+    Header,
+    Numbers,
+    PersonRow,
+    TemplateRow,
+    damaged,
+    read_model,
+    written_model,
+)
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -63,11 +74,6 @@ FROM templates LEFT JOIN people ON people.number = templates.person
 """
 ENTRIES = "SELECT sequence, time, event, person, details, previous, hash FROM journal"
 
-MODEL = 2**16
-"""Characters of what a header tells of its model: the longest name of a contract takes 49,152 as JSON."""
-NUMBERS = 2**53
-"""What numbers of rows stay below."""
-
 Kinds = tuple[type | UnionType, ...]
 HEADER: Kinds = (str, str, str, str, bytes, int)
 PERSON: Kinds = (int, str, bytes, str, str | None, bytes, int)
@@ -92,15 +98,14 @@ class Rows:
         if len(rows) != 1:
             raise self._damaged("it has more than one header" if rows else "its header is missing")
         identity, created, model, key, secret, owed = self._typed(rows[0], HEADER)
-        return Header(id=identity, created=created, model=self._model(model), key=key, secret=secret, owed=bool(owed))
-
-    def _model(self, text: str) -> ModelIdentity:
-        try:
-            if len(text) > MODEL:
-                raise ValueError("it is too long")
-            return model_identity(json.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise self._damaged(f"its header tells of no model, {short(str(error))}") from None
+        return Header(
+            id=identity,
+            created=created,
+            model=read_model(model, self._name),
+            key=key,
+            secret=secret,
+            owed=bool(owed),
+        )
 
     def people(
         self,
@@ -140,6 +145,9 @@ class Rows:
     def count_templates(self) -> int:
         return int(self._one("SELECT count(*) FROM templates"))
 
+    def numbers(self) -> Numbers:
+        return Numbers(self._last("people"), self._last("templates"))
+
     def entries(
         self, *, after: int = 0, events: Collection[str] | None = None, person: str | None = None
     ) -> Iterator[Entry]:
@@ -163,13 +171,10 @@ class Rows:
         said = self._one("PRAGMA integrity_check(1)")
         if said != "ok":
             raise self._damaged(said.splitlines()[-1])
-        for table in ("people", "templates"):
-            self._next(table)
+        self.numbers()
 
     def write_header(self, header: Header) -> None:
-        model = json.dumps(asdict(header.model))
-        if len(model) > MODEL:
-            raise InvalidInput(f"the name of the model, {quoted(header.model.name)}, is too long; give a shorter one")
+        model = written_model(header.model)
         self.connection.execute("DELETE FROM gallery")
         self.connection.execute(
             "INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?)",
@@ -186,15 +191,15 @@ class Rows:
                 [(*columns, number)],
             )
             return number
-        number = self._next("people")
-        self._change("INSERT INTO people VALUES (?, ?, ?, ?, ?, ?)", [(number, *columns)])
+        number = self._last("people") + 1
+        self._add_people([row._replace(number=number)])
         return number
+
+    def _add_people(self, rows: Iterable[PersonRow]) -> None:
+        self._change("INSERT INTO people VALUES (?, ?, ?, ?, ?, ?)", (row[:-1] for row in rows))
 
     def delete_person(self, number: int) -> None:
         self._change("DELETE FROM people WHERE number = ?", [(number,)])
-
-    def next_template(self) -> int:
-        return self._next("templates")
 
     def add_templates(self, rows: Iterable[TemplateRow]) -> None:
         self._change("INSERT INTO templates VALUES (?, ?, ?)", ((row.number, row.person, row.sealed) for row in rows))
@@ -206,7 +211,20 @@ class Rows:
         self._change("DELETE FROM templates WHERE number = ?", ((number,) for number in numbers))
 
     def append(self, entry: Entry) -> None:
-        self._change("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", [tuple(vars(entry).values())])
+        self._append([entry])
+
+    def _append(self, entries: Iterable[Entry]) -> None:
+        self._change("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", (tuple(vars(one).values()) for one in entries))
+
+    def fill(self, contents: Contents) -> None:
+        """All of it, into tables that are empty."""
+        self.write_header(contents.header)
+        self._add_people(contents.people)
+        self.add_templates(contents.templates)
+        self._append(contents.entries)
+        self.connection.execute("DELETE FROM sqlite_sequence")
+        kept = contents.numbers._asdict().items()
+        self.connection.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", [one for one in kept if one[1]])
 
     def _change(self, statement: str, words: Iterable[tuple[object, ...]]) -> None:
         """One row for each of `words`. Raises `InvalidInput` where it is another number of rows that changes, or none
@@ -223,14 +241,14 @@ class Rows:
         if expected and changed != expected:
             raise self._damaged(f"{changed} rows were changed in place of {expected}")
 
-    def _next(self, table: str) -> int:
-        """Behind all numbers of rows that there ever were. Raises `InvalidInput` where what keeps count is damaged."""
+    def _last(self, table: str) -> int:
+        """The highest number that a row ever had. Raises `InvalidInput` where what keeps count is damaged."""
         last = self._one(f"SELECT coalesce(max(number), 0) FROM {table}")
         noted = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ? LIMIT 2", (table,)).fetchall()
         counts = [count for (count,) in noted]
         if len(counts) > 1 or not all(isinstance(count, int) and last <= count < NUMBERS for count in counts):
             raise self._damaged(f"the numbering of {table} was changed")
-        return 1 + int(max([last, *counts]))
+        return int(max([last, *counts]))
 
     def _ascending(self, rows: Iterable[Row], kinds: Kinds) -> Iterator[Row]:
         """Rows by their first column. Raises `InvalidInput` where a number comes twice: pages of a file may be made to
@@ -251,7 +269,7 @@ class Rows:
         return row
 
     def _damaged(self, what: str) -> InvalidInput:
-        return InvalidInput(f"the gallery {self._name} is damaged or was changed by other means ({what}): {RESTORE}")
+        return damaged(self._name, what)
 
     def _one(self, statement: str, *words: object) -> Any:
         """The only column of the only row."""

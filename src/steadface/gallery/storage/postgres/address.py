@@ -1,0 +1,106 @@
+"""The address of a gallery in PostgreSQL: a URL of libpq's, and the schema that holds its tables.
+
+    postgresql://USER@HOST/DATABASE?sslmode=verify-full&schema=visitors
+
+libpq reads all of it but `schema`, which it does not know: several hosts, sockets, TLS, services, and what is not said
+from its environment (`PGPASSWORD`, `PGPASSFILE` and the others). What messages show is made of the parts that are known
+to be no secrets.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from steadface.errors import InvalidInput, quoted
+
+SCHEMA = "steadface"
+"""Where none is named."""
+IDENTIFIER = 63
+"""Bytes of a name, at most."""
+
+_PARTS = re.compile(r"([a-z]+://(?:[^@/]*@)?[^?@]*)(?:\?(.*))?", re.DOTALL)
+"""As libpq takes it apart: what stands before an @ may hold question marks. A second @ belongs to a password in which
+it is not written %40, and libpq would take the end of that for the name of a host, or of a database, and repeat it.
+"""
+
+_WATCHED = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
+"""A server that is gone is noticed within half a minute, and not after two hours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """`name` is what messages call it. Only `libpq` may hold a password."""
+
+    name: str
+    schema: str
+    libpq: str = field(repr=False)
+
+    @property
+    def quoted_schema(self) -> str:
+        """As SQL has it."""
+        return identifier(self.schema)
+
+
+def parsed(url: str, *, timeout: float) -> Address:
+    """Raises `InvalidInput`, which does not repeat the URL; `timeout` is how long to wait for a connection, in seconds,
+    where neither URL nor environment says.
+    """
+    if (whole := _PARTS.fullmatch(url)) is None:
+        raise _unreadable()
+    words = [word for word in (whole[2] or "").split("&") if word]
+    schemas = [unquote(word.removeprefix("schema=")) for word in words if word.startswith("schema=")]
+    others = "&".join(word for word in words if not word.startswith("schema="))
+    try:
+        told = conninfo_to_dict(f"{whole[1]}?{others}")
+    except (psycopg.Error, UnicodeError):  # its words may repeat a password
+        raise _unreadable() from None
+    given = {name: str(value) for name, value in told.items() if value is not None}
+    if not re.fullmatch("[0-9,]*", given.get("port", "")):  # it may be the beginning of a password with a / in it
+        raise _unreadable()
+    schema = _checked(schemas[-1] if schemas else SCHEMA)
+    return Address(name=_shown(given, schema), schema=schema, libpq=_completed(given, timeout))
+
+
+def identifier(name: str) -> str:
+    """As SQL has it. Raises `InvalidInput` for what is no name there."""
+    if not 0 < len(name.encode(errors="replace")) <= IDENTIFIER or not name.isprintable():
+        raise InvalidInput(
+            f"{quoted(name)} is no name in PostgreSQL; give 1 to {IDENTIFIER} bytes, none of them a control character"
+        )
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _unreadable() -> InvalidInput:
+    return InvalidInput(
+        "the address of the gallery is none that libpq reads; write postgresql://USER@HOST:PORT/DATABASE, its "
+        "parameters behind a ? as NAME=VALUE, and what is special in a name or password as %XX (@ is %40, / is %2F)"
+    )
+
+
+def _checked(schema: str) -> str:
+    if schema.startswith("pg_") or schema == "information_schema":
+        raise InvalidInput(f"the schema {quoted(schema)} is PostgreSQL's own; name another")
+    identifier(schema)
+    return schema
+
+
+def _completed(given: dict[str, str], timeout: float) -> str:
+    usual: dict[str, Any] = {"fallback_application_name": "steadface", **_WATCHED}
+    if "PGCONNECT_TIMEOUT" not in os.environ and "service" not in given and "PGSERVICE" not in os.environ:
+        usual["connect_timeout"] = max(2, round(timeout))
+    return make_conninfo(**(usual | given | {"client_encoding": "utf8"}))
+
+
+def _shown(given: dict[str, str], schema: str) -> str:
+    hosts, ports = given.get("host", given.get("hostaddr", "")).split(","), given.get("port", "").split(",")
+    ports *= len(hosts) if len(ports) == 1 else 1
+    named = [f"[{host}]" if ":" in host else quote(host, safe="") for host in hosts]
+    places = [f"{host}:{port}" if port else host for host, port in zip(named, ports, strict=False)]
+    user = quote(given["user"]) + "@" if "user" in given else ""
+    words = [f"{name}={quote(given[name])}" for name in ("service",) if name in given] + [f"schema={quote(schema)}"]
+    return f"postgresql://{user}{','.join(places)}/{quote(given.get('dbname', ''))}?{'&'.join(words)}"
