@@ -8,7 +8,6 @@ import torch
 from steadface.backbones import Architecture, Backbone
 from steadface.devices import resolve_device
 from steadface.errors import SteadfaceError
-from steadface.training import compute
 from steadface.training.compute import Compute, FastNetwork, compute_on
 from steadface.training.loop import TrainingRun
 from steadface.training.recipe.sections import Run
@@ -33,14 +32,14 @@ def run(**switches: str) -> Run:
 
 def test_plain_it_is_the_backbone() -> None:
     backbone = tiny_backbone()
-    network = FastNetwork(backbone, Compute(device=CPU, bf16=False, compiled=False, channels_last=False))
+    network = FastNetwork(backbone, Compute(device=CPU, compiled=False, channels_last=False))
     assert torch.equal(network(faces()), backbone(faces()))
 
 
 def test_channels_last_changes_the_layout_and_not_the_result() -> None:
     backbone = tiny_backbone()
     expected = backbone(faces())
-    network = FastNetwork(backbone, Compute(device=CPU, bf16=False, compiled=False, channels_last=True))
+    network = FastNetwork(backbone, Compute(device=CPU, compiled=False, channels_last=True))
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in backbone.parameters() if p.ndim == 4)
     torch.testing.assert_close(network(faces()), expected, rtol=1e-4, atol=1e-5)
 
@@ -48,7 +47,9 @@ def test_channels_last_changes_the_layout_and_not_the_result() -> None:
 def test_bf16_gives_float32_embeddings_close_by_and_float32_gradients() -> None:
     backbone = tiny_backbone()
     expected = backbone(faces()).detach()
-    embeddings = FastNetwork(backbone, Compute(device=CPU, bf16=True, compiled=False, channels_last=False))(faces())
+    embeddings = FastNetwork(backbone, Compute(device=CPU, half=torch.bfloat16, compiled=False, channels_last=False))(
+        faces()
+    )
     assert embeddings.dtype == torch.float32
     assert not torch.equal(embeddings, expected), "bf16 has taken place"
     assert torch.nn.functional.cosine_similarity(embeddings, expected).min() > 0.99
@@ -57,28 +58,44 @@ def test_bf16_gives_float32_embeddings_close_by_and_float32_gradients() -> None:
 
 
 def test_auto_is_what_measures_faster_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert compute_on(CPU, run()) == Compute(device=CPU, bf16=False, compiled=False, channels_last=False)
-    assert compute_on(CUDA, run()) == Compute(device=CUDA, bf16=True, compiled=True, channels_last=True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert compute_on(CPU, run()) == Compute(device=CPU, compiled=False, channels_last=False)
+    assert compute_on(CUDA, run()) == Compute(device=CUDA, half=torch.bfloat16, compiled=True, channels_last=True)
 
 
 def test_every_switch_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/compiler")
-    monkeypatch.setattr(compute, "_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     on = run(precision="bf16", compile="on", channels_last="on")
     off = run(precision="fp32", compile="off", channels_last="off")
-    assert compute_on(CPU, on) == Compute(device=CPU, bf16=True, compiled=True, channels_last=True)
-    assert compute_on(CUDA, off) == Compute(device=CUDA, bf16=False, compiled=False, channels_last=False)
+    assert compute_on(CPU, on) == Compute(device=CPU, half=torch.bfloat16, compiled=True, channels_last=True)
+    assert compute_on(CUDA, off) == Compute(device=CUDA, compiled=False, channels_last=False)
+
+
+@pytest.mark.parametrize(
+    ("capability", "half"), [((8, 0), torch.bfloat16), ((7, 5), torch.float16), ((7, 0), torch.float16), ((6, 1), None)]
+)
+def test_auto_is_what_the_gpu_multiplies_itself(
+    capability: tuple[int, int], half: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch emulates bf16 on the others."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or capability >= (8, 0)
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert compute_on(CUDA, run()).half == half
+    assert compute_on(CUDA, run(precision="fp16")).half == torch.float16
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_without_bf16_arithmetic_a_run_computes_in_fp32_with_one_warning(
-    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_without_its_arithmetic_a_run_computes_in_fp32_with_one_warning(
+    precision: str, native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", lambda: native)
     with caplog.at_level(logging.WARNING):
-        assert compute_on(CPU, run(precision="bf16")).bf16 == native
-    assert ("no bf16 arithmetic" in caplog.text) != native
+        assert (compute_on(CPU, run(precision=precision)).half is not None) == native
+    assert (f"no {precision} arithmetic" in caplog.text) != native
 
 
 def test_without_a_compiler_a_run_is_eager_with_one_warning(

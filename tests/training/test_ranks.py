@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steadface.data.loading import Batch
 from steadface.errors import SteadfaceError
 from steadface.heads import AdaFace, ArcFace, CosFace, Head, Softmax
 from steadface.heads.heads import MarginObjective, SelfReference
 from steadface.ranks import ALONE, Ranks, joined
 from steadface.training import checkpoint
+from steadface.training.assembly.faces import open_recipe_faces
+from steadface.training.assembly.trainer import assemble
+from steadface.training.compute import Compute
 from steadface.training.loop import Progress, TrainingRun
+from steadface.training.step import Trainer
 
 from ..forks import Forks, end, together
 from ..rounding import rounding
@@ -58,6 +64,7 @@ def check_heads() -> None:
         for kind in HEADS:
             _check_head(kind, ranks)
         _check_reference(ranks)
+        _check_scale(ranks)
         assert ranks.collected(ranks.rank) == list(range(ranks.size))
         with pytest.raises(SteadfaceError, match="on the first"):
             ranks.from_first(_refuse)
@@ -65,6 +72,41 @@ def check_heads() -> None:
 
 def _refuse() -> None:
     raise SteadfaceError("on the first")
+
+
+def _check_scale(ranks: Ranks) -> None:
+    """What one rank alone meets, in its rows of the head or in the samples that it crafts, all of them leave out."""
+    recipe = tiny(Path("unused"), "method.gate.kind=always", "run.precision=fp16")
+    compute = Compute(device=torch.device("cpu"), half=torch.float16)
+    parts = assemble(recipe, open_recipe_faces(recipe), compute, fresh=True, ranks=ranks)
+    trainer, head = parts.trainer, parts.objective.head
+    own = ranks.slots(8)
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(4))[own]
+    batch = Batch(images=images, labels=(torch.arange(8) % 6)[own], whole=8)
+    assert trainer.scale is not None
+    for meets in (_in_its_rows, _in_its_samples):
+        before, skipped = head.weight.detach().clone(), trainer.scale.skipped
+        with meets(trainer, head) if ranks.rank == ranks.size - 1 else nullcontext():
+            trainer.step(batch)
+        assert trainer.scale.skipped > skipped
+        assert ranks.collected(trainer.scale.value) == [trainer.scale.value] * ranks.size
+        assert torch.equal(head.weight, before) == (meets is _in_its_rows)
+
+
+@contextmanager
+def _in_its_rows(_: Trainer, head: Head) -> Iterator[None]:
+    handle = head.weight.register_hook(lambda gradient: gradient + torch.inf)
+    yield
+    handle.remove()
+
+
+@contextmanager
+def _in_its_samples(trainer: Trainer, _: Head) -> Iterator[None]:
+    assert trainer.scale is not None
+    usable = trainer.scale.usable
+    trainer.scale.usable = lambda gradient: usable(gradient + torch.inf)  # type: ignore[method-assign]
+    yield
+    trainer.scale.usable = usable  # type: ignore[method-assign]
 
 
 def _own(ranks: Ranks) -> slice:
@@ -158,6 +200,7 @@ RUNS = {
         "optimizer.rate=0.001",
         "optimizer.average=0.9",
     ],
+    "half": [*OPEN, "run.precision=fp16", "method.timing=next", "optimizer.accumulate=2"],
 }
 STEPS = 3
 Job = tuple[str, str, int]
@@ -196,6 +239,7 @@ def run_legs(folder: Path) -> None:
 
 
 def run_jobs(folder: Path, jobs: list[Job]) -> None:
+    torch.ops.mkldnn._is_mkldnn_fp16_supported = lambda: True  # type: ignore[attr-defined]
     with joined() as ranks:
         for kind, name, until in jobs:
             run_until(folder / kind / name, name, until, ranks)

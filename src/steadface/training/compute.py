@@ -4,7 +4,7 @@ import logging
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from steadface.devices import has_compiler, resolve_device
+from steadface.training.lossscale import LossScale
 from steadface.training.recipe.sections import Run, Switch
 
 logger = logging.getLogger(__name__)
@@ -22,26 +23,36 @@ class Compute:
     """What a run computes on and with, resolved once and handed to whatever is built for it."""
 
     device: torch.device
-    bf16: bool = False
+    half: torch.dtype | None = None
+    """bfloat16 or float16, where the backbone computes in that: weights, their updates and losses stay float32."""
     compiled: bool = False
     channels_last: bool = False
 
 
 class FastNetwork:
-    """Images (B, 3, H, W) to raw float32 embeddings (B, D), with the parameters of `backbone` itself."""
+    """Images (B, 3, H, W) to raw float32 embeddings (B, D), with the parameters of `backbone` itself.
 
-    def __init__(self, backbone: nn.Module, compute: Compute) -> None:
+    With a `scale` gradients of the parameters are that much larger than they are, and those of images are not.
+    """
+
+    def __init__(self, backbone: nn.Module, compute: Compute, scale: LossScale | None = None) -> None:
         if compute.channels_last:
             for parameter in backbone.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._format = torch.channels_last if compute.channels_last else torch.contiguous_format
         self._call: nn.Module = torch.compile(backbone) if compute.compiled else backbone  # type: ignore[assignment]
-        self._bf16 = compute.bf16
+        self._half, self._scale = compute.half, scale
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=self._format)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+        if self._scale is None or not torch.is_grad_enabled():
+            return self._mixed(images)
+        trains = any(parameter.requires_grad for parameter in self._call.parameters())
+        return self._scale.around(self._mixed, images, trains=trains)
+
+    def _mixed(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=self._half, enabled=self._half is not None):
             embeddings: Tensor = self._call(images)
         return embeddings.float()
 
@@ -54,7 +65,7 @@ class SharedFastNetwork(FastNetwork):
     """As `network`, in a `DistributedDataParallel` that sums gradients instead of averaging them: losses are shares."""
 
     def __init__(self, network: FastNetwork) -> None:
-        self._format, self._bf16 = network._format, network._bf16
+        self._format, self._half, self._scale = network._format, network._half, network._scale
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the argument's newer name is not in every torch
             self._parallel = DistributedDataParallel(
@@ -76,9 +87,10 @@ def _summed(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
 def resolve_compute(run: Run) -> Compute:
     """`auto` becomes what measures faster on that kind of device (`benchmarks/step_cost.py`).
 
-    On a GPU: bf16, compiled, channels-last. On a CPU: eager fp32, since compiling costs a minute and not every CPU
-    computes in bf16; for long runs ask for both (`compile: on`, `precision: bf16`). Without a C++ compiler a CPU run
-    falls back to eager, and without bf16 arithmetic to fp32, with one warning.
+    On a GPU: bf16, compiled, channels-last; fp16 on one without bf16 arithmetic (Volta, Turing), fp32 on one without
+    either. On a CPU: eager fp32, since compiling costs a minute and not every CPU computes in bf16; for long runs ask
+    for both (`compile: on`, `precision: bf16`). Without a C++ compiler a CPU run falls back to eager, and without
+    arithmetic in the precision asked for to fp32, with one warning.
     """
     return compute_on(resolve_device(run.device), run)
 
@@ -88,7 +100,7 @@ def compute_on(device: torch.device, run: Run) -> Compute:
     cuda = device.type == "cuda"
     return Compute(
         device=device,
-        bf16=_in_bf16(run, cuda=cuda),
+        half=_half(run, device),
         compiled=_compiled(run, cuda=cuda),
         channels_last=_switched(run.channels_last, auto=cuda),
     )
@@ -103,22 +115,30 @@ def _compiled(run: Run, *, cuda: bool) -> bool:
     return False
 
 
-def _in_bf16(run: Run, *, cuda: bool) -> bool:
+def _half(run: Run, device: torch.device) -> torch.dtype | None:
     match run.precision:
         case "fp32":
-            return False
+            return None
         case "auto":
-            return cuda and torch.cuda.is_bf16_supported()
-        case "bf16":
-            if cuda or _multiplies_bf16():
-                return True
+            return _fast_half(device) if device.type == "cuda" else None
+        case "bf16" | "fp16":
+            if device.type == "cuda" or _multiplies(run.precision):
+                return torch.bfloat16 if run.precision == "bf16" else torch.float16
         case unknown:
             assert_never(unknown)
     logger.warning(
-        "run.precision: this processor has no bf16 arithmetic, in which it would be a hundred times slower: "
-        "computing in fp32"
+        "run.precision: this processor has no %s arithmetic, in which it would be a hundred times slower: "
+        "computing in fp32",
+        run.precision,
     )
-    return False
+    return None
+
+
+def _fast_half(device: torch.device) -> torch.dtype | None:
+    """What the GPU itself multiplies, where torch would also emulate it: bf16 since Ampere, fp16 since Volta."""
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else None
 
 
 def _switched(switch: Switch, *, auto: bool) -> bool:
@@ -131,6 +151,6 @@ def _switched(switch: Switch, *, auto: bool) -> bool:
             assert_never(unknown)
 
 
-def _multiplies_bf16() -> bool:
+def _multiplies(precision: Literal["bf16", "fp16"]) -> bool:
     """Whether oneDNN has kernels for it here (AVX-512 or AMX); elsewhere it is emulated, number by number."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported")())

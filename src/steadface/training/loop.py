@@ -336,6 +336,7 @@ class TrainingRun:
 
     def _logged(self, progress: Progress, rate: float) -> dict[str, Any]:
         record, trainer = progress.record, self._parts.trainer
+        scale = trainer.scale
         options, gate = self.recipe.method.gate, trainer.gate
         bound = None if options.kind not in BOUNDED or (inner := bounded(gate)) is None else -inner.in_effect
         return {
@@ -355,6 +356,7 @@ class TrainingRun:
             "attack_steps": getattr(trainer.attack, "steps", None),
             "reach": None if self._probe is None else self._probe.reach,
             "skipped": self._skipped or None,
+            **({} if scale is None else {"loss_scale": scale.value, "skipped_updates": scale.skipped}),
         }
 
     def _warn(self, batch: Batch) -> None:

@@ -23,6 +23,7 @@ from steadface.heads.heads import MarginObjective
 from steadface.records import Record, first_fault
 from steadface.training.assembly.trainer import Assembly
 from steadface.training.checkpoint import MOST_STEPS, Checkpoint
+from steadface.training.lossscale import CEILING, FLOOR, GROWTH, LossScale
 from steadface.training.networks import Network
 from steadface.training.performance import HeldOutVerification
 from steadface.training.recipe import Recipe
@@ -46,6 +47,14 @@ class Measured(Record):
 
     judged: Count
     value: float
+
+
+class Scaled(Record):
+    """The loss scale of a run in fp16."""
+
+    value: Annotated[float, Field(ge=FLOOR, le=CEILING)]
+    good: Annotated[int, Field(ge=0, lt=GROWTH)]
+    skipped: Annotated[int, Field(ge=0)]
 
 
 class Seen(Record):
@@ -78,6 +87,7 @@ class State(Record):
     performance: Measured | None
     rows: dict[str, Any] | None = None
     skipped: Count = 0
+    scale: Scaled | None = None
 
     @model_validator(mode="after")
     def _can_be(self) -> "State":
@@ -131,10 +141,18 @@ def capture(parts: Assembly, state: dict[str, Any]) -> Checkpoint:
             "attack_steps": trainer.attack.steps if isinstance(trainer.attack, PGD) else None,
             "gate": trainer.gate.state_dict(),
             "performance": None if measured is None else {"judged": measured.judged, "value": measured.value},
+            **_scaled(trainer.scale),
         },
         tensors=tensors,
         rows=_divided(parts, tensors),
     )
+
+
+def _scaled(scale: LossScale | None) -> dict[str, Any]:
+    """Nothing where there is none, as in the checkpoints of earlier versions."""
+    if scale is None:
+        return {}
+    return {"scale": {"value": scale.value, "good": scale.good, "skipped": scale.skipped}}
 
 
 def _divided(parts: Assembly, tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -200,6 +218,8 @@ def restore(parts: Assembly, saved: Checkpoint, recipe: Recipe) -> None:
         trainer.attack = replace(trainer.attack, steps=state.attack_steps)
     if isinstance(trainer.performance, HeldOutVerification) and state.performance is not None:
         trainer.performance.judged, trainer.performance.value = state.performance.judged, state.performance.value
+    if trainer.scale is not None and (known := state.scale) is not None:
+        trainer.scale.value, trainer.scale.good, trainer.scale.skipped = known.value, known.good, known.skipped
 
 
 def _own_rows(parts: Assembly, saved: Checkpoint) -> Checkpoint:
@@ -223,9 +243,7 @@ def _refusal(saved: Checkpoint, problem: str) -> InvalidInput:
 def _misfit(parts: Assembly, saved: Checkpoint, state: State) -> str | None:
     """What of the tensors is missing, too many, or of another shape or type; None where all fit."""
     expected = {name: _form(value) for name, value in _without_optimizers(parts).items()}
-    # Skipped steps, which may have been all, need not have left anything.
-    begun = state.step > state.skipped or (state.skipped > 0 and bool(saved.part("optimiser")))
-    expected |= prefixed("optimiser", _optimizer_forms(parts.trainer.optimizer, begun=begun))
+    expected |= prefixed("optimiser", _optimizer_forms(parts.trainer.optimizer, begun=_begun(saved, state)))
     if parts.proposer is not None:
         forms = _optimizer_forms(parts.proposer.optimizer, begun=state.ramp > 0)
         expected |= prefixed("proposer_optimiser", forms)
@@ -241,6 +259,12 @@ def _misfit(parts: Assembly, saved: Checkpoint, state: State) -> str | None:
             first = ", ".join(short(name) for name in sorted(names)[:3])
             return f"{len(names)} tensors {problem} ({first}{', ...' if len(names) > 3 else ''})"
     return None
+
+
+def _begun(saved: Checkpoint, state: State) -> bool:
+    """Whether there has been an update: those that were left out, which may have been all, leave nothing behind."""
+    skipped = state.skipped + (0 if state.scale is None else state.scale.skipped)
+    return state.step > skipped or (skipped > 0 and bool(saved.part("optimiser")))
 
 
 def _misfit_of_method(parts: Assembly, state: State, recipe: Recipe) -> str | None:

@@ -35,6 +35,7 @@ from steadface.heads.sharded import DrawnRows
 from steadface.ranks import ALONE, Ranks
 from steadface.training.batchnorm import BatchNormPasses
 from steadface.training.gate import WIDE, Gate, Opening
+from steadface.training.lossscale import LossScale
 from steadface.training.nonfinite.diagnosis import Diagnosis
 from steadface.training.nonfinite.replay import diagnose
 from steadface.training.nonfinite.undoing import undoing
@@ -147,6 +148,7 @@ class Trainer:
     `backbone`; `reference` maps images to the unit embeddings of a frozen copy. Where several `ranks` train together
     `shared` is the network whose gradients are summed over them. `drawn` lets a step do with some rows of the head.
     Where it `undoes`, an update that fails (NonFiniteLoss) leaves everything but the random state as it was.
+    `scale` is what a network in fp16 makes its gradients larger by.
     """
 
     backbone: nn.Module
@@ -172,6 +174,7 @@ class Trainer:
     shared: SharedNetwork | None = None
     drawn: DrawnRows | None = None
     undoes: bool = False
+    scale: LossScale | None = None
 
     def __post_init__(self) -> None:
         if self.attack is not None and self.targets is None and self.goal != "dodge":
@@ -184,6 +187,8 @@ class Trainer:
 
     def step(self, batch: Batch) -> StepRecord:
         """One source batch through the method."""
+        if self.scale is not None:
+            self.scale.spoilt = None
         parts = list(self._parts(batch))
         if self.drawn is None:
             return self._step(parts)
@@ -452,12 +457,18 @@ class Trainer:
         return values
 
     def _update(self, update: Sequence[Samples]) -> None:
+        spoilt = self.scale is not None and self.ranks.any(self.scale.unscale(self.backbone.parameters()))
         # Without a bound the gradients stay as they are, and the norm still tells whether they are finite.
         norm = self._clip(math.inf if self.clip_norm is None else self.clip_norm)
-        if not math.isfinite(norm):
-            raise self._failed(update, norm=norm)
+        if spoilt or not math.isfinite(norm):
+            if self.scale is not None and self.scale.lower():
+                self.optimizer.zero_grad(set_to_none=True)
+                return
+            raise self._failed(update, norm=math.inf if spoilt else norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scale is not None:
+            self.scale.used()
 
     def _failed(
         self, update: Sequence[Samples], values: Sequence[float] = (), norm: float | None = None

@@ -34,6 +34,7 @@ from steadface.training.assembly.method import (
 from steadface.training.averaging import WeightAverage
 from steadface.training.batchnorm import BatchNormPasses, share_statistics
 from steadface.training.compute import Compute, FastNetwork
+from steadface.training.lossscale import LossScale
 from steadface.training.networks import Network, file_for, kept_file, load_network, prepared, save_network
 from steadface.training.recipe import Recipe
 from steadface.training.recipe.sections import HeadOptions, Optimizer
@@ -163,7 +164,8 @@ def assemble(
 
     if not ranks.alone:
         share_statistics(backbone, ranks)
-    network = FastNetwork(backbone.train(), compute)
+    scale = LossScale() if compute.half == torch.float16 else None
+    network = FastNetwork(backbone.train(), compute, scale)
     kind_of_generator = torch.Generator if ranks.alone else PartGenerator
     optimizer = _optimizer(recipe.optimizer, backbone, objective)
     trainer = Trainer(
@@ -190,6 +192,7 @@ def assemble(
         shared=None if ranks.alone else network.shared(),
         drawn=_drawn_rows(objective, optimizer),
         undoes=recipe.run.nonfinite.skip > 0,
+        scale=scale,
     )
     return Assembly(
         trainer=trainer,

@@ -172,7 +172,7 @@ def remedy(found: Diagnosis, recipe: Recipe, rate: float, compute: Compute) -> s
     if found.origin is None and found.gradient is None and compute.compiled:
         return "Set run.compile to off to see whether it stays away"
     helps = slower[0].upper() + slower[1:]
-    if compute.bf16:
+    if compute.half is not None:
         helps += ", or set run.precision to fp32"
     if found.origin is not None and found.origin.images == "adversarial image":
         helps += ", or lower method.alpha"

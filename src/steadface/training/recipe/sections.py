@@ -256,7 +256,7 @@ class Run(Section):
     minutes: Annotated[float, Field(gt=0)] | None = None
     seed: Seed = 0
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: Switch = "auto"
     channels_last: Switch = "auto"
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
