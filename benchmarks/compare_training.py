@@ -1,11 +1,13 @@
 """Trains several recipes for the same minutes and several seeds, judges them on LFW, and sets them side by side.
 
+    python benchmarks/compare_training.py full --faces DIR --out OUT --minutes 10 --arms clean gated
     python benchmarks/compare_training.py scratch --faces DIR --lfw DIR --out OUT --minutes 4 --seeds 3
     python benchmarks/compare_training.py start --weights FILE --faces DIR --lfw DIR --out OUT --minutes 8 --seeds 1
     python benchmarks/compare_training.py harden --weights FILE --faces DIR --out OUT --minutes 2 --seeds 3
 
-``scratch`` trains a small network at 56 px from nothing; ``start`` goes on from trained weights at their own size, and
-``harden`` as `steadface harden` does, the last moment of each run being its model.
+``full`` trains recipes from nothing as they are, which wants a GPU, and ``scratch`` a small network at 56 px; ``start``
+goes on from trained weights at their own size, and ``harden`` as `steadface harden` does, the last moment of each run
+being its model.
 ``gated`` stands beside the baselines, beside itself with the gate always open, and beside two controls of equal duty:
 always open with alpha and lambda scaled by the duty cycle, and a gate that opens at random as often.
 
@@ -77,6 +79,14 @@ def controls(recipe: str) -> tuple[Arm, ...]:
     )
 
 
+FULL = Setting(
+    overrides={},
+    arms=(arm("clean"), arm("pgd_at"), arm("trades"), arm("gated"), arm("gated_generator"), *controls("gated")),
+    fmr=0.01,
+    eps=("2/255", "4/255"),
+    mirror=False,
+    pairs=50,
+)
 SCRATCH = Setting(
     overrides={
         "data.size": [56, 56],
@@ -138,7 +148,7 @@ HARDEN = Setting(
     mirror=False,
     pairs=50,
 )
-SETTINGS = {"scratch": SCRATCH, "start": START, "harden": HARDEN}
+SETTINGS = {"full": FULL, "scratch": SCRATCH, "start": START, "harden": HARDEN}
 
 
 def overrides_of(setting: Setting, arm: Arm, options: argparse.Namespace, seed: int, out: Path) -> Overrides:
@@ -287,7 +297,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", help="only these")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     options = parser.parse_args()
-    if options.setting != "scratch" and options.weights is None:
+    if options.setting in ("start", "harden") and options.weights is None:
         parser.error(f"{options.setting} needs --weights")
     return options
 
