@@ -247,7 +247,8 @@ class NonFinite(Section):
 class Run(Section):
     """How long, where to, how fast. Give exactly one of `steps`, `epochs` and `minutes`.
 
-    `recompute` keeps less in memory, and computes it anew on the way back (`training/recompute.py`).
+    `precision` is the backbone's; in fp16 an update that overflows is left out (`training/lossscale.py`). `recompute`
+    keeps less in memory, and computes it anew on the way back (`training/recompute.py`).
     """
 
     out: File = Path("runs/run")
