@@ -19,6 +19,7 @@ OUT/lfw_evaluations.jsonl.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -162,7 +163,7 @@ def overrides_of(setting: Setting, arm: Arm, options: argparse.Namespace, seed: 
         "run.seed": seed,
         "run.threads": options.threads,
         "run.out": str(out / f"{arm.name}-{seed}"),
-        **dict(pair.split("=", 1) for pair in options.set),
+        **dict(map(_given, options.set)),
     }
     if options.weights is not None:
         found["model.start"] = str(options.weights)
@@ -276,6 +277,13 @@ def paired(rows: dict[str, list[dict[str, float]]], against: Sequence[str]) -> s
             cells.append(with_interval(mean, mean - half, mean + half, signed=True))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _given(pair: str) -> tuple[str, object]:
+    key, _, value = pair.partition("=")
+    with contextlib.suppress(ValueError):
+        return key, json.loads(value)
+    return key, value
 
 
 def _radius(text: str) -> float:

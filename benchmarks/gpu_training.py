@@ -221,8 +221,12 @@ def recipes(options: Namespace) -> Iterator[Row]:
     out = options.out / "recipes"
     call = ["compare_training.py", "full", "--faces", str(options.faces), "--out", str(out)]
     call += ["--minutes", str(options.recipe_minutes), "--arms", *options.recipes, "--jobs", str(len(options.recipes))]
-    tiny = ["data.size=[32, 32]", "evaluation.steps=1", "evaluation.restarts=1", "evaluation.max_pairs=4"]
-    settings = [f"run.device={options.device}", *(tiny if options.tiny else []), *options.set]
+    workers = max(1, (os.cpu_count() or 1) // len(options.recipes) - 1)
+    settings = [f"run.device={options.device}", f"data.workers={workers}"]
+    if options.tiny:
+        settings += ["data.size=[32, 32]", "data.batch=8", "data.validation=0.3", "data.workers=0"]
+        settings += ["evaluation.fmr=0.2", "evaluation.steps=1", "evaluation.restarts=1", "evaluation.max_pairs=4"]
+    settings += options.set
     _beside(*call, *(word for one in settings for word in ("--set", one)))
     for name, (row,) in json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"].items():
         yield {"recipe": name, **row}
