@@ -298,6 +298,9 @@ def test_what_cannot_be_enrolled_from_parts_enrols_nobody(
     refused("--skip-mixed", "ada", pictures(faces)[0], code=2, why="--from-parquet")
     refused("--from-parquet", parts, "--mirror", code=5, why="embed again")
 
+    told = json.loads((some / "manifest.json").read_text())
+    (some / "manifest.json").write_text(json.dumps({**told, "images": 10**18}))
+    refused("--from-parquet", some, code=2, why="too many")
     (part,) = some.glob("*.parquet")
     table = pq.read_table(part)
     vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)

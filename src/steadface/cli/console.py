@@ -149,7 +149,7 @@ def stage_bar(*, left: bool = False) -> Iterator[Callable[[str, int, int], None]
 
     class Speed(progress.ProgressColumn):
         def render(self, task: progress.Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f}/s")
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
     name = progress.TextColumn("{task.description}", markup=False)
     times = (Speed(), progress.TimeRemainingColumn()) if left else (progress.TimeElapsedColumn(),)

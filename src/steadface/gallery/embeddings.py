@@ -42,6 +42,8 @@ FORMAT = 1
 PART_SIZE = 2**14
 """Pictures to a part, where nothing else is asked for."""
 LARGEST_PART = 2**20
+MOST_PARTS = 1_000_000
+"""Of a folder."""
 AGAIN = "remove it and embed again"
 
 logger = logging.getLogger(__name__)
@@ -147,6 +149,8 @@ def read_manifest(folder: Path) -> Manifest:
         numbers = (manifest.images, manifest.part_size)
         if not all(type(one) is int and one > 0 for one in numbers) or type(manifest.labelled) is not bool:
             raise ValueError("its numbers are none")
+        if manifest.part_size > LARGEST_PART or manifest.parts > MOST_PARTS:
+            raise ValueError("its parts are too large or too many")
         if not isinstance(manifest.data, str) or not isinstance(manifest.detector, str | None):
             raise ValueError("a digest is none")
     except OSError as error:

@@ -24,6 +24,7 @@ from steadface.files import sha256_of
 from steadface.gallery.embeddings import (
     LARGEST_PART,
     MANIFEST,
+    MOST_PARTS,
     PART_SIZE,
     Manifest,
     is_there,
@@ -283,5 +284,10 @@ def open_job(
         model=recognizer.contract.identity,
         detector=None if found is None else sha256_of(found),
     )
+    if manifest.parts > MOST_PARTS:
+        raise InvalidInput(
+            f"--part-size {manifest.part_size} makes {manifest.parts:,} parts of {manifest.images:,} pictures, and a "
+            f"folder has at most {MOST_PARTS:,}; give a larger one"
+        )
     manifest = settled(folder, manifest)
     return EmbeddingJob(recognizer, pictures, folder, manifest, threads=threads)
