@@ -174,7 +174,8 @@ def application(service: Service) -> FastAPI:
     )
     app.state.service = service
     for part in (recognition, people, administration, compreface, compreface_people, bench, page):
-        app.include_router(part.router)
+        # As they are: `include_router` would build each of them once more, with the first request.
+        app.router.routes.extend(part.router.routes)
     add_problems(app)
     app.add_middleware(Watch, service=service)
     service.metrics.watch(service.collections.counts)
