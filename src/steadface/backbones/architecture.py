@@ -4,12 +4,13 @@ A new backbone is a file beside this one, with a `FamilyOptions` and a `Backbone
 `FAMILIES`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from pydantic import ConfigDict, field_validator, model_validator
+from torch import Tensor
 
 from steadface.backbones.base import Backbone, Description, FamilyOptions
 from steadface.backbones.iresnet import PUBLISHED, IResNet, IResNetOptions
@@ -119,12 +120,15 @@ class Architecture(Description):
         return backbone
 
 
-def with_storage(skeleton: Backbone) -> Backbone:
-    """The same network on the CPU, its numbers whatever was there before.
+def with_storage(skeleton: Backbone, values: Mapping[str, Tensor] | None = None) -> Backbone:
+    """The same network on the CPU with these `values`, of the shapes that it has; numbers that are not given are
+    whatever was there before.
 
     As `to_empty` does, which asks the meta tensors for their strides and loads sympy for that, most of a second.
     """
     state = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in skeleton.state_dict().items()}
+    for key, value in (values or {}).items():
+        state[key].copy_(value.detach())
     skeleton.load_state_dict(state, assign=True)
     return skeleton
 

@@ -16,9 +16,10 @@ computes the same.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,17 @@ from steadface.backbones.soundness import noise_for
 PARITY = 1e-4
 """How far unit embeddings of a fast copy may be from the network's own, in any of their numbers."""
 
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def copied(network: Module) -> Module:
+    """`copy.deepcopy(network)` in less time: every module has a dozen collections of hooks, nearly all of them empty,
+    and those that are need no going through.
+    """
+    held = (value for part in network.modules() for value in vars(part).values())
+    empty = {id(value): type(value)() for value in held if type(value) in (dict, OrderedDict, set) and not value}
+    return copy.deepcopy(network, empty)
+
 
 def frozen(network: nn.Module) -> nn.Module:
     """A copy in evaluation mode, its parameters without gradients; same outputs, up to rounding. `network` stays.
@@ -40,7 +52,7 @@ def frozen(network: nn.Module) -> nn.Module:
     is always applied to what the first gives. Only first-order gradients with respect to the input can be taken. What
     is not known stays as it is.
     """
-    fast = copy.deepcopy(network).eval().requires_grad_(False)
+    fast = copied(network).eval().requires_grad_(False)
     for part in fast.modules():
         for before, after in followers(part):
             _fold(part, before, after)

@@ -209,11 +209,10 @@ def skeleton_for(fields: Any, state: Mapping[str, Tensor], given: Mapping[str, A
 def filled(skeleton: Backbone, state: Mapping[str, Tensor]) -> Backbone:
     """The network with these weights, in evaluation mode."""
     _check_values(state)
-    backbone = with_storage(skeleton)
     # Counters of steps that inference never reads and that converters tend to drop.
-    counters = {key: torch.tensor(0) for key in backbone.state_dict() if key.endswith(_COUNTER)}
-    backbone.load_state_dict({**counters, **state})
-    _check_alive(backbone.eval())
+    counters = {key: torch.tensor(0) for key in skeleton.state_dict() if key.endswith(_COUNTER)}
+    backbone = with_storage(skeleton, {**counters, **state}).eval()
+    _check_alive(backbone)
     return backbone
 
 

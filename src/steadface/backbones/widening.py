@@ -38,9 +38,7 @@ def widened(backbone: Backbone, factor: int, generator: torch.Generator | None =
         value = old[name]
         state[name] = _grown(name, value, like.shape, channels, generator)
         channels = len(value) if value.ndim == 1 else channels  # of the map that the next layer reads
-    grown = with_storage(skeleton)
-    grown.load_state_dict(state)
-    return grown.eval()
+    return with_storage(skeleton, state).eval()
 
 
 def _grown(name: str, value: Tensor, shape: torch.Size, channels: int, generator: torch.Generator | None) -> Tensor:

@@ -196,8 +196,9 @@ def candidates_shown(folder: Path, ranks: Ranks) -> Iterator[None]:
 
 def say_candidates(folder: Path) -> None:
     """The table of what the run in `folder` had to choose from, where it chose."""
-    candidates, select = read_candidates(folder), read_run_recipe(folder).run.select
-    if candidates is not None and select is not None:
+    if (candidates := read_candidates(folder)) is None:
+        return
+    if (select := read_run_recipe(folder).run.select) is not None:
         console.print(candidates_table(candidates, select.max_clean_drop))
 
 

@@ -9,13 +9,13 @@ training", 2020). Statistics of BatchNorms are averaged along.
 `between` averages two states of a network instead.
 """
 
-import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from steadface.backbones.frozen import copied
 from steadface.training.batchnorm import exchanged
 from steadface.training.networks import Network
 
@@ -51,7 +51,7 @@ class WeightAverage:
 
 def between(first: Network, last: Mapping[str, Tensor], share: float) -> Network:
     """A network whose weights lie on the line from those of `first` (share 0) to `last` (share 1), its state."""
-    network = copy.deepcopy(first)
+    network = copied(first)
     network.load_state_dict(
         {
             name: torch.lerp(value, last[name], share) if value.is_floating_point() else last[name]

@@ -3,7 +3,6 @@
 The weights that a run starts from and is compared with are kept in its folder, so that it can be resumed.
 """
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from steadface.arguments import SEEDS
 from steadface.attacks import GenerativeAttack
 from steadface.attacks.draws import PartGenerator
+from steadface.backbones.frozen import copied
 from steadface.errors import InvalidInput
 from steadface.heads import AdaFace, ArcFace, CosFace, Softmax
 from steadface.heads.heads import MarginObjective, SelfReference
@@ -143,7 +143,10 @@ def assemble(
     given = None if start is None else load_network(start, recipe.model.code)
     compared = None
     if recipe.needs_reference or recipe.method.regularizer.function:
-        compared = copy.deepcopy(given) if reference is None else load_network(reference, recipe.model.code)
+        if reference is not None:
+            compared = load_network(reference, recipe.model.code)
+        elif given is not None:
+            compared = copied(given)
     backbone = _backbone(recipe, given, seeds).to(device)
     if recipe.run.recompute:
         recomputing(backbone)
@@ -160,7 +163,7 @@ def assemble(
 
     def model() -> Network:
         with nullcontext() if average is None else average.applied():
-            return copy.deepcopy(backbone)
+            return copied(backbone)
 
     if not ranks.alone:
         share_statistics(backbone, ranks)
