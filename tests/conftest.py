@@ -1,7 +1,8 @@
 import gc
 import importlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,15 @@ _forks = pytest.StashKey["Forks"]()
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded stays: the garbage collector need not go through it again in every test."""
+    """What is loaded stays: the garbage collector need not go through it again in every test. And pytest need not lend
+    its handlers, six times in each, to the dozens of loggers that torch keeps apart from the root, which has them.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "torch" and isinstance(logger, logging.Logger):
+            logger.propagate = True
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)  # in place of 700; what tests leave in cycles is small
     gc.enable()
 
 
@@ -60,15 +67,17 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matplotlib.figure.Figure.findobj", lambda *_: [])  # makes the ticks, which are most of it
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
     """Networks as small as these only lose time on several threads; and training sets the number as its recipe says."""
     import torch  # the process that hands out the tests needs none of it
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    try:
+        return (yield)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

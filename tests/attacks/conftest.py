@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from steadface.backbones import Architecture, Backbone
+from steadface.backbones import Architecture
+from steadface.backbones.frozen import frozen
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def grey_images() -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def network(faces: Tensor) -> Backbone:
-    """A random MobileFaceNet for 32 x 32 images in evaluation mode, its BatchNorm statistics those of ``faces``."""
+def network(faces: Tensor) -> nn.Module:
+    """A random MobileFaceNet for 32 x 32 images as it is attacked, its BatchNorm statistics those of ``faces``."""
     architecture = Architecture(
         name="mobilefacenet", width=0.125, blocks=(1, 0, 0, 0), embedding_size=16, image_size=(32, 32)
     )
@@ -59,7 +60,7 @@ def network(faces: Tensor) -> Backbone:
     with torch.no_grad():
         for _ in range(50):  # the rest is 0.5 % of them
             network(faces)
-    return network.eval()
+    return frozen(network)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The commands that put a trained model to work, as a user or a script calls them."""
 
 import json
+import shutil
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,12 @@ import torch
 
 from steadface.backbones import Architecture, save_backbone
 from steadface.data.faces import decode_image
+from steadface.data.folders import open_faces
 from steadface.errors import Conflict, InvalidInput, Unsupported
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import write_key
 from steadface.gallery.storage import ModelIdentity
+from steadface.workflows.calibrate import calibrate
 from steadface.workflows.recognize import with_gallery
 
 from ..rounding import rounding
@@ -29,20 +32,25 @@ def _keys_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
 
 
-@pytest.fixture
-def bare(tmp_path: Path) -> Path:
-    """A model for faces of 16 x 16 without a contract."""
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> tuple[Path, Path]:
+    """A model for faces of 16 x 16 without a contract, and with one; not to be changed."""
     architecture = Architecture(image_size=(16, 16), embedding_size=16, width=0.25, blocks=(1, 0, 0, 0))
-    path = tmp_path / "m.safetensors"
-    save_backbone(path, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
-    return path
+    without, under = (tmp_path_factory.mktemp("models") / "m.safetensors" for _ in range(2))
+    for path in (without, under):
+        save_backbone(path, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
+    calibrate(under, open_faces(faces))
+    return without, under
 
 
 @pytest.fixture
-def model(bare: Path, faces: Path, call: Call) -> Path:
-    """The same, calibrated."""
-    assert call("calibrate", bare, "--images", faces).code == 0
-    return bare
+def bare(models: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copy(models[0], tmp_path))
+
+
+@pytest.fixture
+def model(models: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copy(models[1], tmp_path))
 
 
 def pictures(faces: Path, person: int) -> list[Path]:

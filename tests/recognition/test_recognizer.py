@@ -16,7 +16,7 @@ from steadface.data.synthetic import synthetic_faces
 from steadface.errors import SteadfaceError
 from steadface.gallery.enrollment import NotAlike
 from steadface.gallery.gallery import Gallery
-from steadface.recognition.face_finder import NoFace
+from steadface.recognition.face_finder import NoFace, Seeing
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.contract import read_contract, store_contract
 from steadface.workflows.calibrate import calibrate
@@ -43,9 +43,16 @@ def planted():
     return Planted()
 
 
+@pytest.fixture(scope="session")
+def opened(calibrated):
+    """What no test changes."""
+    return Recognizer.open(calibrated)
+
+
 @pytest.fixture
-def recognizer(calibrated, planted):
-    return Recognizer.open(calibrated, detector=planted)
+def recognizer(opened, planted):
+    seeing = Seeing.with_detector(planted, opened.contract.convention.size)
+    return Recognizer(contract=opened.contract, embedder=opened.embedder, seeing=seeing)
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ def teacher(tmp_path_factory):
 
 
 def test_it_comes_to_agree_with_its_reference_and_opens_the_gate_when_it_does(tmp_path, teacher):
-    recipe = tiny(tmp_path / "run", *LEARNING, f"model.reference={teacher}", "run.steps=70")
+    length = ("run.steps=70", "run.checkpoint_every=70")
+    recipe = tiny(tmp_path / "run", *LEARNING, f"model.reference={teacher}", *length)
     run = TrainingRun.start(recipe)
     run.train()
     losses = [line["loss"] for line in metrics(tmp_path / "run") if "loss" in line]
