@@ -20,6 +20,7 @@ from steadface.training import checkpoint
 from steadface.training.gate import FixedGate
 from steadface.training.loop import TrainingRun
 from steadface.training.nonfinite.replay import diagnose
+from steadface.training.recompute import recomputing
 from steadface.training.regularizers import PullRepel
 from steadface.training.runfolder import RECIPE_FILE
 from steadface.training.step import NonFiniteLoss, Samples
@@ -134,6 +135,14 @@ def test_an_adversarial_image_at_fault_is_told_from_the_clean_one(make_trainer, 
     assert math.isfinite(found.terms["source loss"])
 
 
+def test_what_crafts_can_be_at_fault(make_trainer, make_attack, batches):
+    attack = make_attack("generator")
+    attack.network.out[0].bias.data[0] = math.nan
+    found = failed(make_trainer(attack=attack), batches(1)[0])
+    assert (found.origin.place, found.origin.images) == ("image", "adversarial image")
+    assert "attack.out.0.bias" in found.weights
+
+
 def test_statistics_that_are_not_finite_show_where_they_are_used(make_trainer, batches):
     trainer = make_trainer(batchnorm="frozen")
     trainer.backbone[4].running_var[3] = math.inf
@@ -167,19 +176,20 @@ def test_without_labels_the_reference_can_be_at_fault(make_trainer, batch):
     assert (found.origin.place, found.origin.images, slots(found)) == ("image", "reference embedding", [BLACK])
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_gradient_is_followed_to_the_layer_where_it_becomes_infinite(accumulate, make_trainer, network, batch):
+def test_a_gradient_is_followed_to_the_layer_where_it_becomes_infinite(
+    accumulate, recompute, make_trainer, network, batch
+):
     inner = network(norms=False)
-    trainer = make_trainer(
-        network=nn.Sequential(*inner[:3], SteepLayer(), *inner[3:]),
-        gate=FixedGate(is_open=False),
-        accumulate=accumulate,
-    )
-    found = failed(trainer, batch)
+    layers = nn.Sequential(nn.Sequential(*inner[:3], SteepLayer()), nn.Sequential(*inner[3:]))
+    if recompute:
+        recomputing(layers)
+    found = failed(make_trainer(network=layers, gate=FixedGate(is_open=False), accumulate=accumulate), batch)
     gradient = found.gradient
-    assert (gradient.first, gradient.last, gradient.images) == ("2", "3", "clean image")
-    assert gradient.parameters[0] == "backbone.2.weight"  # from the loss back
-    assert "backbone.4.weight" not in gradient.parameters
+    assert (gradient.first, gradient.last, gradient.images) == ("0.2", "0.3", "clean image")
+    assert gradient.parameters[0] == "backbone.0.2.weight"  # from the loss back
+    assert not any(name.startswith("backbone.1.") for name in gradient.parameters)
     assert slots(found) == [BLACK]
     assert math.isfinite(found.terms["source loss"])
 

@@ -137,7 +137,7 @@ class Diagnosis:
         """All of it but the tensors, with names; numbers that JSON does not have as text."""
         origin, gradient = self.origin, self.gradient
         return {
-            "what": self.what,
+            "diagnosis": self.words(faces),
             "terms": {name: number(value) for name, value in self.terms.items()},
             "samples": [
                 {"slot": sample.slot, "image": image, "person": person}
