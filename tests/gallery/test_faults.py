@@ -60,16 +60,16 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(place: str) -> Non
 @IN_BOTH
 def test_two_processes_write_and_search_one_gallery_at_once(gallery: Gallery, place: str) -> None:
     seen = 0
-    with start(WRITER, place, 0, 25) as one, start(WRITER, place, 100, 25) as other:
+    with start(WRITER, place, 0, 12) as one, start(WRITER, place, 100, 12) as other:
         while one.poll() is None or other.poll() is None:
             found = len(gallery.search(unit(1), 100)[0])
             assert found >= seen, "a search sees all that an earlier one saw"
             seen = found
         for writer in (one, other):
             assert writer.stdout is not None
-            assert writer.stdout.read().count("done") == 25
+            assert writer.stdout.read().count("done") == 12
             assert writer.returncode == 0
-    assert len(gallery.search(unit(1), 100)[0]) == len(gallery) == 50
+    assert len(gallery.search(unit(1), 100)[0]) == len(gallery) == 24
     assert gallery.verify_log().intact
 
 

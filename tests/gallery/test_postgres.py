@@ -19,6 +19,7 @@ from .conftest import MODEL, names, rows_of, unit
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'steadface[postgres]'")
 
 from steadface.gallery.storage.postgres import PostgresStorage  # noqa: E402
+from steadface.gallery.storage.postgres.layout import check_layout  # noqa: E402
 
 from ..postgres_server import OWNER, Server  # noqa: E402
 
@@ -121,14 +122,35 @@ CHANGED = [
     "CREATE TABLE {s}.more () INHERITS ({s}.people)",
     "CREATE TRIGGER own AFTER INSERT ON {s}.people EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "DROP TABLE {s}.numbers",
-    "DELETE FROM {s}.gallery",
-    "INSERT INTO {s}.gallery SELECT * FROM {s}.gallery",
-    "UPDATE {s}.gallery SET model = '[]'",
 ]
 
 
-@pytest.mark.parametrize("how", CHANGED)
-def test_tables_that_were_changed_are_refused(postgres: Server, gallery: Gallery, address: str, how: str) -> None:
+def test_tables_that_were_changed_are_refused(postgres: Server, gallery: Gallery, address: str) -> None:
+    gallery.close()
+    schema = schema_of(gallery)
+    with psycopg.connect(host=postgres.folder, user=OWNER, dbname="postgres") as connection:
+        connection.execute(f"SET search_path = {schema}")
+        check_layout(connection, schema, "as it was made")
+        for how in CHANGED:
+            with connection.transaction(force_rollback=True):
+                connection.execute(how.format(s=schema))
+                with pytest.raises(InvalidInput, match="changed by other means"):
+                    check_layout(connection, schema, how)
+        connection.execute(CHANGED[0].format(s=schema))
+        connection.commit()
+    with pytest.raises(InvalidInput, match="changed by other means"):
+        Gallery.open(address)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "DELETE FROM {s}.gallery",
+        "INSERT INTO {s}.gallery SELECT * FROM {s}.gallery",
+        "UPDATE {s}.gallery SET model = '[]'",
+    ],
+)
+def test_a_header_that_is_none_is_refused(postgres: Server, gallery: Gallery, address: str, how: str) -> None:
     gallery.close()
     postgres.sql(how.format(s=schema_of(gallery)))
     with pytest.raises(InvalidInput, match="changed by other means"):

@@ -313,7 +313,7 @@ def test_a_gallery_is_kept_in_it(free: Storage, clock: Clock) -> None:
 
 def test_threads_search_while_others_enrol_and_remove(free: Storage) -> None:
     with Gallery.create(free, model=MODEL) as gallery:
-        vectors = unit(60)
+        vectors = unit(40)
         gallery.enroll("steady", vectors[:1])
         stop, wrong = Event(), list[object]()
 
@@ -329,12 +329,12 @@ def test_threads_search_while_others_enrol_and_remove(free: Storage) -> None:
         searchers = [Thread(target=search) for _ in range(3)]
         for thread in searchers:
             thread.start()
-        for number in range(1, 60):
+        for number in range(1, 40):
             gallery.enroll(f"p{number}", vectors[number : number + 1])
             assert names(gallery.search(vectors[number : number + 1])) == [[f"p{number}"]], "what was enrolled is found"
             if number % 5 == 0:
                 gallery.remove(f"p{number}")
-            if number == 30:
+            if number == 20:
                 gallery.rotate()
         stop.set()
         for thread in searchers:

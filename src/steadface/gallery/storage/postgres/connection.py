@@ -27,7 +27,7 @@ from steadface.gallery.storage import Entry
 from steadface.gallery.storage.postgres.address import Address
 from steadface.gallery.storage.postgres.layout import check_layout, check_server
 from steadface.gallery.storage.postgres.refusals import AGAIN, explained
-from steadface.gallery.storage.postgres.rows import Rows
+from steadface.gallery.storage.postgres.rows import STATE, Rows
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,15 @@ class Connection:
         with self.lock, explained(self.address.name):
             if self._closed:
                 raise Unavailable(f"the gallery {self.address.name} was closed; open it again with Gallery.open")
-            connection = self._begun(kind)
+            rows = self._begun(kind)
             try:
-                rows = Rows(connection, self.address.name)
                 if kind.looks:
-                    self._look_at(connection)
+                    self._look_at(rows.connection)
                 yield rows
             except BaseException:
-                self._give_up(connection)
+                self._give_up(rows.connection)
                 raise
-            if not self._end(connection) and kind.writes:
+            if not self._end(rows.connection) and kind.writes:
                 self._find_out(rows.appended)
 
     @contextmanager
@@ -92,7 +91,7 @@ class Connection:
             if self._kept is not None:
                 self._kept.close()
 
-    def _begun(self, kind: Kind) -> "psycopg.Connection[Any]":
+    def _begun(self, kind: Kind) -> Rows:
         kept = self._kept is not None
         connection = self._connected()
         try:
@@ -102,25 +101,31 @@ class Connection:
                 raise
         return self._begin(self._connected(), kind)  # the server may have been restarted since it was last asked
 
-    def _begin(self, connection: "psycopg.Connection[Any]", kind: Kind) -> "psycopg.Connection[Any]":
-        """One message, so that a turn at the writers' lock costs no more than one."""
-        statements = [
+    def _begin(self, connection: "psycopg.Connection[Any]", kind: Kind) -> Rows:
+        """One message, so that a turn at the writers' lock costs no more than one, with what every use asks first."""
+        rows = Rows(connection, self.address.name)
+        known = kind.looks and self._looked_at is connection
+        try:
+            answers = connection.execute("; ".join([*self._beginning(kind), *([STATE] if known else [])]))
+            while answers.nextset():
+                pass
+            if known:
+                rows.know(answers.fetchall())
+        except BaseException:
+            self._give_up(connection)
+            raise
+        return rows
+
+    def _beginning(self, kind: Kind) -> list[str]:
+        off = "current_setting('synchronous_commit') = 'off'"
+        return [
             f"BEGIN ISOLATION LEVEL REPEATABLE READ{'' if kind.writes else ', READ ONLY'}",
             f"SET LOCAL search_path = {self.address.quoted_schema}, pg_temp",  # behind pg_catalog, always the first
             "SET LOCAL row_security = off",  # where rows would be left out that is an error
             f"SET LOCAL lock_timeout = {max(1, round(1000 * self._timeout))}",
+            *(["LOCK TABLE gallery IN EXCLUSIVE MODE"] if kind.locks else []),
+            *([f"SELECT set_config('synchronous_commit', 'on', true) WHERE {off}"] if kind.writes else []),
         ]
-        if kind.locks:
-            statements.append("LOCK TABLE gallery IN EXCLUSIVE MODE")
-        if kind.writes:
-            off = "current_setting('synchronous_commit') = 'off'"
-            statements.append(f"SELECT set_config('synchronous_commit', 'on', true) WHERE {off}")
-        try:
-            connection.execute("; ".join(statements))
-        except BaseException:
-            self._give_up(connection)
-            raise
-        return connection
 
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._kept is not None and not self._kept.closed:
@@ -192,7 +197,7 @@ class Connection:
 
     def _is_written(self, last: Entry) -> bool:
         try:
-            connection = self._reached()
+            connection = self._reached().connection
         except errors.UndefinedTable:  # a gallery was to be made
             return False
         try:
@@ -207,7 +212,7 @@ class Connection:
             raise Unavailable(f"the gallery {self.address.name} was cut off once more")
         return bool(there[0])
 
-    def _reached(self) -> "psycopg.Connection[Any]":
+    def _reached(self) -> Rows:
         """At the writers' lock, behind the transaction that was lost; tried until the time is up."""
         until = time.monotonic() + self._timeout
         while True:

@@ -13,7 +13,11 @@ FORBIDDEN = (
     "may not be used so by this role; nothing was written: connect as another, or have it allowed, by `steadface "
     "gallery grant` where there is a gallery, and with CREATE on the database to make one"
 )
-_LOST = (Unavailable, f"cannot be reached, or was cut off; {AGAIN} when the server and the way to it are up")
+_LOST = (
+    Unavailable,
+    "cannot be reached, was cut off, or does not let this role in; nothing was written: see what is said behind this, "
+    "and try again when the server is up",
+)
 _OTHERS = (Unavailable, "could not be used as it was asked for; nothing was written: see what its server says")
 _MEANINGS: dict[str, tuple[type[SteadfaceError], str]] = {
     "": _LOST,

@@ -33,6 +33,11 @@ SELECT templates.number, templates.person, people.id, templates.sealed
 FROM templates LEFT JOIN people ON people.number = templates.person
 """
 ENTRIES = 'SELECT sequence, "time", event, person, details, previous, hash FROM journal'
+STATE = f"""
+SELECT gallery.id, created, model, key, secret, owed, last.*
+FROM gallery LEFT JOIN LATERAL ({ENTRIES} ORDER BY sequence DESC LIMIT 1) last ON true LIMIT 2
+"""
+"""What every use of a gallery begins with: its header, and the end of its log."""
 FIRST_PAGE, PAGE = 128, 8192
 """Rows: few are wanted as often as all."""
 
@@ -52,17 +57,23 @@ class Rows:
         self.connection, self._name = connection, name
         self.appended: Entry | None = None
         """The last of this transaction."""
-        self._header: Header | None = None  # as this transaction sees it
+        self._state: tuple[Header, Entry | None] | None = None
 
     def header(self) -> Header:
-        if self._header is None:
-            rows = self._execute("SELECT id, created, model, key, secret, owed FROM gallery LIMIT 2").fetchall()
-            if len(rows) != 1:
-                raise self._damaged("it has more than one header" if rows else "its header is missing")
-            identity, created, model, key, secret, owed = rows[0]
-            known = read_model(model, self._name)
-            self._header = Header(id=identity, created=created, model=known, key=key, secret=secret, owed=owed)
-        return self._header
+        return self._known()[0]
+
+    def know(self, rows: list[tuple[Any, ...]]) -> tuple[Header, Entry | None]:
+        """What `STATE` selects in this transaction."""
+        if len(rows) != 1:
+            raise self._damaged("it has more than one header" if rows else "its header is missing")
+        identity, created, model, key, secret, owed, *last = rows[0]
+        known = read_model(model, self._name)
+        header = Header(id=identity, created=created, model=known, key=key, secret=secret, owed=owed)
+        self._state = header, None if last[0] is None else _entry(last)
+        return self._state
+
+    def _known(self) -> tuple[Header, Entry | None]:
+        return self._state or self.know(self._execute(STATE).fetchall())
 
     def people(
         self,
@@ -125,10 +136,7 @@ class Rows:
         return map(_entry, rows)
 
     def last_entry(self) -> Entry | None:
-        if self.appended is not None:
-            return self.appended
-        row = self._execute(f"{ENTRIES} ORDER BY sequence DESC LIMIT 1").fetchone()
-        return None if row is None else _entry(row)
+        return self._known()[1]
 
     def size(self) -> int:
         """Of the tables with their indexes."""
@@ -148,7 +156,7 @@ class Rows:
         self._change(
             "UPDATE gallery SET id = %s, created = %s, model = %s, key = %s, secret = %s, owed = %s", [_columns(header)]
         )
-        self._header = header
+        self._state = header, self._known()[1]
 
     def put_person(self, row: PersonRow) -> int:
         number, *columns, _ = row
@@ -175,7 +183,7 @@ class Rows:
 
     def append(self, entry: Entry) -> None:
         self._change("INSERT INTO journal VALUES (%s, %s, %s, %s, %s, %s, %s)", [tuple(vars(entry).values())])
-        self.appended = entry
+        self._state, self.appended = (self._known()[0], entry), entry
 
     def fill(self, contents: Contents) -> None:
         """All of it, into tables that are empty."""
@@ -250,7 +258,7 @@ def _columns(header: Header) -> tuple[object, ...]:
     return header.id, header.created, model, header.key, header.secret, header.owed
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: Sequence[Any]) -> Entry:
     sequence, time, event, person, details, previous, digest = row
     return Entry(
         sequence=sequence, time=time, event=event, person=person, details=details, previous=previous, hash=digest
