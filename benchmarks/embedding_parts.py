@@ -5,11 +5,13 @@
 FACES is a folder of aligned faces per person. So many parts of it, drawn by the seed, are embedded in processes of
 `steadface embed` into new folders: by one, by two at once, and by one that is killed (SIGKILL) at a moment drawn by the
 seed and started again. Python's start and the opening of the model lie before the first part, so that the speed is told
-with them and behind it. A kill costs the time of what was done of its part, and a start.
+with them and behind it. A kill costs the time of what was done of its part, and a start. CPU seconds, of all workers
+with their starts, are nearly the same on a machine that is busy with other things.
 """
 
 import argparse
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -40,9 +42,15 @@ def wait_for(folder: Path, parts: int, *workers: "subprocess.Popen[str]") -> flo
     return time.perf_counter()
 
 
+def cpu() -> float:
+    """Seconds of those workers that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run(options: argparse.Namespace, faces: Path, workers: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as out:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), cpu()
         started = [command(options, faces, Path(out), f"{number}/{workers}") for number in range(1, workers + 1)]
         first = wait_for(Path(out), 1, *started)
         ended = wait_for(Path(out), options.parts, *started)
@@ -54,12 +62,13 @@ def run(options: argparse.Namespace, faces: Path, workers: int) -> dict[str, flo
             "images/s behind the first part": (options.parts - 1) * options.part_size / (ended - first),
             "seconds until the first part": first - began,
             "seconds": ended - began,
+            "CPU seconds": cpu() - before,
         }
 
 
 def killed(options: argparse.Namespace, faces: Path, random: np.random.Generator, whole: dict[str, float]) -> object:
     with tempfile.TemporaryDirectory() as out:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), cpu()
         one = command(options, faces, Path(out), "1/1")
         wait_for(Path(out), options.parts // 2, one)
         time.sleep(random.random() * options.part_size / whole["images/s behind the first part"])
@@ -75,6 +84,7 @@ def killed(options: argparse.Namespace, faces: Path, random: np.random.Generator
             "missing in the end": len(told["missing"]),
             "seconds": seconds,
             "more than without a kill": seconds - whole["seconds"],
+            "CPU seconds more": cpu() - before - whole["CPU seconds"],
         }
 
 
@@ -98,8 +108,9 @@ def main() -> None:
             (person / file.name).symlink_to(file.resolve())
         for _ in range(options.repeats):
             one = run(options, Path(folder), 1)
-            for found in (one, run(options, Path(folder), 2), killed(options, Path(folder), random, one)):
-                print(json.dumps(found), flush=True)
+            print(json.dumps(one), flush=True)
+            print(json.dumps(run(options, Path(folder), 2)), flush=True)
+            print(json.dumps(killed(options, Path(folder), random, one)), flush=True)
 
 
 if __name__ == "__main__":
