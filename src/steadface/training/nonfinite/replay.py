@@ -10,8 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,101 +20,16 @@ from steadface.attacks import GenerativeAttack
 from steadface.errors import first_line
 from steadface.heads import Head
 from steadface.heads.heads import MarginObjective, SelfReference
-from steadface.training.nonfinite.diagnosis import TERMS, Diagnosis, Gradient, Origin, Place, Sample
+from steadface.training.nonfinite.diagnosis import TERMS, Diagnosis, Gradient, Origin, Sample
 from steadface.training.nonfinite.undoing import statistics, unmoved
+from steadface.training.nonfinite.watch import ADVERSARIAL, CLEAN, TARGET, Watch, not_finite
 from steadface.training.regularizers import Embeddings, Regularizer
 
 if TYPE_CHECKING:
     from steadface.training.step import Samples, Trainer
 
-CLEAN, ADVERSARIAL, TARGET = "clean image", "adversarial image", "target"
 DUMPED = 32
 """Samples at fault, of each rank, whose images are kept for a dump."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a pass gave at one place: which samples' numbers are not finite `(B,)`, and the largest of each `(B,)`."""
-
-    origin: Origin
-    bad: Tensor
-    largest: Tensor
-
-
-@dataclass
-class Watch:
-    """What is seen of `network` while it embeds `count` samples, forth and back, in the order of computation."""
-
-    network: nn.Module
-    count: int
-    forth: list[Seen] = field(default_factory=list)
-    back: list[Seen] = field(default_factory=list)
-    _newest: Tensor | None = None
-
-    @contextmanager
-    def over(self, images: str) -> Iterator[None]:
-        """Within, passes are those of `images`."""
-        handles = [
-            part.register_forward_hook(partial(self._look, images, name)) for name, part in self.network.named_modules()
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def take(self, place: Place, images: str, value: Tensor | None, name: str = "") -> None:
-        """What goes into a pass, or comes of its embeddings."""
-        if value is not None:
-            self.forth += self._seen(place, images, name, value)
-
-    def _look(self, images: str, name: str, part: nn.Module, _: Any, output: Any) -> None:
-        if not isinstance(output, Tensor) or not output.is_floating_point() or not output.numel():
-            return
-        spoilt = () if part.training else tuple(n for n, value in part.named_buffers(recurse=False) if _bad(value))
-        if output is self._newest:  # what a layer within has given already
-            return
-        self._newest = output
-        self.forth += self._seen("layer", images, name, output, spoilt)
-        if output.requires_grad:
-            output.register_hook(partial(self._look_back, images, name))  # type: ignore[no-untyped-call]
-
-    def largest(self) -> dict[str, Tensor]:
-        """The largest number of each sample `(B, L)` that the layers of a pass have given, and gone back."""
-        return {name: torch.stack([seen.largest for seen in some], 1) for name, some in self._passes().items()}
-
-    def layers(self) -> dict[str, list[str]]:
-        """The names of those layers."""
-        return {name: [seen.origin.name for seen in some] for name, some in self._passes().items()}
-
-    def _passes(self) -> dict[str, list[Seen]]:
-        passes: dict[str, list[Seen]] = {}
-        for which, some in (("forth", self.forth), ("back", self.back)):
-            for seen in some:
-                if seen.origin.place == "layer":
-                    passes.setdefault(f"{which}, {seen.origin.images}", []).append(seen)
-        return passes
-
-    def _look_back(self, images: str, name: str, gradient: Tensor) -> None:
-        self.back += self._seen("layer", images, name, gradient)
-
-    def _seen(
-        self, place: Place, images: str, name: str, value: Tensor, spoilt: tuple[str, ...] = ()
-    ) -> Iterator[Seen]:
-        value = value.detach()
-        rows = len(value) if value.ndim else 1
-        # Targets that are pulled home are passed behind the adversarial images.
-        if rows != self.count and (rows, images) != (
-            2 * self.count,
-            ADVERSARIAL,
-        ):  # whose numbers are which is not known
-            value, rows = value.reshape(1, -1).expand(self.count, -1), self.count
-        flat = value.reshape(rows, -1)
-        bad, largest = ~flat.isfinite().all(1), flat.abs().amax(1).float()
-        for kind, own in ((images, slice(0, self.count)), (TARGET, slice(self.count, rows))):
-            if own.start < rows:
-                origin = Origin(place=place, images=kind, name=name, statistics=spoilt)
-                yield Seen(origin=origin, bad=bad[own].cpu(), largest=largest[own].cpu())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +236,7 @@ def _gone_back(
     for name, loss in zip(TERMS, losses[1:] or losses, strict=False):
         if wanted and loss.requires_grad:
             found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-            if any(gradient is not None and _bad(gradient) for gradient in found):
+            if any(gradient is not None and not_finite(gradient) for gradient in found):
                 terms.append(name)
     watch.back.clear()
     learnt = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -357,7 +271,7 @@ def _weights(trainer: "Trainer", crafted: bool) -> dict[str, tuple[int, int]]:
         for prefix, module in modules.items()
         if isinstance(module, nn.Module)
         for name, value in module.named_parameters()
-        if _bad(value)
+        if not_finite(value)
     }
 
 
@@ -380,14 +294,10 @@ def _gradients(trainer: "Trainer") -> list[tuple[str, float]]:
         for name, parameter in reversed(list(module.named_parameters()))
     ]
     return [
-        (name, math.inf if _bad(gradient) else float(gradient.abs().max()))
+        (name, math.inf if not_finite(gradient) else float(gradient.abs().max()))
         for name, gradient in named
         if gradient is not None and gradient.numel()
     ]
-
-
-def _bad(value: Tensor) -> bool:
-    return value.is_floating_point() and not bool(value.isfinite().all())
 
 
 @contextmanager
