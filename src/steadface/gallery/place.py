@@ -5,6 +5,7 @@ import re
 
 from steadface.arguments import as_path
 from steadface.errors import InvalidInput, short
+from steadface.files import check_given
 from steadface.gallery.storage import TIMEOUT, Storage
 from steadface.gallery.storage.sqlite import SQLiteStorage
 
@@ -37,6 +38,7 @@ def storage_at(place: Place, *, timeout: float = TIMEOUT) -> Storage:
         raise InvalidInput(
             "the address of a gallery was made a path, which takes a part of it away; write postgresql://... as a str"
         )
+    check_given(path)
     return SQLiteStorage(path, timeout=timeout)
 
 

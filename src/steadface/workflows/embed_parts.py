@@ -273,8 +273,8 @@ def open_job(
     own = (".", MANIFEST, "part-")  # of another that has just begun, say
     if there is None and folder.is_dir() and not all(one.name.startswith(own) for one in folder.iterdir()):
         raise Conflict(f"{folder} holds other files; name a new folder for embeddings")
+    recognizer = Recognizer.open(model, detector=detector, **options)
     found = None if aligned else find_detector(detector)
-    recognizer = Recognizer.open(model, detector=found, **options)
     pictures = open_pictures(given, unlabelled=unlabelled)
     manifest = Manifest(
         data=pictures.faces.fingerprint(),
