@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from steadface.errors import Conflict, InvalidInput, quoted, short
 
@@ -151,6 +151,11 @@ class Entry:
     details: str
     previous: bytes
     hash: bytes
+
+    @classmethod
+    def of(cls, columns: Iterable[Any]) -> "Entry":
+        """From the columns of a row, in this order."""
+        return cls(**dict(zip(cls.__dataclass_fields__, columns, strict=True)))
 
 
 class Numbers(NamedTuple):

@@ -23,15 +23,8 @@ from steadface.gallery.storage import (
 )
 from steadface.gallery.storage.postgres.layout import TABLES, VERSION
 from steadface.gallery.storage.postgres.refusals import explained
+from steadface.gallery.storage.sql import PEOPLE, TEMPLATES
 
-PEOPLE = """
-SELECT number, id, tag, created, expires, sealed, (SELECT count(*) FROM templates WHERE person = people.number)
-FROM people
-"""
-TEMPLATES = """
-SELECT templates.number, templates.person, people.id, templates.sealed
-FROM templates LEFT JOIN people ON people.number = templates.person
-"""
 ENTRIES = 'SELECT sequence, "time", event, person, details, previous, hash FROM journal'
 STATE = f"""
 SELECT gallery.id, created, model, key, secret, owed, last.*
@@ -69,7 +62,7 @@ class Rows:
         identity, created, model, key, secret, owed, *last = rows[0]
         known = read_model(model, self._name)
         header = Header(id=identity, created=created, model=known, key=key, secret=secret, owed=owed)
-        self._state = header, None if last[0] is None else _entry(last)
+        self._state = header, None if last[0] is None else Entry.of(last)
         return self._state
 
     def _known(self) -> tuple[Header, Entry | None]:
@@ -133,7 +126,7 @@ class Rows:
             ("event = ANY(%s)", None if events is None else list(events)),
             ("person = %s", person),
         )
-        return map(_entry, rows)
+        return map(Entry.of, rows)
 
     def last_entry(self) -> Entry | None:
         return self._known()[1]
@@ -256,13 +249,6 @@ class Rows:
 def _columns(header: Header) -> tuple[object, ...]:
     model = written_model(header.model)
     return header.id, header.created, model, header.key, header.secret, header.owed
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    sequence, time, event, person, details, previous, digest = row
-    return Entry(
-        sequence=sequence, time=time, event=event, person=person, details=details, previous=previous, hash=digest
-    )
 
 
 def _writable(text: str) -> bool:

@@ -21,6 +21,7 @@ from steadface.gallery.storage import (
     read_model,
     written_model,
 )
+from steadface.gallery.storage.sql import PEOPLE, TEMPLATES
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -63,14 +64,6 @@ CREATE TABLE journal (
     previous BLOB NOT NULL,
     hash BLOB NOT NULL
 ) STRICT;
-"""
-PEOPLE = """
-SELECT number, id, tag, created, expires, sealed, (SELECT count(*) FROM templates WHERE person = people.number)
-FROM people
-"""
-TEMPLATES = """
-SELECT templates.number, templates.person, people.id, templates.sealed
-FROM templates LEFT JOIN people ON people.number = templates.person
 """
 ENTRIES = "SELECT sequence, time, event, person, details, previous, hash FROM journal"
 
@@ -158,11 +151,11 @@ class Rows:
             ("event IN (SELECT value FROM json_each(?))", _listed(events)),
             ("person = ?", person),
         )
-        return map(_entry, self._ascending(rows, ENTRY))
+        return map(Entry.of, self._ascending(rows, ENTRY))
 
     def last_entry(self) -> Entry | None:
         row = self.connection.execute(f"{ENTRIES} ORDER BY sequence DESC LIMIT 1").fetchone()
-        return None if row is None else _entry(self._typed(row, ENTRY))
+        return None if row is None else Entry.of(self._typed(row, ENTRY))
 
     def size(self) -> int:
         return int(self._one("PRAGMA page_count")) * int(self._one("PRAGMA page_size"))
@@ -284,10 +277,3 @@ class Rows:
 
 def _listed(values: Collection[object] | None) -> str | None:
     return None if values is None else json.dumps(list(values))
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    sequence, time, event, person, details, previous, digest = row
-    return Entry(
-        sequence=sequence, time=time, event=event, person=person, details=details, previous=previous, hash=digest
-    )
