@@ -10,11 +10,11 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from steadface.errors import Conflict, InvalidInput, Unavailable, quoted
 
@@ -224,6 +224,19 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can be written "
             "(what was there before has not been touched)"
         ) from error
+
+
+@contextmanager
+def new_partial(folder: Path, begins: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file for its owner alone, under a name of its own that begins so and ends with `.partial`; gone at the end,
+    unless it was moved.
+    """
+    handle, name = tempfile.mkstemp(dir=folder, prefix=begins, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file, Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

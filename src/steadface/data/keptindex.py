@@ -13,7 +13,6 @@ import logging
 import mmap
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from steadface.data.listing import Skips
 from steadface.errors import unreadable
-from steadface.files import open_file, user_cache
+from steadface.files import new_partial, open_file, user_cache
 
 if sys.platform != "win32":
     import fcntl
@@ -81,25 +80,19 @@ def _made(place: Path, stamp: str, types: Mapping[str, str], files: Sequence[Pat
     index = make()
     if _stamp(files)[0] != stamp:
         return index
-    partial: Path | None = None
     try:
         for old in place.parent.glob(f"{place.name}.*.partial"):
             old.unlink()  # of a writer that was killed
         # A name of its own: where locks do not reach other machines, another may be writing.
-        handle, name = tempfile.mkstemp(dir=place.parent, prefix=f"{place.name}.", suffix=".partial")
-        partial = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        with new_partial(place.parent, f"{place.name}.") as (file, partial):
             for part in _written(index, stamp, types):
                 file.write(part)
             file.flush()
-            os.fsync(handle)
-        partial.chmod(files[0].stat().st_mode & 0o666)  # who may read the files, and nobody else: it holds names
-        partial.replace(place)
+            os.fsync(file.fileno())
+            partial.chmod(files[0].stat().st_mode & 0o666)  # who may read the files, and nobody else: it holds names
+            partial.replace(place)
     except OSError as error:
         logger.info("the index %s cannot be kept: %s", place, error.strerror or error)
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
     return index
 
 

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steadface.errors import Conflict, InvalidInput
-from steadface.gallery.embeddings import AGAIN, parts_in, read_part
+from steadface.errors import InvalidInput
+from steadface.gallery.embeddings import AGAIN, parts_in
 from steadface.gallery.imported import BATCH, explained, parquet_file
 from steadface.gallery.index import Vectors
 from steadface.gallery.maintenance import listed
 from steadface.gallery.person import checked_name
-from steadface.gallery.storage import ModelIdentity, described, same_model
 
 NOBODY = -1
 
@@ -39,13 +38,12 @@ class EmbeddedPeople:
 
     `failed` counts rows without an embedding, `without` names people of whom there are no others; `model` is what made
     them. Raises `InvalidInput` for rows that name nobody, for names that are none, and for files that are damaged;
-    `Conflict` for parts that are missing, or of several models.
+    `Conflict` for parts that are missing, or of another model.
     """
 
     def __init__(self, given: Path) -> None:
         self.given = given
-        self._parts = parts_in(given)
-        self.model = _model_of(self._parts)
+        self._parts, self.model = parts_in(given)
         codes, people = self._read_people()
         counts = np.bincount(codes[codes != NOBODY], minlength=len(people))
         self.failed = int(np.count_nonzero(codes == NOBODY))
@@ -123,15 +121,6 @@ class EmbeddedPeople:
                         raise ValueError("a row has neither an embedding nor an error")
                     numbers = column.flatten().to_numpy(zero_copy_only=False)
                     vectors[slots[slots >= 0]] = numbers.reshape(-1, self.model.dimension)
-
-
-def _model_of(parts: Sequence[Path]) -> ModelIdentity:
-    """Raises `Conflict` where there are several."""
-    models = [read_part(part).model for part in parts]
-    for part, model in zip(parts, models, strict=True):
-        if not same_model(model, models[0]):
-            raise Conflict(f"{part} was made by {described(model)}, and {parts[0]} by {described(models[0])}")
-    return models[0]
 
 
 def left_out(people: EmbeddedPeople) -> Iterator[str]:

@@ -20,15 +20,14 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable, Unsupported, short, unreadable
-from steadface.files import NO_ROOM, flush_folder, read_file
+from steadface.files import NO_ROOM, flush_folder, new_partial, read_file
 from steadface.gallery.imported import TOLD, check_size, decoded_bytes, explained, parquet_file
 from steadface.gallery.storage import ModelIdentity, described, model_identity, same_model
 
@@ -124,7 +123,7 @@ def settled(folder: Path, manifest: Manifest) -> Manifest:
 
 def _place_first(folder: Path, text: bytes) -> None:
     """Whole, and never in place of one that is there: who comes second finds the first one's."""
-    with _beside(folder, MANIFEST) as (file, partial):
+    with new_partial(folder, f".{MANIFEST}.") as (file, partial):
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -175,7 +174,8 @@ def is_there(folder: Path, manifest: Manifest, part: int, *, whole: bool = False
     except InvalidInput as error:
         logger.warning("%s; it counts as missing", str(error).split(";")[0])
         return None
-    if found.manifest != manifest.digest or found.rows != len(manifest.span(part)):
+    ours = found.manifest == manifest.digest and same_model(found.model, manifest.model)
+    if not ours or found.rows != len(manifest.span(part)):
         raise Conflict(f"{path} belongs to embeddings of other pictures or options; remove it, or name another folder")
     return found
 
@@ -244,7 +244,7 @@ def writing(folder: Path, manifest: Manifest, part: int) -> "Iterator[Callable[[
     told = schema(manifest.model.dimension).with_metadata({METADATA: json.dumps(about)})
     name = manifest.name(part)
     try:
-        with _beside(folder, name) as (file, partial):
+        with new_partial(folder, f".{name}.") as (file, partial):
             texts = ["file", "person", "error"]
             with pq.ParquetWriter(
                 file, told, compression="zstd", use_dictionary=texts, write_page_checksum=True
@@ -271,32 +271,20 @@ def _put(partial: Path, path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-@contextmanager
-def _beside(folder: Path, name: str) -> Iterator[tuple[Any, Path]]:
-    """A new file for its owner alone, under a name of its own; gone at the end, unless it was moved."""
-    handle, given = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file, Path(given)
-    finally:
-        Path(given).unlink(missing_ok=True)
-
-
 def _unwritable(folder: Path, error: OSError) -> SteadfaceError:
     kind = Unavailable if error.errno in NO_ROOM else InvalidInput
     return kind(f"cannot write into {folder}: {error.strerror or error}; free some space or choose another folder")
 
 
-def parts_in(given: Path) -> Sequence[Path]:
-    """The parts of a folder, all of which have to be there, in their order; or the one given.
+def parts_in(given: Path) -> tuple[Sequence[Path], ModelIdentity]:
+    """The parts of a folder, all of which have to be there, in their order; or the one given. And what made them.
 
     Raises `SteadfaceError` where some are missing, or a part is of another manifest.
     """
     if not given.is_dir():
         if not given.exists():
             raise unreadable(FileNotFoundError(), f"{given} does not exist; name a folder of embeddings, or one part")
-        read_part(given)
-        return [given]
+        return [given], read_part(given).model
     manifest = read_manifest(given)
     missing = [part for part in range(manifest.parts) if is_there(given, manifest, part) is None]
     if missing:
@@ -304,4 +292,4 @@ def parts_in(given: Path) -> Sequence[Path]:
             f"{len(missing)} of {manifest.parts} parts in {given} are missing (first {manifest.name(missing[0])}); go "
             "on with `steadface embed`, or name single parts"
         )
-    return [given / manifest.name(part) for part in range(manifest.parts)]
+    return [given / manifest.name(part) for part in range(manifest.parts)], manifest.model
