@@ -222,9 +222,9 @@ class TrainingRun:
         spoilt = checkpoint.non_finite(moment.tensors)
         if self.ranks.any(spoilt is not None):
             named = next(filter(None, self.ranks.collected(spoilt)))
-            self._diverged(self.step, f"{named} is no longer finite", "Lower optimizer.rate, in a new run")
+            self._diverged(f"{named} is no longer finite", "Lower optimizer.rate, in a new run")
         if problem := impossible(moment.state):
-            self._diverged(self.step, problem, "Lower optimizer.rate or method.alpha, in a new run")
+            self._diverged(problem, "Lower optimizer.rate or method.alpha, in a new run")
         return checkpoint.save(self.folder, moment, keep=self.recipe.run.keep, ranks=self.ranks)
 
     def _steps(self, stop: StopRequest, log: MetricsLog | None, observe: Observe | None) -> None:
@@ -324,9 +324,9 @@ class TrainingRun:
         self._skipped += 1
         return StepRecord(loss=math.nan, gate_open=False, performance=math.nan, updates=error.updates, skipped=True)
 
-    def _diverged(self, step: int, what: str, helps: str) -> NoReturn:
+    def _diverged(self, what: str, helps: str) -> NoReturn:
         def tell() -> NoReturn:
-            raise InvalidInput(f"step {step}: {what}; {checkpoint.last_good(self.folder)}. {helps}")
+            raise InvalidInput(f"step {self.step}: {what}; {checkpoint.last_good(self.folder)}. {helps}")
 
         self.ranks.from_first(tell)
         raise AssertionError("the first rank has raised it")

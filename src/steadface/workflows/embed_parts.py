@@ -231,12 +231,14 @@ class EmbeddingJob:
         import pyarrow as pa
 
         kinds = schema(self.manifest.model.dimension)
-        columns = []
-        for kind in kinds:
+
+        def column(kind: Any) -> Any:
             values = [row[kind.name] for row in rows]
-            columns.append(_numbers(values, kind.type.list_size) if kind.name in ("embedding", "box") else
-                           pa.array(values, kind.type))  # fmt: skip
-        return pa.table(columns, schema=kinds)
+            if kind.name in ("embedding", "box"):
+                return _numbers(values, kind.type.list_size)
+            return pa.array(values, kind.type)
+
+        return pa.table([column(kind) for kind in kinds], schema=kinds)
 
 
 def _numbers(values: Sequence[NDArray[np.float32] | None], width: int) -> "pa.Array":

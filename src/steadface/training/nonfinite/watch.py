@@ -53,12 +53,11 @@ class Watch:
     def _look(self, images: str, name: str, part: nn.Module, _: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point() or not output.numel():
             return
-        spoilt = (
-            () if part.training else tuple(n for n, value in part.named_buffers(recurse=False) if not_finite(value))
-        )
         if output is self._newest:  # what a layer within has given already
             return
         self._newest = output
+        buffers = () if part.training else part.named_buffers(recurse=False)
+        spoilt = tuple(buffer for buffer, kept in buffers if not_finite(kept))
         self.forth += self._seen("layer", images, name, output, spoilt)
         if output.requires_grad:
             output.register_hook(partial(self._look_back, images, name))  # type: ignore[no-untyped-call]
@@ -88,10 +87,8 @@ class Watch:
         value = value.detach()
         rows = len(value) if value.ndim else 1
         # Targets that are pulled home are passed behind the adversarial images.
-        if rows != self.count and (rows, images) != (
-            2 * self.count,
-            ADVERSARIAL,
-        ):  # whose numbers are which is not known
+        has_targets = images == ADVERSARIAL and rows == 2 * self.count
+        if rows != self.count and not has_targets:  # whose numbers are which is not known
             value, rows = value.reshape(1, -1).expand(self.count, -1), self.count
         flat = value.reshape(rows, -1)
         bad, largest = ~flat.isfinite().all(1), flat.abs().amax(1).float()
