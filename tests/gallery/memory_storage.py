@@ -1,5 +1,6 @@
 """A second storage, in memory, for the tests: the least that `steadface.gallery.storage` asks of one."""
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -171,6 +172,9 @@ class MemoryStorage:
             )
             yield after
             self._rows = after
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(min(seconds, 0.01))
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -278,6 +278,19 @@ def test_a_server_that_was_restarted_is_found_again(postgres: Server, gallery: G
     assert gallery.verify_log().intact
 
 
+def test_what_a_standby_holds_is_of_no_known_age(postgres: Server, gallery: Gallery) -> None:
+    """A role that may only read looks like one to libpq."""
+    postgres.sql("DROP ROLE IF EXISTS looker", "CREATE ROLE looker LOGIN", "ALTER ROLE looker SUPERUSER")
+    postgres.sql("ALTER ROLE looker SET default_transaction_read_only = on")
+    address = postgres.address(user="looker", schema=schema_of(gallery))
+    with pytest.raises(Unavailable, match="staleness 0"):
+        Gallery.open(address, staleness=1)
+    with pytest.raises(InvalidInput, match="prefer-standby"):
+        Gallery.open(f"{address}&target_session_attrs=prefer-standby", staleness=1)
+    with Gallery.open(address) as opened:
+        assert names(opened.search(unit(1))) == [["Ada"]]
+
+
 def test_a_connection_cut_within_a_change_leaves_nothing_of_it(postgres: Server, gallery: Gallery) -> None:
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'steadface'"
     with pytest.raises(Unavailable, match="nothing was written"), gallery._storage.writing() as rows:  # noqa: PT012

@@ -59,6 +59,14 @@ def serve_recognition(
     output: OutputOption = None,
     backend: BackendOption = "auto",
     days: Annotated[float | None, typer.Option(min=0.001, help="How long people stay enrolled, at most.")] = None,
+    staleness: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="How old a state of the gallery a search may answer from, in seconds; 0 asks it before each search. "
+            "Without this 1 in a database and 0 in a file.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Requests at work at once.")] = 16,
     waiting: Annotated[int, typer.Option(min=0, max=4096, help="Requests that wait; more are told to come back.")] = 64,
     webhook: Annotated[
@@ -120,6 +128,7 @@ def serve_recognition(
             output=output,
             backend=backend,
             days=days,
+            staleness=staleness,
         )
         places = {DEFAULT: place}
     open_webhook = opening(webhook, webhook_secret_file)

@@ -12,7 +12,7 @@ that was committed before it began.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice
@@ -24,6 +24,7 @@ from steadface.errors import InvalidInput, NotFound, quoted
 from steadface.files import check_replaced
 from steadface.gallery import copying, enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
+from steadface.gallery.following import Freshness, Known
 from steadface.gallery.imported import Imported
 from steadface.gallery.index import Vectors
 from steadface.gallery.index.follower import Follower
@@ -251,8 +252,19 @@ class Gallery(OpenGallery):
 
     def findable(self) -> int:
         """The number of people whom a search may find: all but those whose consent has expired."""
+        if self._following is not None:
+            return self._known_now(self.model).findable
         with self._reading() as reader:
             return reader.count_findable()
+
+    def freshness(self, *, wait: bool = True) -> Freshness:
+        """How old a state a search answers from that begins now, at most. Raises `Unavailable` as that does, or, where
+        it should not `wait`, at once.
+        """
+        if self._following is not None:
+            return (self._known_now(self.model) if wait else self._following.fresh()).freshness
+        with self._reading() as reader:
+            return Freshness(entry=reader.last_sequence(), age=0.0)
 
     def expire(self) -> list[Person]:
         """Removes everybody whose consent has expired, as `remove` does, and says whom."""
@@ -283,15 +295,10 @@ class Gallery(OpenGallery):
         probes = checked_vectors(vectors, model, "the search")
         k = count("k", k)
         while True:
-            with self._reading(model) as reader:
-                self._follower.catch_up(reader)
-                follower, sequence = self._follower, reader.last_sequence()
-            matches = follower.search(probes, k)
+            known = self._known_now(model)
+            matches = known.follower.search(probes, k)
             numbers = {number for one in matches for number, _, _ in one}
-            with self._reading() as reader:
-                people = {person.number: person for person in reader.people(numbers=numbers)}
-                if len(people) < len(numbers) and reader.last_sequence() == sequence:
-                    raise Unsealable(f"person {min(numbers - people.keys())}, who is gone,")
+            people = self._found(known, numbers)
             if len(people) == len(numbers):  # else somebody was removed meanwhile
                 break
         if self._log_searches:
@@ -306,6 +313,19 @@ class Gallery(OpenGallery):
             ]
             for one in matches
         ]
+
+    def _found(self, known: Known, numbers: Set[int]) -> dict[int, Person]:
+        """Those of these numbers who are still there, by number, where they were all found in a state that is known."""
+        people = {number: known.people[number] for number in numbers & known.people.keys()}
+        if not (unknown := numbers - people.keys()):
+            return people
+        with self._reading() as reader:
+            read = {person.number: person for person in reader.people(numbers=unknown)}
+            if reader.last_sequence() == known.sequence:
+                if len(read) < len(unknown):
+                    raise Unsealable(f"person {min(unknown - read.keys())}, who is gone,")
+                known.keep(read)
+        return people | read
 
     def similarities(self, name: str, vectors: ArrayLike, *, template: int | None = None) -> Vectors:
         """Of each of the unit `vectors` (B, D) the highest cosine to a template of one person, or to that of the number

@@ -18,8 +18,9 @@ _MADE_A_PATH = re.compile("(postgresql|postgres):/", re.IGNORECASE)
 """What is left of an address that somebody made a `Path` of."""
 
 
-def storage_at(place: Place, *, timeout: float = TIMEOUT) -> Storage:
-    """The storage in that place, closed; `timeout` is how long, in seconds, it waits for others who write.
+def storage_at(place: Place, *, timeout: float = TIMEOUT, newest: bool = False) -> Storage:
+    """The storage in that place, closed; `timeout` is how long, in seconds, it waits for others who write, and `newest`
+    whether what is read has to be all that was committed, so that no standby will do.
 
     Raises `InvalidInput` for what is no place, and never repeats an address, in which a password may stand.
     """
@@ -32,7 +33,7 @@ def storage_at(place: Place, *, timeout: float = TIMEOUT) -> Storage:
             )
         from steadface.gallery.storage.postgres import PostgresStorage  # loads psycopg, which few need
 
-        return PostgresStorage(place, timeout=timeout)
+        return PostgresStorage(place, timeout=timeout, newest=newest)
     path = as_path(place, "the gallery")
     if _MADE_A_PATH.match(str(path)):
         raise InvalidInput(
@@ -40,6 +41,11 @@ def storage_at(place: Place, *, timeout: float = TIMEOUT) -> Storage:
         )
     check_given(path)
     return SQLiteStorage(path, timeout=timeout)
+
+
+def is_file(place: Place) -> bool:
+    """Whether one machine has it."""
+    return isinstance(storage_at(place), SQLiteStorage)
 
 
 def identified(place: Place) -> str:

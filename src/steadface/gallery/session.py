@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
+from steadface.arguments import number
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, quoted
+from steadface.gallery.following import Following, Known
 from steadface.gallery.index import VectorIndex
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names
@@ -43,19 +46,24 @@ from steadface.gallery.storage import (
 SEALED = "seal"
 """The event of the log from which on the header is sealed, of a gallery that was made before headers were."""
 
+STALENESS = 0.1, 3600.0
+"""Seconds, from and to."""
+
 logger = logging.getLogger(__name__)
 
 
 class Options(TypedDict, total=False):
     """How a gallery is used: `index` makes an empty index for a dimension; with `log_searches` the log tells of each
     search whom it found first; `timeout` is how long, in seconds, to wait for others who write; `clock`
-    tells the time (UTC).
+    tells the time (UTC). With a `staleness` the gallery is followed in the background, and searches do not ask it: they
+    answer from a state that is at most so many seconds old (0: from the newest, which each of them asks for).
     """
 
     index: Callable[[int], VectorIndex]
     log_searches: bool
     timeout: float
     clock: Callable[[], datetime]
+    staleness: float
 
 
 def utc() -> datetime:
@@ -88,6 +96,7 @@ class OpenGallery:
                 check_model(self.model, model, self.name)
             self._follower = Follower(self._index(self.model.dimension))
             self._names, self._requests = Names(), Requests()
+            self._following = self._followed(checked_staleness(options.get("staleness", 0.0)))
         except BaseException:
             self._storage.close()
             raise
@@ -166,6 +175,8 @@ class OpenGallery:
 
     def close(self) -> None:
         """Does nothing where it is closed already."""
+        if self._following is not None:
+            self._following.close()
         self._storage.close()
 
     @property
@@ -186,6 +197,34 @@ class OpenGallery:
         """Before work that a look at the gallery follows. Raises as `_reading` does."""
         with self._reading():
             pass
+
+    def _followed(self, staleness: float) -> Following | None:
+        if not staleness:
+            return None
+        return Following(self.name, look=self._look, wait=self._storage.wait, staleness=staleness)
+
+    def _known_now(self, model: ModelIdentity) -> Known:
+        """A state to be searched for vectors of `model`, with all that was done through this gallery. Raises as
+        `_reading` and `Following.known` do.
+        """
+        if self._following is None:
+            return self._look(model)
+        known = self._following.known(self._newest[0])
+        self._check_model(known.model, model)
+        return known
+
+    def _look(self, model: ModelIdentity | None = None) -> Known:
+        """Brings the index to the newest state."""
+        began = monotonic()
+        with self._reading(model) as reader:
+            self._follower.catch_up(reader)
+            return Known(
+                follower=self._follower,
+                model=reader.state.model,
+                sequence=reader.last_sequence(),
+                findable=reader.count_findable(),
+                seen=began,
+            )
 
     @contextmanager
     def _reading(self, model: ModelIdentity | None = None, *, whole_log: bool = True) -> Iterator[Reader]:
@@ -259,11 +298,7 @@ class OpenGallery:
                 "again with that"
             )
         state = self._state(rows)
-        if not same_model(state.model, model or self.model):
-            raise Conflict(
-                f"the gallery {self.name} was given templates of {described(state.model)} since it was opened; open "
-                "it again with that"
-            )
+        self._check_model(state.model, model or self.model)
         end = state.sequence, state.head
         if end != newest and end[0] <= newest[0]:
             raise Conflict(
@@ -273,6 +308,13 @@ class OpenGallery:
         self._newest = max(end, self._newest)
         return state
 
+    def _check_model(self, present: ModelIdentity, model: ModelIdentity) -> None:
+        if not same_model(present, model):
+            raise Conflict(
+                f"the gallery {self.name} was given templates of {described(present)} since it was opened; open it "
+                "again with that"
+            )
+
     def _state(self, rows: Snapshot) -> State:
         """As it is sealed, or as the log tells it of a gallery of layout 1. Raises `Unsealable`."""
         header = rows.header()
@@ -280,6 +322,17 @@ class OpenGallery:
             self._known = header, self._vault.state(header) or _of_layout_1(rows, header, self._vault, self.name)
         state = self._known[1]
         return replace(state, owed=state.owed or header.owed)
+
+
+def checked_staleness(value: object) -> float:
+    """Raises `InvalidInput` unless 0, or what lets the gallery be looked at several times within it."""
+    seconds = number("staleness", value)
+    least, most = STALENESS
+    if seconds and not least <= seconds <= most:
+        raise InvalidInput(
+            f"staleness is {seconds:g}; give 0 (each search asks the gallery first), or {least:g} to {most:g} seconds"
+        )
+    return seconds
 
 
 def check_identity(model: object) -> None:
@@ -308,7 +361,8 @@ def _of_layout_1(rows: Snapshot, header: Header, vault: Vault, name: str) -> Sta
 
 
 def _storage_at(place: Place, options: Options) -> Storage:
-    return storage_at(place, timeout=options.get("timeout", TIMEOUT))
+    newest = bool(options.get("staleness"))
+    return storage_at(place, timeout=options.get("timeout", TIMEOUT), newest=newest)
 
 
 def _unlocked(header: Header, key: Key | None, gallery: str) -> Vault:

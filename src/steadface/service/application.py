@@ -178,7 +178,7 @@ def application(service: Service) -> FastAPI:
         app.router.routes.extend(part.router.routes)
     add_problems(app)
     app.add_middleware(Watch, service=service)
-    service.metrics.watch(service.collections.counts)
+    service.metrics.watch(service.collections.watched)
     service.metrics.inside.set_function(lambda: service.doors.inside)
     return app
 

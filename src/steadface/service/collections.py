@@ -21,19 +21,22 @@ from steadface.data.faces import Image
 from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unsupported, quoted, short, unreadable
 from steadface.faces.detection import Detector, Face, WholePicture
 from steadface.files import read_file
+from steadface.gallery.following import Freshness
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import Person, PersonId, parse_expiry
-from steadface.gallery.place import identified, storage_at
+from steadface.gallery.place import identified, is_file, storage_at
 from steadface.recognition.answers import Identified
 from steadface.recognition.face_finder import Seeing
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers.embedder import Backend, Faces
 from steadface.records import first_fault
 from steadface.service.batching import BATCH, Embeddings, SharedEmbedder
-from steadface.service.observation import Metrics
+from steadface.service.observation import Metrics, Watched
 from steadface.workflows.recognize import with_gallery
 
 DEFAULT = "default"
+STALENESS = 1.0
+"""Seconds, where a gallery is in a database and nothing is said."""
 NOTED_EVERY = 3600.0
 """Seconds."""
 LARGEST = 2**20
@@ -47,7 +50,8 @@ Days = Annotated[float, Field(gt=0, le=36500)]
 
 class Place(BaseModel):
     """Where the parts of a collection lie, whether all pictures for it are `aligned` faces already, and how long people
-    stay in it: `days` after they were enrolled, at most, and `idle_days` after they were last matched.
+    stay in it: `days` after they were enrolled, at most, and `idle_days` after they were last matched. A search answers
+    from a state of the gallery that is at most `staleness` seconds old.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +67,14 @@ class Place(BaseModel):
     backend: Backend = "auto"
     days: Days | None = None
     idle_days: Days | None = None
+    staleness: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def age(self) -> float:
+        """The staleness that is meant: a file is asked before each search, and a database followed."""
+        if self.staleness is not None:
+            return self.staleness
+        return STALENESS if self.gallery is not None and not is_file(self.gallery) else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +151,24 @@ class Collections:
             raise NotFound(f"there is no collection {quoted(name)}; there are {', '.join(self.named)}")
         return self.named[name]
 
+    def freshness(self) -> dict[str, Freshness]:
+        """How old a state each gallery's searches answer from. Raises SteadfaceError where one of them would not."""
+        return {
+            name: one.gallery.freshness(wait=False)
+            for name, one in self.named.items()
+            if one.recognizer.gallery is not None
+        }
+
+    def watched(self) -> Iterator[tuple[str, Watched | None]]:
+        """What is to be seen of each gallery from outside; None where it cannot be looked at."""
+        for name, one in self.named.items():
+            if one.recognizer.gallery is not None:
+                try:
+                    info, age = one.gallery.info(), one.gallery.freshness(wait=False).age
+                    yield name, Watched(people=info.people, templates=info.templates, age=age)
+                except SteadfaceError:
+                    yield name, None
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """People and templates by collection."""
         found = {}
@@ -207,7 +237,7 @@ def _opened(
     if place.gallery is None:
         yield Collection(name=name, place=place, recognizer=recognizer)
         return
-    with with_gallery(recognizer, place.gallery, place.key, create=True) as made_key:
+    with with_gallery(recognizer, place.gallery, place.key, create=True, staleness=place.age) as made_key:
         assert recognizer.gallery is not None
         if made_key is not None:
             where = recognizer.gallery.name

@@ -4,8 +4,9 @@ OpenTelemetry, with no face, name, template or similarity in any of them.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,15 @@ from steadface.errors import Unsupported
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Of a gallery: how many `people` and `templates`, and the `age` in seconds of what its searches answer from."""
+
+    people: int
+    templates: int
+    age: float
 
 
 class Metrics:
@@ -45,9 +55,9 @@ class Metrics:
         finally:
             self.stages.labels(name).observe(perf_counter() - began)
 
-    def watch(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
-        """`counts` are people and templates by collection, asked for when somebody looks."""
-        self._registry.register(_Galleries(counts))
+    def watch(self, watched: Callable[[], Iterable[tuple[str, Watched | None]]]) -> None:
+        """`watched` tells of the gallery of each collection, and is asked when somebody looks."""
+        self._registry.register(_Galleries(watched))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
@@ -102,20 +112,28 @@ class Traces:
 
 
 class _Galleries(Collector):
-    def __init__(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
-        self._counts = counts
+    def __init__(self, watched: Callable[[], Iterable[tuple[str, Watched | None]]]) -> None:
+        self._watched = watched
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        people = GaugeMetricFamily("steadface_people", "People enrolled.", labels=["collection"])
-        templates = GaugeMetricFamily("steadface_templates", "Templates enrolled.", labels=["collection"])
-        for name, (persons, vectors) in self._counts().items():
-            people.add_metric([name], persons)
-            templates.add_metric([name], vectors)
-        yield people
-        yield templates
+        told = {
+            "people": ("people", "People enrolled."),
+            "templates": ("templates", "Templates enrolled."),
+            "age": ("gallery_age_seconds", "Since the state that searches answer from was certainly the newest."),
+        }
+        ready = GaugeMetricFamily("steadface_gallery_ready", "Whether searches are answered.", labels=["collection"])
+        others = {
+            what: GaugeMetricFamily(f"steadface_{name}", words, labels=["collection"])
+            for what, (name, words) in told.items()
+        }
+        for name, one in self._watched():
+            ready.add_metric([name], one is not None)
+            for what, metric in others.items() if one is not None else ():
+                metric.add_metric([name], getattr(one, what))
+        yield from (ready, *others.values())
 
 
 class JsonLines(logging.Formatter):

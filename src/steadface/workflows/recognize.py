@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from steadface.files import write_atomically
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.place import Place, storage_at
 from steadface.gallery.sealing.keys import given_key, read_or_write_key
+from steadface.gallery.session import Options
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
 
@@ -46,22 +48,22 @@ def picture_files(given: Sequence[Path], skips: Skips) -> list[Path]:
 
 @contextmanager
 def with_gallery(
-    recognizer: Recognizer, gallery: Place, key: Path | None, *, create: bool = False
+    recognizer: Recognizer, gallery: Place, key: Path | None, *, create: bool = False, **options: Unpack[Options]
 ) -> Iterator[Path | None]:
     """Opens the recogniser's gallery; one that is not there is made if `create`, and the file with its key is given.
 
     Where what follows fails nothing is left of a gallery that was made for it, and that is still as it was made.
     """
-    storage = storage_at(gallery)
+    storage = storage_at(gallery, newest=bool(options.get("staleness")))
     if not create or storage.exists():
-        with Gallery.open(storage, key=key) as opened:
+        with Gallery.open(storage, key=key, **options) as opened:
             recognizer.gallery = opened
             yield None
         return
     makes_key = not key.exists() if key is not None else given_key() is None
     its_key = given_key() if key is None else read_or_write_key(key)
     model = recognizer.contract.identity_under(its_key)
-    with Gallery.create(storage, model=model, key=its_key) as opened:
+    with Gallery.create(storage, model=model, key=its_key, **options) as opened:
         recognizer.gallery = opened
         lies_in = Path(opened.key.source)
         made = opened.info().head

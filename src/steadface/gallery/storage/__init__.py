@@ -327,6 +327,12 @@ class Storage(Protocol):
 
     def writing(self) -> AbstractContextManager[Transaction]: ...
 
+    def wait(self, seconds: float) -> None:
+        """Returns when something may have been written since this was last called, at the latest after so many seconds.
+        For one thread; it may hear of nothing.
+        """
+        ...
+
     def exclusive(self) -> AbstractContextManager[object]:
         """No other thread of this process reads or writes meanwhile; the one that holds it may do both."""
         ...

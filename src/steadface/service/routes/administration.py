@@ -1,5 +1,6 @@
 """Health, metrics, collections, models, the log, and the keys: what those who run the service look at."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -39,12 +40,12 @@ async def live() -> dict[str, str]:
 
 @router.get("/v1/health/ready", tags=["health"], responses={503: problems()[503]})
 async def ready(request: Request) -> dict[str, Any]:
-    """Models and galleries are open and can be read, and there is room for a request."""
+    """Models are open, galleries can be read and are known as they are now, and there is room for a request."""
     service: Service = request.app.state.service
     if service.stopping.is_set():
         raise Unavailable("the service is stopping")
     async with service.doors.through():
-        await service.doors.work(service.collections.counts)
+        await asyncio.to_thread(service.collections.freshness)  # also where all workers wait for a gallery
     return {"status": "ready"}
 
 

@@ -109,7 +109,7 @@ async def identify(asking: Asking) -> dict[str, Any]:
             raise InvalidInput("give fmr or fpir, not both; they are two ways to say one thing")
 
         def job() -> dict[str, Any]:
-            _ = collection.gallery  # NotFound where nobody can be enrolled
+            state = collection.gallery.freshness()  # NotFound where nobody can be enrolled
             bounds = asking.service.bounds
             with asking.service.metrics.stage("decode"):
                 picture = one_picture(received, "image", bounds)
@@ -122,7 +122,8 @@ async def identify(asking: Asking) -> dict[str, Any]:
                 most_faces=bounds.faces,
             )
             note(asking, collection, answer)
-            return disclosed(answer.to_json(), asking.key.shows) | meaning(collection, answer.fmr)
+            known = {"entry": state.entry, "age": round(state.age, 3)}
+            return disclosed(answer.to_json(), asking.key.shows) | meaning(collection, answer.fmr) | {"known": known}
 
         return await asking.service.doors.work(job)
 

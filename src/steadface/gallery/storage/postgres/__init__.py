@@ -25,6 +25,7 @@ except ImportError:
 from steadface.gallery.storage.postgres.address import parsed
 from steadface.gallery.storage.postgres.connection import LOOKING, MAKING, READING, WRITING, Connection, Kind
 from steadface.gallery.storage.postgres.layout import TABLES, check_free, make_tables, schema_there, tables_there
+from steadface.gallery.storage.postgres.listening import Listener
 from steadface.gallery.storage.postgres.roles import grant, grants
 from steadface.gallery.storage.postgres.rows import Rows
 
@@ -37,10 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class PostgresStorage:
-    """A `Storage` at the address `url`; `timeout` is how long, in seconds, to wait for others who write."""
+    """A `Storage` at the address `url`; `timeout` is how long, in seconds, to wait for others who write. Where what is
+    read has to be the `newest`, no standby is asked.
+    """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
-        self.address, self._timeout = parsed(url, timeout=timeout), timeout
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, newest: bool = False) -> None:
+        self.address, self._timeout = parsed(url, timeout=timeout, newest=newest), timeout
+        self._listener = Listener(self.address)
         self._connections: tuple[Connection, Connection] | None = None
         self._closed, self._made_schema = False, False
 
@@ -108,6 +112,11 @@ class PostgresStorage:
     def writing(self) -> AbstractContextManager[Rows]:
         return self._opened()[1].transaction(WRITING)
 
+    def wait(self, seconds: float) -> None:
+        """Hears of what anybody commits, through whatever connection."""
+        self._opened()
+        self._listener.wait(seconds)
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         reader, writer = self._opened()
@@ -135,7 +144,7 @@ class PostgresStorage:
             grant(rows, self.address.schema, role, read_only=read_only)
 
     def close(self) -> None:
-        for connection in self._connections or ():
+        for connection in (*(self._connections or ()), self._listener):
             connection.close()
         self._closed, self._connections = self._closed or self._connections is not None, None
 

@@ -10,13 +10,14 @@ to be no secrets.
 import os
 import re
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, unquote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from steadface.errors import InvalidInput, quoted
+from steadface.errors import InvalidInput, Unavailable, first_line, quoted
 
 SCHEMA = "steadface"
 """Where none is named."""
@@ -32,23 +33,51 @@ _WATCHED = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count":
 """A server that is gone is noticed within half a minute, and not after two hours."""
 
 
+_OF_PRIMARIES = ("read-write", "primary")
+_OF_STANDBYS = re.compile("session is read-only|hot standby")
+"""libpq's words, which it does not translate by itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """`name` is what messages call it. Only `libpq` may hold a password."""
+    """`name` is what messages call it. Only `libpq` may hold a password. Where the `newest` state is wanted no standby
+    is asked, of which nobody can tell how far behind it is.
+    """
 
     name: str
     schema: str
     libpq: str = field(repr=False)
+    newest: bool = False
 
     @property
     def quoted_schema(self) -> str:
         """As SQL has it."""
         return identifier(self.schema)
 
+    @property
+    def channel(self) -> str:
+        """On which changes of the gallery are told; in a database there is one name for each schema."""
+        return "steadface_" + sha256(self.schema.encode()).hexdigest()[:32]
 
-def parsed(url: str, *, timeout: float) -> Address:
+    def connected(self) -> "psycopg.Connection[Any]":
+        """A new connection. Raises `InvalidInput` and `Unavailable`, and psycopg's where no server lets us in."""
+        try:
+            return psycopg.connect(self.libpq, autocommit=True, prepare_threshold=None)
+        except psycopg.ProgrammingError as error:
+            raise InvalidInput(f"the address of the gallery {self.name} cannot be used: {first_line(error)}") from None
+        except psycopg.OperationalError as error:
+            if self.newest and _OF_STANDBYS.search(str(error)):
+                raise Unavailable(
+                    f"the gallery {self.name} can only be read there (a standby), and no primary was found: how "
+                    "old what a standby holds is cannot be told; name the primary, or answer from whatever the standby "
+                    "has (staleness 0)"
+                ) from error
+            raise
+
+
+def parsed(url: str, *, timeout: float, newest: bool = False) -> Address:
     """Raises `InvalidInput`, which does not repeat the URL; `timeout` is how long to wait for a connection, in seconds,
-    where neither URL nor environment says.
+    where neither URL nor environment says. `newest`: as `Address` has it.
     """
     if (whole := _PARTS.fullmatch(url)) is None:
         raise _unreadable()
@@ -63,7 +92,15 @@ def parsed(url: str, *, timeout: float) -> Address:
     if not re.fullmatch("[0-9,]*", given.get("port", "")):  # it may be the beginning of a password with a / in it
         raise _unreadable()
     schema = _checked(schemas[-1] if schemas else SCHEMA)
-    return Address(name=_shown(given, schema), schema=schema, libpq=_completed(given, timeout))
+    name = _shown(given, schema)
+    if newest:
+        asked = given.setdefault("target_session_attrs", _OF_PRIMARIES[0])
+        if asked not in _OF_PRIMARIES:
+            raise InvalidInput(
+                f"the address of the gallery {name} asks for target_session_attrs={quoted(asked)}, and how old what a "
+                "standby holds is cannot be told: leave that out, or answer from whatever it has (staleness 0)"
+            )
+    return Address(name=name, schema=schema, libpq=_completed(given, timeout), newest=newest)
 
 
 def identifier(name: str) -> str:

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from steadface.errors import InvalidInput, SteadfaceError, Unavailable, first_line
+from steadface.errors import SteadfaceError, Unavailable
 from steadface.gallery.storage import Entry
 from steadface.gallery.storage.postgres.address import Address
 from steadface.gallery.storage.postgres.layout import check_layout, check_server
@@ -74,7 +74,7 @@ class Connection:
             except BaseException:
                 self._give_up(rows.connection)
                 raise
-            if not self._end(rows.connection) and kind.writes:
+            if not self._end(rows.connection, tell=rows.appended is not None) and kind.writes:
                 self._find_out(rows.appended)
 
     @contextmanager
@@ -130,11 +130,7 @@ class Connection:
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._kept is not None and not self._kept.closed:
             return self._kept
-        try:
-            made = psycopg.connect(self.address.libpq, autocommit=True, prepare_threshold=None)
-        except psycopg.ProgrammingError as error:
-            why = first_line(error)
-            raise InvalidInput(f"the address of the gallery {self.address.name} cannot be used: {why}") from None
+        made = self.address.connected()
         try:
             check_server(made, self.address.name)
             # A client that is gone is noticed there, too: it may hold the writers' lock.
@@ -162,11 +158,14 @@ class Connection:
         if connection.info.transaction_status != TransactionStatus.IDLE:
             connection.close()
 
-    def _end(self, connection: "psycopg.Connection[Any]") -> bool:
-        """Whether it is known that the transaction was committed."""
+    def _end(self, connection: "psycopg.Connection[Any]", *, tell: bool = False) -> bool:
+        """Whether it is known that the transaction was committed, of which to `tell` those who listen."""
         self._warned = False
         try:
-            answer = connection.execute("COMMIT").statusmessage
+            answers = connection.execute(f"NOTIFY {self.address.channel}; COMMIT" if tell else "COMMIT")
+            while answers.nextset():
+                pass
+            answer = answers.statusmessage
         except BaseException as error:
             lost = connection.closed
             connection.close()

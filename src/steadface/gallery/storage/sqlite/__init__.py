@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ class SQLiteStorage:
     def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
         self.path, self._timeout = path, timeout
         self._connections: tuple[Connection, Connection] | None = None
+        self._written = threading.Event()
 
     @property
     def name(self) -> str:
@@ -123,8 +125,16 @@ class SQLiteStorage:
     def reading(self) -> AbstractContextManager[Rows]:
         return self._reader.transaction(READING)
 
-    def writing(self) -> AbstractContextManager[Rows]:
-        return self._writer.transaction(WRITING)
+    @contextmanager
+    def writing(self) -> Iterator[Rows]:
+        with self._writer.transaction(WRITING) as rows:
+            yield rows
+        self._written.set()
+
+    def wait(self, seconds: float) -> None:
+        """Hears of what this process writes."""
+        self._written.wait(seconds)
+        self._written.clear()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
