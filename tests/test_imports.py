@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     | FACES
     | SHARED,  # use cases
     "client": {"errors", "files"},  # for small programs: nothing of the recogniser
-    "service": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases over HTTP
+    "service": {"client", "workflows"} | JOBS | MATHEMATICS | FACES | SHARED,  # use cases over HTTP
     "cli": {"workflows", "service"} | JOBS | MATHEMATICS | FACES | SHARED,
     "__main__": {"cli", "machine", "signals"},
     "__init__": {"workflows"} | JOBS | MATHEMATICS | FACES | SHARED,

@@ -4,6 +4,7 @@ allowed in an `InvalidInput`.
 
 import difflib
 import os
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
@@ -65,6 +66,31 @@ def number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidInput(f"{name} is {quoted(value)}, {_kind(value)}; give a number")
     return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Number `number` of `of` shares, from 1 on: of what is counted each has every `of`-th."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parsed(cls, text: str) -> "Shard":
+        """Of `3/64`, the third of 64. Raises `InvalidInput` for what is none of 1/64 to 64/64."""
+        number, _, of = text.partition("/")
+        if not (number.isascii() and number.isdecimal() and of.isascii() and of.isdecimal() and len(text) < 20):
+            raise InvalidInput(f"{text} is no shard; write 3/64 for the third of 64")
+        if not 1 <= int(number) <= int(of):
+            raise InvalidInput(f"{text} is none of {of} shards; they are counted from 1/{of} to {of}/{of}")
+        return cls(number=int(number), of=int(of))
+
+    def places(self, count: int) -> range:
+        """Its places, from 0 on, among so many."""
+        return range(self.number - 1, count, self.of)
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
 def flag(name: str, value: Any) -> bool:

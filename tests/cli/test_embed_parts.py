@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from steadface.arguments import Shard
 from steadface.backbones.architecture import Architecture
 from steadface.backbones.weights import save_backbone
 from steadface.data.faces import UnreadableImage
@@ -24,7 +25,7 @@ from steadface.gallery.embedded_people import EmbeddedPeople
 from steadface.gallery.embeddings import read_manifest
 from steadface.gallery.gallery import Gallery
 from steadface.recognition.recognizer import Recognizer
-from steadface.workflows.embed_parts import EmbeddingJob, Shard, open_job
+from steadface.workflows.embed_parts import EmbeddingJob, open_job
 
 from ..forks import Forks
 from ..rounding import rounding, terms

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 
+from steadface.arguments import Shard
 from steadface.errors import Conflict, NotFound, Unavailable, Unsupported
 from steadface.gallery.storage import Contents, Entry, Header, Numbers, PersonRow, TemplateRow, check_unused
 
@@ -51,11 +52,15 @@ class MemoryRows:
     def next_expiry(self, after: str) -> str | None:
         return min((p.expires for p in self.everybody.values() if p.expires and p.expires > after), default=None)
 
-    def templates(self, *, after: int = 0, person: int | None = None) -> Iterator[TemplateRow]:
+    def templates(
+        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+    ) -> Iterator[TemplateRow]:
         return (
             row
             for number, row in sorted(self.vectors.items())
-            if number > after and (person is None or row.person == person)
+            if number > after
+            and (person is None or row.person == person)
+            and (shard is None or row.person % shard.of == shard.number % shard.of)
         )
 
     def count_templates(self) -> int:

@@ -73,14 +73,14 @@ def test_what_was_begun_is_answered_before_it_ends(
 ) -> None:
     made, thread, port = running
     begun, leave = threading.Event(), threading.Event()
-    counts = type(desk.service.collections).counts
+    freshness = type(desk.service.collections).freshness
 
     def slow(self: object) -> object:
         begun.set()
         assert leave.wait(60)
-        return counts(self)  # type: ignore[arg-type]
+        return freshness(self)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(desk.service.collections), "counts", slow)
+    monkeypatch.setattr(type(desk.service.collections), "freshness", slow)
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request("GET", "/v1/health/ready")
         assert begun.wait(60)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from steadface.arguments import Shard
 from steadface.cli.console import console, errors, line, say_warning, stage_bar
 from steadface.cli.options import (
     AlignedOption,
@@ -26,7 +27,7 @@ from steadface.data.listing import abbreviated
 from steadface.errors import InvalidInput
 from steadface.recognition.recognizer import Recognizer
 from steadface.workflows import recognize
-from steadface.workflows.embed_parts import EmbeddingJob, Found, Options, Shard, open_job
+from steadface.workflows.embed_parts import EmbeddingJob, Found, Options, open_job
 
 
 def embed_pictures(
@@ -117,7 +118,7 @@ def embed_pictures(
 def _embed(job: EmbeddingJob, shard: Shard, as_json: bool) -> int:
     for note in (*job.recognizer.contract.notes, *job.pictures.messages):
         say_warning(note)
-    own = shard.parts(job.manifest)
+    own = shard.places(job.manifest.parts)
     before = job.found(own)
     try:
         _make(job, before.missing)
@@ -154,7 +155,7 @@ def _make(job: EmbeddingJob, parts: Sequence[int]) -> None:
 
 
 def _check(job: EmbeddingJob, shard: Shard, as_json: bool) -> int:
-    found = job.found(shard.parts(job.manifest), whole=True)
+    found = job.found(shard.places(job.manifest.parts), whole=True)
     _say(job, found, as_json, made=0)
     return 1 if found.missing else 0
 

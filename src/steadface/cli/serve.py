@@ -67,6 +67,17 @@ def serve_recognition(
             "Without this 1 in a database and 0 in a file.",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Holds this share of the people alone, such as 2/4, for a node that asks all shares."),
+    ] = None,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Option("--node", help="The address of a node that holds a shard, http://HOST:PORT; once for each shard."),
+    ] = None,
+    nodes_key: Annotated[
+        Path | None, typer.Option("--nodes-key", help="File with the API key for the nodes, of the scope shard.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Requests at work at once.")] = 16,
     waiting: Annotated[int, typer.Option(min=0, max=4096, help="Requests that wait; more are told to come back.")] = 64,
     webhook: Annotated[
@@ -129,6 +140,9 @@ def serve_recognition(
             backend=backend,
             days=days,
             staleness=staleness,
+            shard=shard,
+            nodes=tuple(nodes or ()),
+            nodes_key=nodes_key,
         )
         places = {DEFAULT: place}
     open_webhook = opening(webhook, webhook_secret_file)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from steadface.errors import SteadfaceError, Unavailable, first_line
-from steadface.gallery.index.follower import Follower
+from steadface.gallery.index.follower import Searcher
 from steadface.gallery.person import Person
 from steadface.gallery.storage import ModelIdentity
 
@@ -43,7 +43,7 @@ class Known:
     at `seen`.
     """
 
-    follower: Follower
+    follower: Searcher
     model: ModelIdentity
     sequence: int
     findable: int

@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from steadface.arguments import as_path, count
-from steadface.errors import InvalidInput, NotFound, quoted
+from steadface.errors import Conflict, InvalidInput, NotFound, quoted
 from steadface.files import check_replaced
 from steadface.gallery import copying, enrollment, imported, maintenance, parquet
 from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.following import Freshness, Known
 from steadface.gallery.imported import Imported
 from steadface.gallery.index import Vectors
-from steadface.gallery.index.follower import Follower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, PersonId, checked_name, checked_vectors
 from steadface.gallery.place import Place, storage_at
@@ -37,6 +37,7 @@ from steadface.gallery.sealing.log import Verification, checked_head
 from steadface.gallery.sealing.transaction import NotEnrolled, Reader
 from steadface.gallery.sealing.vault import moment, stamp
 from steadface.gallery.session import OpenGallery, check_identity
+from steadface.gallery.shards import Found
 from steadface.gallery.storage import Entry, ModelIdentity
 
 SHOWN = 3
@@ -292,6 +293,11 @@ class Gallery(OpenGallery):
         their templates; fewer where there are fewer. Nobody whose consent has expired is found.
         """
         model = self.model
+        if self._shard is not None:
+            raise Conflict(
+                f"this holds the shard {self._shard} of the gallery {self.name}, and finds a part of its people alone; "
+                "ask the node that knows all shards"
+            )
         probes = checked_vectors(vectors, model, "the search")
         k = count("k", k)
         while True:
@@ -313,6 +319,19 @@ class Gallery(OpenGallery):
             ]
             for one in matches
         ]
+
+    def search_shard(self, vectors: ArrayLike, k: int = 1, *, least: int = 0) -> Found:
+        """What is found in the shard that the gallery was opened for, in a state that has the entry `least` of the log:
+        for each of the unit `vectors` (B, D) numbers, cosines and templates of the `k` most similar people. Raises
+        `Conflict` where it was opened for none.
+        """
+        model = self.model
+        if self._shard is None:
+            raise Conflict(f"the gallery {self.name} was opened as a whole, and not for a shard of it; open it for one")
+        probes = checked_vectors(vectors, model, "the search") if np.size(vectors) else None
+        known = self._known_now(model, least)
+        ranked = [] if probes is None else known.follower.search(probes, count("k", k))
+        return Found(gallery=self._vault.gallery, shard=self._shard, entry=known.sequence, ranked=ranked)
 
     def _found(self, known: Known, numbers: Set[int]) -> dict[int, Person]:
         """Those of these numbers who are still there, by number, where they were all found in a state that is known."""
@@ -366,7 +385,8 @@ class Gallery(OpenGallery):
         with self._storage.exclusive():
             with self._changing(None, self._vault) as writer:
                 done = maintenance.re_embed(writer, model, vectors, drop_missing=drop_missing)
-            self.model, self._follower = model, Follower(self._index(model.dimension))
+            self._follower.close()
+            self.model, self._follower = model, self._searcher(model)
         self._scrub()
         return done
 

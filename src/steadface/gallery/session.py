@@ -17,18 +17,19 @@ from time import monotonic
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-from steadface.arguments import number
+from steadface.arguments import Shard, number
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, quoted
 from steadface.gallery.following import Following, Known
 from steadface.gallery.index import VectorIndex
 from steadface.gallery.index.exact import FlatIndex
-from steadface.gallery.index.follower import Follower, Names
+from steadface.gallery.index.follower import Follower, Names, Searcher
 from steadface.gallery.place import Place, storage_at
 from steadface.gallery.requests import Requests
 from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Key, Unsealable, find_key, given, given_key, keys_folder, write_key
 from steadface.gallery.sealing.transaction import UNKNOWN, Reader, Writer
 from steadface.gallery.sealing.vault import State, Vault, stamp
+from steadface.gallery.shards import Node, Shards
 from steadface.gallery.storage import (
     RESTORE,
     TIMEOUT,
@@ -56,7 +57,8 @@ class Options(TypedDict, total=False):
     """How a gallery is used: `index` makes an empty index for a dimension; with `log_searches` the log tells of each
     search whom it found first; `timeout` is how long, in seconds, to wait for others who write; `clock`
     tells the time (UTC). With a `staleness` the gallery is followed in the background, and searches do not ask it: they
-    answer from a state that is at most so many seconds old (0: from the newest, which each of them asks for).
+    answer from a state that is at most so many seconds old (0: from the newest, which each of them asks for). A gallery
+    that is divided is opened once for each `shard`, for `search_shard`, and as a whole with the `nodes` of all shards.
     """
 
     index: Callable[[int], VectorIndex]
@@ -64,6 +66,8 @@ class Options(TypedDict, total=False):
     timeout: float
     clock: Callable[[], datetime]
     staleness: float
+    shard: Shard
+    nodes: Sequence[Node]
 
 
 def utc() -> datetime:
@@ -83,6 +87,7 @@ class OpenGallery:
         self._storage = _storage_at(place, options)
         key = given(key)
         self._index = options.get("index", FlatIndex)
+        self._shard, self._nodes = options.get("shard"), options.get("nodes")
         self._log_searches = options.get("log_searches", False)
         self._now = options.get("clock", utc)
         self._known: tuple[Header, State] | None = None
@@ -94,7 +99,7 @@ class OpenGallery:
                 self._vault = _unlocked(header, key, self.name)
                 self.model = self._state(rows).model
                 check_model(self.model, model, self.name)
-            self._follower = Follower(self._index(self.model.dimension))
+            self._follower = self._searcher(self.model)
             self._names, self._requests = Names(), Requests()
             self._following = self._followed(checked_staleness(options.get("staleness", 0.0)))
         except BaseException:
@@ -177,6 +182,7 @@ class OpenGallery:
         """Does nothing where it is closed already."""
         if self._following is not None:
             self._following.close()
+        self._follower.close()
         self._storage.close()
 
     @property
@@ -198,18 +204,23 @@ class OpenGallery:
         with self._reading():
             pass
 
+    def _searcher(self, model: ModelIdentity) -> Searcher:
+        if self._nodes is not None:
+            return Shards(self._nodes, model.dimension)
+        return Follower(self._index(model.dimension), self._shard)
+
     def _followed(self, staleness: float) -> Following | None:
         if not staleness:
             return None
         return Following(self.name, look=self._look, wait=self._storage.wait, staleness=staleness)
 
-    def _known_now(self, model: ModelIdentity) -> Known:
-        """A state to be searched for vectors of `model`, with all that was done through this gallery. Raises as
-        `_reading` and `Following.known` do.
+    def _known_now(self, model: ModelIdentity, least: int = 0) -> Known:
+        """A state to be searched for vectors of `model`, with the entry `least` of the log and all that was done
+        through this gallery. Raises as `_reading` and `Following.known` do.
         """
         if self._following is None:
             return self._look(model)
-        known = self._following.known(self._newest[0])
+        known = self._following.known(max(least, self._newest[0]))
         self._check_model(known.model, model)
         return known
 

@@ -50,8 +50,10 @@ class Limits:
         self._counts = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def request(self, key: ApiKey) -> dict[str, str]:
-        """Counts a request; headers that say what is left. Raises `TooOften`. Without keys nothing is counted."""
-        if key is EVERYBODY:
+        """Counts a request; headers that say what is left. Raises `TooOften`. Nothing is counted without keys, nor of
+        another node, which has counted it already.
+        """
+        if key is EVERYBODY or key.scopes == ("shard",):
             return {}
         item = RateLimitItemPerMinute(key.rate)
         allowed = self._counts.hit(item, "requests", key.id)

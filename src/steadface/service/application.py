@@ -161,7 +161,16 @@ def _known(request: Request, service: Service, key: ApiKey) -> Caller:
 
 def application(service: Service) -> FastAPI:
     """The routes below `/v1`, the page, and what watches over them."""
-    from steadface.service.routes import administration, bench, compreface, compreface_people, page, people, recognition
+    from steadface.service.routes import (
+        administration,
+        bench,
+        compreface,
+        compreface_people,
+        page,
+        people,
+        recognition,
+        shards,
+    )
 
     app = FastAPI(
         title="Steadface",
@@ -173,7 +182,7 @@ def application(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    for part in (recognition, people, administration, compreface, compreface_people, bench, page):
+    for part in (recognition, people, shards, administration, compreface, compreface_people, bench, page):
         # As they are: `include_router` would build each of them once more, with the first request.
         app.router.routes.extend(part.router.routes)
     add_problems(app)

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from steadface.arguments import Shard
 from steadface.data.faces import Image
 from steadface.errors import Conflict, InvalidInput, NotFound, SteadfaceError, Unsupported, quoted, short, unreadable
 from steadface.faces.detection import Detector, Face, WholePicture
@@ -25,6 +26,7 @@ from steadface.gallery.following import Freshness
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import Person, PersonId, parse_expiry
 from steadface.gallery.place import identified, is_file, storage_at
+from steadface.gallery.session import Options
 from steadface.recognition.answers import Identified
 from steadface.recognition.face_finder import Seeing
 from steadface.recognition.recognizer import Recognizer
@@ -51,7 +53,8 @@ Days = Annotated[float, Field(gt=0, le=36500)]
 class Place(BaseModel):
     """Where the parts of a collection lie, whether all pictures for it are `aligned` faces already, and how long people
     stay in it: `days` after they were enrolled, at most, and `idle_days` after they were last matched. A search answers
-    from a state of the gallery that is at most `staleness` seconds old.
+    from a state of the gallery that is at most `staleness` seconds old. A gallery may be divided: this holds a `shard`
+    of it, or asks `nodes` at these addresses, one for each shard, with the API key in the file `nodes_key`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +71,9 @@ class Place(BaseModel):
     days: Days | None = None
     idle_days: Days | None = None
     staleness: Annotated[float, Field(ge=0)] | None = None
+    shard: str | None = None
+    nodes: tuple[str, ...] = ()
+    nodes_key: Path | None = None
 
     @property
     def age(self) -> float:
@@ -205,8 +211,10 @@ def opened(places: Mapping[str, Place], metrics: Metrics, *, batch: int = BATCH)
             raise Conflict(f"the collections {other} and {name} have one gallery, {where}; name another")
     embedders: dict[tuple[Any, ...], SharedEmbedder] = {}
     with ExitStack() as stack:
+        options = {name: stack.enter_context(_options(name, place)) for name, place in places.items()}
         found = {
-            name: stack.enter_context(_opened(name, place, embedders, metrics, batch)) for name, place in places.items()
+            name: stack.enter_context(_opened(name, place, options[name], embedders, metrics, batch))
+            for name, place in places.items()
         }
         for embedder in embedders.values():
             stack.callback(embedder.close)
@@ -214,8 +222,33 @@ def opened(places: Mapping[str, Place], metrics: Metrics, *, batch: int = BATCH)
 
 
 @contextmanager
+def _options(name: str, place: Place) -> Iterator[Options]:
+    """How its gallery is used. Raises SteadfaceError for what cannot be."""
+    options = Options(staleness=place.age)
+    if place.shard is None and not place.nodes:
+        yield options
+    elif place.gallery is None or (place.shard is not None and place.nodes):
+        raise InvalidInput(
+            f"the collection {name}: a gallery is divided for nodes that hold a shard of it each, and for others that "
+            "ask all of these; give the gallery, and either the shard or the nodes"
+        )
+    elif place.shard is not None:
+        yield Options(**options, shard=Shard.parsed(place.shard))
+    else:
+        from steadface.service.shards import nodes  # needs httpx, which others do not
+
+        with nodes(place.nodes, place.nodes_key, None if name == DEFAULT else name) as named:
+            yield Options(**options, nodes=named)
+
+
+@contextmanager
 def _opened(
-    name: str, place: Place, embedders: dict[tuple[Any, ...], SharedEmbedder], metrics: Metrics, batch: int
+    name: str,
+    place: Place,
+    options: Options,
+    embedders: dict[tuple[Any, ...], SharedEmbedder],
+    metrics: Metrics,
+    batch: int,
 ) -> Iterator[Collection]:
     recognizer = Recognizer.open(
         place.model,
@@ -237,13 +270,14 @@ def _opened(
     if place.gallery is None:
         yield Collection(name=name, place=place, recognizer=recognizer)
         return
-    with with_gallery(recognizer, place.gallery, place.key, create=True, staleness=place.age) as made_key:
+    with with_gallery(recognizer, place.gallery, place.key, create=place.shard is None, **options) as made_key:
         assert recognizer.gallery is not None
         if made_key is not None:
             where = recognizer.gallery.name
             logger.warning("made the gallery %s; its key is in %s: keep a copy elsewhere", where, made_key)
         # Any search makes the index, so that nobody's first one waits for it.
-        recognizer.gallery.search(np.eye(1, recognizer.contract.dimension, dtype=np.float32))
+        search = recognizer.gallery.search if place.shard is None else recognizer.gallery.search_shard
+        search(np.eye(1, recognizer.contract.dimension, dtype=np.float32))
         yield Collection(name=name, place=place, recognizer=recognizer)
 
 

@@ -29,8 +29,10 @@ from steadface.records import Record, Word, parsed
 if sys.platform != "win32":
     import fcntl
 
-Scope = Literal["verify", "identify", "enroll", "embed", "delete", "audit", "admin"]
-"""`enroll` also lists and renames; `audit` reads the log; `admin` may do everything."""
+Scope = Literal["verify", "identify", "enroll", "embed", "delete", "audit", "shard", "admin"]
+"""`enroll` also lists and renames; `audit` reads the log; `shard` is for a node that asks others; `admin` may do
+everything.
+"""
 Shows = Literal["decision", "rounded", "full"]
 """How much of a similarity an answer tells: nothing, a tenth, or all, with those below the threshold."""
 

@@ -96,27 +96,6 @@ def _in_files(faces: FaceSource) -> FaceFiles | RecordFile | TarFaces:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Number `number` of `of` workers, from 1 on: of the parts each has every `of`-th."""
-
-    number: int = 1
-    of: int = 1
-
-    @classmethod
-    def parsed(cls, text: str) -> "Shard":
-        """Of `3/64`, the third of 64. Raises InvalidInput for what is none of 1/64 to 64/64."""
-        number, _, of = text.partition("/")
-        if not (number.isascii() and number.isdecimal() and of.isascii() and of.isdecimal() and len(text) < 20):
-            raise InvalidInput(f"--shard {text} is no shard; write 3/64 for the third of 64")
-        if not 1 <= int(number) <= int(of):
-            raise InvalidInput(f"--shard {text} is none of {of}; shards are counted from 1/{of} to {of}/{of}")
-        return cls(number=int(number), of=int(of))
-
-    def parts(self, manifest: Manifest) -> range:
-        return range(self.number - 1, manifest.parts, self.of)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Found:
     """Which of some parts are there and which are missing; of `images` in those that are there, `failed` have none."""
 

@@ -8,10 +8,12 @@ has expired leave the index on the first search after it.
 
 from collections.abc import Iterable, Iterator
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.arguments import Shard
 from steadface.gallery.index import VectorIndex, Vectors
 from steadface.gallery.person import Person, skeletons
 from steadface.gallery.sealing import log
@@ -30,11 +32,27 @@ Ranked = list[tuple[int, float, int]]
 """Of one probe: number of the person, similarity, number of the template; most similar first."""
 
 
-class Follower:
-    """`index` as of the last `catch_up`; threads that want to catch up wait for each other, and any may search."""
+class Searcher(Protocol):
+    """What finds templates in a gallery. Any number of threads may use it."""
 
-    def __init__(self, index: VectorIndex) -> None:
-        self.index = index
+    def catch_up(self, reader: Reader) -> None:
+        """From now on a search sees what is in the state that is read."""
+        ...
+
+    def search(self, probes: Vectors, k: int) -> list[Ranked]:
+        """For each of the unit `probes` (B, D) the `k` most similar people, each with the best of their templates."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Follower:
+    """A `Searcher` in memory: `index`, with all templates or those of a `shard`, as of the last `catch_up`; threads
+    that want to catch up wait for each other, and any may search.
+    """
+
+    def __init__(self, index: VectorIndex, shard: Shard | None = None) -> None:
+        self.index, self._shard = index, shard
         self._owners = Owners()
         self._lock = Lock()  # a storage may be read by several threads at once
         self._sequence: int | None = None
@@ -50,7 +68,8 @@ class Follower:
                 self._drop(self._removed(reader))
                 self._add(reader)
                 if not self._counted:
-                    reader.check_count("templates", self._owners.count())
+                    own = self._owners.count()
+                    reader.check_count("templates", own if self._shard is None else reader.rows.count_templates())
                     self._counted = True
                 self._drop_expired(reader)
                 self._sequence = sequence  # last, so that whatever fails above is done again by the next search
@@ -72,6 +91,9 @@ class Follower:
             fetched = min(2 * fetched, len(self.index))
         return best
 
+    def close(self) -> None:
+        """There is nothing to be closed."""
+
     def _distinct(self, keys: NDArray[np.int64], similarities: Vectors) -> Ranked:
         best: dict[int, tuple[int, float, int]] = {}
         owners = self._owners.of(keys)  # a server's index may hold what is no longer here, or not yet
@@ -89,7 +111,7 @@ class Follower:
         return numbers[numbers <= self._template]
 
     def _add(self, reader: Reader) -> None:
-        for block in reader.templates(after=self._template):
+        for block in reader.templates(after=self._template, shard=self._shard):
             self._owners.add(block.numbers, block.owners)  # first: a search may find them at once
             self.index.add(block.numbers, block.vectors)
             self._template = int(block.numbers[-1])

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from steadface.arguments import Shard
 from steadface.errors import NotFound, quoted
 from steadface.gallery.index import Vectors
 from steadface.gallery.person import Person, PersonId, checked_name
@@ -112,9 +113,9 @@ class Reader:
             raise Unsealable(f"person {person.number}, of whom no template is left,")
         return own
 
-    def templates(self, after: int = 0) -> Iterator[Templates]:
-        """Those with higher numbers, ascending, in blocks."""
-        rows = self.rows.templates(after=after)
+    def templates(self, after: int = 0, shard: Shard | None = None) -> Iterator[Templates]:
+        """Those with higher numbers, of a shard or of all, ascending, in blocks."""
+        rows = self.rows.templates(after=after, shard=shard)
         while len((block := self._opened(islice(rows, BLOCK))).numbers):
             yield block
 

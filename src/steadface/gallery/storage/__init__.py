@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from steadface.arguments import Shard
 from steadface.errors import Conflict, InvalidInput, quoted, short
 
 DIMENSIONS = 2**16
@@ -205,8 +206,12 @@ class Snapshot(Protocol):
         """The first expiry that is later."""
         ...
 
-    def templates(self, *, after: int = 0, person: int | None = None) -> Iterator[TemplateRow]:
-        """Those of higher numbers than `after`, ascending; of one person where that number is given."""
+    def templates(
+        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+    ) -> Iterator[TemplateRow]:
+        """Those of higher numbers than `after`, ascending; of one person where that number is given, and of the people
+        of a shard (those whose numbers leave the shard's when they are divided by the number of shards).
+        """
         ...
 
     def count_templates(self) -> int: ...

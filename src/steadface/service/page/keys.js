@@ -10,6 +10,7 @@ const SCOPES = [
   ["embed", "take embeddings out"],
   ["delete", "remove people"],
   ["audit", "read the log"],
+  ["shard", "ask for matches in a shard, for another node"],
   ["admin", "everything, keys included"],
 ];
 

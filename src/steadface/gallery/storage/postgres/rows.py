@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from steadface.arguments import Shard
 from steadface.gallery.storage import (
     NUMBERS,
     Contents,
@@ -23,7 +24,7 @@ from steadface.gallery.storage import (
 )
 from steadface.gallery.storage.postgres.layout import TABLES, VERSION
 from steadface.gallery.storage.postgres.refusals import explained
-from steadface.gallery.storage.sql import PEOPLE, TEMPLATES
+from steadface.gallery.storage.sql import PEOPLE, TEMPLATES, of_shard
 
 ENTRIES = 'SELECT sequence, "time", event, person, details, previous, hash FROM journal'
 STATE = f"""
@@ -96,8 +97,11 @@ class Rows:
         later: str | None = self._one("SELECT min(expires) FROM people WHERE expires > %s", after)
         return later
 
-    def templates(self, *, after: int = 0, person: int | None = None) -> Iterator[TemplateRow]:
-        rows = self._selected(TEMPLATES, "templates.number", after, ("templates.person = %s", person))
+    def templates(
+        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+    ) -> Iterator[TemplateRow]:
+        own = ("templates.person = %s", person)
+        rows = self._selected(TEMPLATES, "templates.number", after, own, of_shard(shard, asked="%s", modulo="%%"))
         return map(TemplateRow._make, rows)
 
     def count_templates(self) -> int:

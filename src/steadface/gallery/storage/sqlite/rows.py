@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from types import UnionType
 from typing import Any, TypeVar
 
+from steadface.arguments import Shard
 from steadface.errors import InvalidInput
 from steadface.gallery.storage import (
     MODEL,
@@ -21,7 +22,7 @@ from steadface.gallery.storage import (
     read_model,
     written_model,
 )
-from steadface.gallery.storage.sql import PEOPLE, TEMPLATES
+from steadface.gallery.storage.sql import PEOPLE, TEMPLATES, of_shard
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -129,9 +130,15 @@ class Rows:
         later: str | None = self._one("SELECT min(expires) FROM people WHERE expires > ?", after)
         return later
 
-    def templates(self, *, after: int = 0, person: int | None = None) -> Iterator[TemplateRow]:
+    def templates(
+        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+    ) -> Iterator[TemplateRow]:
         rows = self._selected(
-            TEMPLATES, "templates.number", ("templates.number > ?", after or None), ("templates.person = ?", person)
+            TEMPLATES,
+            "templates.number",
+            ("templates.number > ?", after or None),
+            ("templates.person = ?", person),
+            of_shard(shard, asked="?"),
         )
         return map(TemplateRow._make, self._ascending(rows, TEMPLATE))
 
