@@ -311,13 +311,20 @@ class OpenGallery:
         state = self._state(rows)
         self._check_model(state.model, model or self.model)
         end = state.sequence, state.head
-        if end != newest and end[0] <= newest[0]:
+        if end != newest and (end[0] <= newest[0] or not self._goes_on(rows, *newest)):
             raise Conflict(
-                f"the gallery {self.name} was put back to what it was at entry {end[0]} of its log, while entry "
-                f"{newest[0]} was there already; nothing was done: where that is meant, open it again"
+                f"the gallery {self.name} was put back to what it was before entry {newest[0]} of its log, which was "
+                "there already; nothing was done: where that is meant, open it again"
             )
         self._newest = max(end, self._newest)
         return state
+
+    def _goes_on(self, rows: Snapshot, sequence: int, head: str) -> bool:
+        """Whether the log still has the entry that ended it once: others may have gone on from before it."""
+        if not sequence:
+            return True
+        entry = next(log.authentic(rows.entries(after=sequence - 1), self._vault.log_key), None)
+        return entry is not None and entry.hash.hex() == head
 
     def _check_model(self, present: ModelIdentity, model: ModelIdentity) -> None:
         if not same_model(present, model):
