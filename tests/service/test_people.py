@@ -6,6 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from steadface.errors import Unavailable
+from steadface.gallery.person import PersonId
+from steadface.gallery.storage.sqlite import SQLiteStorage
 from steadface.service.collections import DEFAULT, Place, opened
 from steadface.service.observation import Metrics
 
@@ -31,6 +36,21 @@ def test_somebody_is_enrolled_shown_renamed_and_removed(desk: Desk, pngs: list[l
     assert gallery.verify_log(head=receipt["entry"]).intact
     for gone in (desk.client.get(at), desk.client.delete(at), desk.client.patch(at, json={"name": "x"})):
         assert gone.status_code == 404
+
+
+def test_a_removal_is_acknowledged_though_the_gallery_is_lost_behind_it(
+    desk: Desk, pngs: list[list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: SQLiteStorage) -> None:
+        raise Unavailable("the gallery cannot be reached; nothing was written")
+
+    person = desk.enroll("Ada", pngs[0][0]).json()["id"]
+    with monkeypatch.context() as broken:
+        broken.setattr(SQLiteStorage, "reading", lost)
+        answer = desk.client.delete(f"/v1/people/{person}")
+    assert answer.status_code == 200, answer.text
+    gallery = desk.service.collections.get(DEFAULT).gallery
+    assert answer.json()["receipt"] == vars(gallery.receipt(PersonId(person)))
 
 
 def test_a_request_that_is_made_again_is_done_once(desk: Desk, pngs: list[list[bytes]]) -> None:

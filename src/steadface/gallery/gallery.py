@@ -80,6 +80,11 @@ class Receipt:
     time: str
     entry: str
 
+    @classmethod
+    def of(cls, entry: Entry) -> "Receipt":
+        """That which an entry about a removal is."""
+        return cls(person=entry.person or "", event=entry.event, time=entry.time, entry=entry.hash.hex())
+
 
 class Gallery(OpenGallery):
     """Made by `Gallery.create` or `Gallery.open`; a context manager."""
@@ -126,7 +131,7 @@ class Gallery(OpenGallery):
             gone = [one for one in reader.entries(person=person) if json.loads(one.details).get("gone")]
         if not gone:
             raise NotFound(f"the log of {self.name} does not tell that {quoted(person)} was removed; check the id")
-        return Receipt(person=person, event=gone[-1].event, time=gone[-1].time, entry=gone[-1].hash.hex())
+        return Receipt.of(gone[-1])
 
     def person(self, name: str) -> Person:
         """Raises `NotEnrolled`."""
@@ -203,11 +208,17 @@ class Gallery(OpenGallery):
 
         Raises `NotEnrolled`.
         """
+        return self.removed(name)[0]
+
+    def removed(self, name: str) -> tuple[Person, Receipt]:
+        """As `remove`, with the receipt of it."""
         with self._writing() as writer:
             person = writer.known(name)
             traces = writer.delete(person, "remove")
+            entry = writer.rows.last_entry()
         self._scrub(traces)
-        return person
+        assert entry is not None
+        return person, Receipt.of(entry)
 
     def templates(self, name: str) -> list[Template]:
         """A person's templates, oldest first. Raises `NotEnrolled`."""

@@ -75,10 +75,9 @@ class Service:
 
     def remove(self, collection: Collection, name: str) -> tuple[Person, dict[str, Any]]:
         """Removes somebody, by name or `PersonId`, and tells of it; who it was, and the receipt."""
-        person = collection.gallery.remove(name)
-        receipt = vars(collection.gallery.receipt(PersonId(person.id)))
-        self.tell("deleted", collection, receipt=receipt)
-        return person, receipt
+        person, receipt = collection.gallery.removed(name)
+        self.tell("deleted", collection, receipt=vars(receipt))
+        return person, vars(receipt)
 
     def forget(self, collection: Collection) -> list[dict[str, Any]]:
         """Removes who has expired, and tells of each; their receipts."""
