@@ -31,7 +31,7 @@ class MemoryRows:
         self,
         *,
         after: int = 0,
-        tag: bytes | None = None,
+        tags: Collection[bytes] | None = None,
         ids: Collection[str] | None = None,
         numbers: Collection[int] | None = None,
         expired_by: str | None = None,
@@ -39,7 +39,7 @@ class MemoryRows:
         for row in sorted(self.everybody.values()):
             if (
                 row.number > after
-                and (tag is None or row.tag == tag)
+                and (tags is None or row.tag in tags)
                 and (ids is None or row.id in ids)
                 and (numbers is None or row.number in numbers)
                 and (expired_by is None or (row.expires is not None and row.expires <= expired_by))
@@ -100,6 +100,9 @@ class MemoryRows:
         number = row.number or self.last_person
         self.everybody[number] = row._replace(number=number)
         return number
+
+    def reseal_people(self, rows: Iterable[PersonRow]) -> None:
+        self.everybody |= {row.number: row for row in rows}
 
     def delete_person(self, number: int) -> None:
         del self.everybody[number]

@@ -122,15 +122,15 @@ def test_people_come_by_every_question_in_the_order_of_their_numbers(storage: St
         numbers = [add(rows, person(one, expires), 2) for one, expires in (("a", None), ("b", "2032"), ("c", "2033"))]
     assert ids(storage) == ["a", "b", "c"]
     assert ids(storage, after=numbers[0]) == ["b", "c"]
-    assert ids(storage, tag=b"tag b") == ["b"]
-    assert ids(storage, tag=b"tag z") == []
+    assert ids(storage, tags=[b"tag c", b"tag b", b"tag z"]) == ["b", "c"]
+    assert ids(storage, tags=[b"tag z"]) == ids(storage, tags=[]) == []
     assert ids(storage, ids={"c", "a", "z"}) == ["a", "c"]
     assert ids(storage, numbers=[numbers[2], 99]) == ["c"]
     assert ids(storage, numbers=[]) == ids(storage, ids=[]) == []
     assert ids(storage, expired_by="2032") == ["b"]
     assert ids(storage, expired_by="2033", after=numbers[1]) == ["c"]
     with storage.reading() as rows:
-        assert next(rows.people(tag=b"tag b")) == person("b", "2032")._replace(number=numbers[1], templates=2)
+        assert next(rows.people(tags=[b"tag b"])) == person("b", "2032")._replace(number=numbers[1], templates=2)
         assert (rows.count_people(), rows.count_people(expired_by="2032")) == (3, 1)
         assert [rows.next_expiry(when) for when in ("2031", "2032", "2033")] == ["2032", "2033", None]
 
@@ -160,7 +160,7 @@ def test_a_row_is_replaced_under_its_number_and_nobody_has_anothers_id_or_tag(st
         number = add(rows, person("a"))
         add(rows, person("b"))
         assert rows.put_person(person("a", "2040")._replace(number=number, tag=b"new")) == number
-        assert [row.expires for row in rows.people(tag=b"new")] == ["2040"]
+        assert [row.expires for row in rows.people(tags=[b"new"])] == ["2040"]
     for clash in (person("a"), person("z")._replace(tag=b"new"), person("b")._replace(number=number)):
         with pytest.raises(Exception), storage.writing() as rows:  # noqa: B017, PT011  # each database has its own
             rows.put_person(clash)

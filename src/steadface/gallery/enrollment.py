@@ -64,10 +64,12 @@ def checked(enrollee: Enrollee, model: ModelIdentity, now: datetime) -> Enrollee
     )
 
 
-def enroll(writer: Writer, enrollee: Enrollee) -> Enrolment:
-    """Adds a checked enrollee. Raises `Conflict` where their consent has expired, and `NotAlike`."""
+def enroll(writer: Writer, enrollee: Enrollee, known: dict[str, Person]) -> Enrolment:
+    """Adds a checked enrollee, also to the people `known`, who are by name those of all names in question who are
+    enrolled. Raises `Conflict` where their consent has expired, and `NotAlike`.
+    """
     vectors: Vectors = enrollee.vectors  # type: ignore[assignment]  # as `checked` left them
-    before, similarity = writer.find(enrollee.name), None
+    before, similarity = known.get(enrollee.name), None
     if before is not None:
         refuse_expired(writer, before)
         similarity = _closeness(writer, before, vectors, enrollee.alike)
@@ -78,11 +80,8 @@ def enroll(writer: Writer, enrollee: Enrollee) -> Enrolment:
     expires = None if person.expires is None else stamp(person.expires)
     asked = {} if enrollee.request is None else {"request": enrollee.request.digests(writer.vault)}
     writer.log("enroll", person, added=log.ranges(numbers), expires=expires, **asked)
-    return Enrolment(
-        person=replace(person, templates=person.templates + len(vectors)),
-        templates=tuple(numbers),
-        similarity=similarity,
-    )
+    known[person.name] = person = replace(person, templates=person.templates + len(vectors))
+    return Enrolment(person=person, templates=tuple(numbers), similarity=similarity)
 
 
 def refuse_expired(reader: Reader, person: Person) -> None:

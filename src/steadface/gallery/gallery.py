@@ -179,9 +179,10 @@ class Gallery(OpenGallery):
         model, now = self.model, self._now()
         checked = [enrollment.checked(enrollee, model, now) for enrollee in enrollees]
         with self._writing(model) as writer:
+            known = writer.found([enrollee.name for enrollee in checked])
             if new_from is not None:
-                imported.refuse_known(writer, checked, new_from)
-            return [self._done(writer, enrollee.request) or enrollment.enroll(writer, enrollee) for enrollee in checked]
+                imported.refuse_known(known, checked, new_from)
+            return [self._done(writer, one.request) or enrollment.enroll(writer, one, known) for one in checked]
 
     def done(self, request: Request) -> Enrolment | None:
         """What was done for an equal request in the last day.
@@ -462,8 +463,9 @@ class Gallery(OpenGallery):
         model, source = self.model, as_path(source, "the import")
         brought = imported.read(source, model, key=given(key), now=self._now())
         with self._writing(model) as writer:
-            imported.refuse_known(writer, brought.enrollees, str(source))
-            enrolled = [enrollment.enroll(writer, enrollee) for enrollee in brought.enrollees]
+            known = writer.found([enrollee.name for enrollee in brought.enrollees])
+            imported.refuse_known(known, brought.enrollees, str(source))
+            enrolled = [enrollment.enroll(writer, enrollee, known) for enrollee in brought.enrollees]
             writer.log("import", people=len(enrolled))
         return brought
 

@@ -8,7 +8,7 @@ all rows that repeat them, and no more than `DECODED` bytes or `RATIO` times wha
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,6 @@ from steadface.gallery.maintenance import listed
 from steadface.gallery.parquet import ABOUT, FORMAT, METADATA, About, Row, standing, types
 from steadface.gallery.person import checked_name
 from steadface.gallery.sealing.keys import Key, Unsealable
-from steadface.gallery.sealing.transaction import Reader
 from steadface.gallery.storage import ModelIdentity, described, model_identity, same_model
 
 if TYPE_CHECKING:
@@ -93,12 +92,12 @@ def _check_key(about: About, key: Key | None, path: Path) -> None:
         raise InvalidInput(f"the templates in {path} are sealed with the key {quoted(about.key)}, and {given}")
 
 
-def refuse_known(reader: Reader, enrollees: Sequence[Enrollee], source: str) -> None:
-    """Raises `Conflict` where one of those whom `source` brings is enrolled already."""
+def refuse_known(known: Collection[str], enrollees: Sequence[Enrollee], source: str) -> None:
+    """Raises `Conflict` where one of those whom `source` brings is `known`: enrolled already."""
     names = [one.name for one in enrollees]
-    if known := [name for name in names if reader.find(name) is not None]:
+    if there := [name for name in names if name in known]:
         raise Conflict(
-            f"{len(known)} of {len(names)} people in {source} are enrolled already: {listed(known)}; remove them from "
+            f"{len(there)} of {len(names)} people in {source} are enrolled already: {listed(there)}; remove them from "
             "the gallery first, or leave them out of the file (nobody was imported)"
         )
 

@@ -21,7 +21,7 @@ from steadface.gallery.sealing import log
 from steadface.gallery.sealing.keys import Unsealable
 from steadface.gallery.sealing.log import Finding, Verification
 from steadface.gallery.sealing.vault import SUMS, State, Vault, moment, stamp, trace
-from steadface.gallery.storage import Entry, PersonRow, Snapshot, TemplateRow, Transaction
+from steadface.gallery.storage import ASKED, Entry, PersonRow, Snapshot, TemplateRow, Transaction
 
 UNKNOWN = -1
 BLOCK = 8192
@@ -61,10 +61,16 @@ class Reader:
             raise Unsealable(f"the end of the log behind entry {self.state.sequence}")
 
     def find(self, name: str) -> Person | None:
-        person = next(map(self.vault.open_person, self.rows.people(tag=self.vault.tag(name))), None)
-        if person is not None and person.name != name:
-            raise Unsealable(f"person {person.number}")
-        return person
+        return self.found([name]).get(name)
+
+    def found(self, names: Collection[str]) -> dict[str, Person]:
+        """Those of these names who are enrolled, by name."""
+        tags = list(map(self.vault.tag, names))
+        asked = (self.rows.people(tags=tags[first : first + ASKED]) for first in range(0, len(tags), ASKED))
+        found = {person.name: person for person in map(self.vault.open_person, chain.from_iterable(asked))}
+        if strangers := found.keys() - set(names):
+            raise Unsealable(f"person {found[min(strangers)].number}")
+        return found
 
     def known(self, name: str) -> Person:
         """Who has that name, or that `PersonId`. Raises `NotEnrolled`."""
@@ -299,8 +305,7 @@ class Writer(Reader):
     def reseal(self, new: Vault) -> None:
         """Seals every row with the key of `new` in place of the present one."""
         before = self.sum()
-        for person in list(self.people()):
-            self.rows.put_person(new.seal_person(person))
+        self.rows.reseal_people(map(new.seal_person, self.people()))
         templates = list(self.rows.templates())
         self.rows.reseal_templates(self.vault.resealed(row, new) for row in templates)
         self.change["rows"] += self.sum() - before

@@ -30,6 +30,8 @@ LONGEST = 2**25
 """Bytes of one value: far more than a template, a note or an entry of the log takes."""
 MODEL = 2**16
 """Characters of what a header tells of its model: the longest name of a contract takes 49,152 as JSON."""
+ASKED = 500
+"""Tags of people that are asked for at once: SQLite takes each by itself, and a thousand of them at most."""
 NUMBERS = 2**53
 """What numbers of rows stay below."""
 RESTORE = "restore a backup (`steadface gallery backup` makes them)"
@@ -192,12 +194,14 @@ class Snapshot(Protocol):
         self,
         *,
         after: int = 0,
-        tag: bytes | None = None,
+        tags: Collection[bytes] | None = None,
         ids: Collection[str] | None = None,
         numbers: Collection[int] | None = None,
         expired_by: str | None = None,
     ) -> Iterator[PersonRow]:
-        """Those of whom all is true that is asked, by ascending number; who has no expiry never expires."""
+        """Those of whom all is true that is asked, by ascending number; who has no expiry never expires. No more `tags`
+        than `ASKED`.
+        """
         ...
 
     def count_people(self, *, expired_by: str | None = None) -> int: ...
@@ -257,14 +261,20 @@ def contents_of(rows: Snapshot) -> Contents:
 
 
 class Transaction(Snapshot, Protocol):
-    """Changes, which are seen by the reading methods at once and by others when it ends."""
+    """Changes, which are seen by the reading methods at once and by others when it ends. What cannot be done is told at
+    once, by the next reading method, or when it ends, and then nothing of it is done.
+    """
 
     def write_header(self, header: Header) -> None: ...
 
     def put_person(self, row: PersonRow) -> int:
-        """Adds somebody (number 0), or replaces the row of that number; the number. Raises where `id` or `tag` is
-        somebody else's.
+        """Adds somebody (number 0), or replaces the row of that number; the number. It cannot be done where `id` or
+        `tag` is somebody else's.
         """
+        ...
+
+    def reseal_people(self, rows: Iterable[PersonRow]) -> None:
+        """Replaces what is sealed of the people of these numbers."""
         ...
 
     def delete_person(self, number: int) -> None:

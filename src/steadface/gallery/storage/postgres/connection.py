@@ -71,6 +71,7 @@ class Connection:
                 if kind.looks:
                     self._look_at(rows.connection)
                 yield rows
+                rows.flush()
             except BaseException:
                 self._give_up(rows.connection)
                 raise

@@ -2,9 +2,13 @@
 
 What may be many is read a page at a time, by number: a transaction sees one state throughout, so that pages fit
 together, and nothing is held here or there between them.
+
+What a transaction adds waits here until something is asked for or replaced, or it is about to be committed, and is then
+sent in one message: a server may be far away. Nobody else adds meanwhile, so that numbers are known after one look.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -35,10 +39,50 @@ FROM gallery LEFT JOIN LATERAL ({ENTRIES} ORDER BY sequence DESC LIMIT 1) last O
 FIRST_PAGE, PAGE = 128, 8192
 """Rows: few are wanted as often as all."""
 
-NEW_PERSON = """
-WITH new AS (UPDATE numbers SET people = people + 1 RETURNING people)
-INSERT INTO people SELECT people, %s, %s, %s, %s, %s FROM new RETURNING number
+WAITING = 2**22
+"""Bytes of sealed rows that wait, and a row."""
+REPLACED = 1000
+"""Rows that are sealed anew in one message."""
+
+TYPES = {
+    "gallery": ("integer", "varchar", "varchar", "text", "varchar", "bytea", "boolean"),
+    "people": ("bigint", "varchar", "bytea", "varchar", "varchar", "bytea"),
+    "templates": ("bigint", "bigint", "bytea"),
+    "journal": ("bigint", "varchar", "varchar", "varchar", "text", "bytea", "bytea"),
+}
+"""Of the columns of each table."""
+
+
+def given(*types: str) -> str:
+    """Rows that come as an array for each column."""
+    return f"unnest({', '.join(f'%b::{one}[]' for one in types)})"
+
+
+ADDED = {table: f"INSERT INTO {table} SELECT * FROM {given(*types)}" for table, types in TYPES.items()}
+HEADER = f"""
+UPDATE gallery SET (id, created, model, key, secret, owed)
+    = (new.id, new.created, new.model, new.key, new.secret, new.owed)
+FROM {given(*TYPES["gallery"][1:])} new (id, created, model, key, secret, owed)
 """
+PERSON = f"""
+UPDATE people SET (id, tag, created, expires, sealed) = (new.id, new.tag, new.created, new.expires, new.sealed)
+FROM {given(*TYPES["people"])} new (number, id, tag, created, expires, sealed) WHERE people.number = new.number
+"""
+RESEALED = {
+    table: f"UPDATE {table} SET sealed = new.sealed FROM {given('bigint', 'bytea')} new (number, sealed) "
+    f"WHERE {table}.number = new.number"
+    for table in ("people", "templates")
+}
+DELETED = {
+    table: f"DELETE FROM {table} USING {given('bigint')} gone (number) WHERE {table}.number = gone.number"
+    for table in ("people", "templates")
+}
+NUMBERED = "UPDATE numbers SET (people, templates) = (new.people, new.templates) FROM " + (
+    f"{given('bigint', 'bigint')} new (people, templates)"
+)
+
+Change = tuple[str, Sequence[Sequence[Any]]]
+"""SQL that changes one row for each of these rows, which it takes as an array for each column."""
 
 Condition = tuple[str, Any]
 """SQL with one placeholder, and what stands for it; None: nothing is asked."""
@@ -52,6 +96,12 @@ class Rows:
         self.appended: Entry | None = None
         """The last of this transaction."""
         self._state: tuple[Header, Entry | None] | None = None
+        self._numbers: Numbers | None = None
+        self._waiting: dict[str, list[Sequence[Any]]] = {}
+        """By table, rows that are added."""
+        self._header: Header | None = None
+        """That waits as well."""
+        self._bytes = 0
 
     def header(self) -> Header:
         return self._known()[0]
@@ -73,7 +123,7 @@ class Rows:
         self,
         *,
         after: int = 0,
-        tag: bytes | None = None,
+        tags: Collection[bytes] | None = None,
         ids: Collection[str] | None = None,
         numbers: Collection[int] | None = None,
         expired_by: str | None = None,
@@ -82,7 +132,7 @@ class Rows:
             PEOPLE,
             "number",
             after,
-            ("tag = %s", tag),
+            ("tag = ANY(%b::bytea[])", None if tags is None else list(tags)),
             ("id = ANY(%s)", None if ids is None else [one for one in ids if _writable(one)]),
             ("number = ANY(%s::bigint[])", None if numbers is None else [one for one in numbers if one < NUMBERS]),
             ("expires <= %s", expired_by),
@@ -108,6 +158,10 @@ class Rows:
         return int(self._one("SELECT count(*) FROM templates"))
 
     def numbers(self) -> Numbers:
+        self._numbers = self._numbers or self._noted()
+        return self._numbers
+
+    def _noted(self) -> Numbers:
         rows = self._execute(
             "SELECT people, templates, coalesce((SELECT max(number) FROM people), 0), "
             "coalesce((SELECT max(number) FROM templates), 0) FROM numbers LIMIT 2"
@@ -150,57 +204,83 @@ class Rows:
         self.numbers()
 
     def write_header(self, header: Header) -> None:
-        self._change(
-            "UPDATE gallery SET id = %s, created = %s, model = %s, key = %s, secret = %s, owed = %s", [_columns(header)]
-        )
-        self._state = header, self._known()[1]
+        self._header, self._state = header, (header, self._known()[1])
 
     def put_person(self, row: PersonRow) -> int:
-        number, *columns, _ = row
-        if number:
-            self._change(
-                "UPDATE people SET id = %s, tag = %s, created = %s, expires = %s, sealed = %s WHERE number = %s",
-                [(*columns, number)],
-            )
-            return number
-        return int(self._change(NEW_PERSON, [columns])[0])
+        if row.number:
+            self._change((PERSON, [row[:-1]]))
+            return row.number
+        people, templates = self.numbers()
+        self._numbers = Numbers(people + 1, templates)
+        self._add("people", (people + 1, *row[1:-1]), len(row.sealed))
+        return people + 1
+
+    def reseal_people(self, rows: Iterable[PersonRow]) -> None:
+        self._reseal("people", ((row.number, row.sealed) for row in rows))
 
     def delete_person(self, number: int) -> None:
-        self._change("DELETE FROM people WHERE number = %s", [(number,)])
+        self._change((DELETED["people"], [(number,)]))
 
     def add_templates(self, rows: Iterable[TemplateRow]) -> None:
-        last = self._copied("templates", "int8 int8 bytea", ((row.number, row.person, row.sealed) for row in rows))
-        self._change("UPDATE numbers SET templates = greatest(templates, %s)", [(last,)])
+        for row in rows:
+            people, last = self.numbers()
+            self._numbers = Numbers(people, max(last, row.number))
+            self._add("templates", (row.number, row.person, row.sealed), len(row.sealed))
 
     def reseal_templates(self, rows: Iterable[TemplateRow]) -> None:
-        self._change("UPDATE templates SET sealed = %s WHERE number = %s", [(row.sealed, row.number) for row in rows])
+        self._reseal("templates", ((row.number, row.sealed) for row in rows))
 
     def delete_templates(self, numbers: Collection[int]) -> None:
-        self._change("DELETE FROM templates WHERE number = %s", [(number,) for number in numbers])
+        self._change((DELETED["templates"], [(number,) for number in numbers]))
 
     def append(self, entry: Entry) -> None:
-        self._change("INSERT INTO journal VALUES (%s, %s, %s, %s, %s, %s, %s)", [tuple(vars(entry).values())])
+        self._add("journal", tuple(vars(entry).values()), len(entry.details))
         self._state, self.appended = (self._known()[0], entry), entry
 
     def fill(self, contents: Contents) -> None:
         """All of it, into tables that are empty."""
-        self._change("INSERT INTO gallery VALUES (%s, %s, %s, %s, %s, %s, %s)", [(VERSION, *_columns(contents.header))])
-        self._change("INSERT INTO numbers VALUES (%s, %s)", [tuple(contents.numbers)])
-        self._copied("people", "int8 varchar bytea varchar varchar bytea", (row[:-1] for row in contents.people))
-        self.add_templates(contents.templates)
-        self._copied("journal", "int8 varchar varchar varchar text bytea bytea", map(self._logged, contents.entries))
+        self._change((ADDED["gallery"], [(VERSION, *_columns(contents.header))]))
+        people, templates = contents.numbers
+        self._copied("people", (row[:-1] for row in contents.people))
+        last = self._copied("templates", ((row.number, row.person, row.sealed) for row in contents.templates))
+        self._copied("journal", map(self._logged, contents.entries))
+        self._execute("INSERT INTO numbers VALUES (%s, %s)", (people, max(templates, last)))
 
     def _logged(self, entry: Entry) -> tuple[Any, ...]:
         self.appended = entry
         return tuple(vars(entry).values())
 
-    def _copied(self, table: str, kinds: str, rows: Iterable[Sequence[Any]]) -> int:
+    def flush(self) -> None:
+        """Sends what waits."""
+        changes = [(ADDED[table], rows) for table, rows in self._waiting.items()]
+        if self._numbers is not None and self._waiting.keys() & {"people", "templates"}:
+            changes.append((NUMBERED, [self._numbers]))
+        if self._header is not None:
+            changes.append((HEADER, [_columns(self._header)]))
+        self._waiting, self._header, self._bytes = {}, None, 0  # whatever comes of them: once
+        self._send(changes)
+
+    def _add(self, table: str, row: Sequence[Any], size: int) -> None:
+        self._waiting.setdefault(table, []).append(row)
+        self._bytes += size
+        if self._bytes > WAITING:
+            self.flush()
+
+    def _reseal(self, table: str, rows: Iterator[Sequence[Any]]) -> None:
+        while some := list(islice(rows, REPLACED)):
+            self._change((RESEALED[table], some))
+
+    def _change(self, change: Change) -> None:
+        self.flush()
+        self._send([change])
+
+    def _copied(self, table: str, rows: Iterable[Sequence[Any]]) -> int:
         """Adds rows, as fast as PostgreSQL takes them; the first column of the last, or 0."""
         last = 0
         try:
             statement = f"COPY {table} FROM STDIN (FORMAT BINARY)"
             with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.set_types(kinds.split())
+                copy.set_types(TYPES[table])
                 for row in rows:
                     copy.write_row(row)
                     last = row[0]
@@ -208,27 +288,30 @@ class Rows:
             raise self._damaged(_said(error)) from error
         return last
 
-    def _change(self, statement: str, words: Sequence[Sequence[object]]) -> tuple[Any, ...]:
-        """One row for each of `words`; what is returned of an only one. Raises `InvalidInput` where it is another
-        number of rows that changes, or none may: what is there is not what it has to be.
+    def _send(self, changes: Sequence[Change]) -> None:
+        """All at once, in one statement, which looks at constraints when it has done them all. Raises `InvalidInput`
+        where another number of rows changes than is to, or none may: what is there is not what it has to be.
         """
-        with self.connection.cursor() as cursor:
-            try:
-                if len(words) == 1:
-                    cursor.execute(statement, words[0])
-                elif words:
-                    cursor.executemany(statement, words)
-            except psycopg.IntegrityError as error:
-                raise self._damaged(_said(error)) from error
-            if words and cursor.rowcount != len(words):
-                raise self._damaged(f"{cursor.rowcount} rows were changed in place of {len(words)}")
-            return (cursor.fetchone() or ()) if cursor.description else ()
+        changes = [(statement, rows) for statement, rows in changes if rows]
+        if not changes:
+            return
+        parts = ", ".join(f"c{n} AS ({statement} RETURNING true)" for n, (statement, _) in enumerate(changes))
+        counts = ", ".join(f"(SELECT count(*) FROM c{n})" for n in range(len(changes)))
+        words = [list(column) for _, rows in changes for column in zip(*rows, strict=True)]
+        try:
+            changed = self.connection.execute(f"WITH {parts} SELECT {counts}", words).fetchone() or ()
+        except psycopg.IntegrityError as error:
+            raise self._damaged(_said(error)) from error
+        for count, (_, rows) in zip(changed, changes, strict=True):
+            if count != len(rows):
+                raise self._damaged(f"{count} rows were changed in place of {len(rows)}")
 
     def _damaged(self, what: str) -> Exception:
         return damaged(self._name, what)
 
     def _execute(self, statement: str, words: Sequence[object] = ()) -> "psycopg.Cursor[Any]":
         with explained(self._name):  # here, since rows of one gallery may be asked for while another one is written
+            self.flush()
             return self.connection.execute(statement, words)
 
     def _one(self, statement: str, *words: object) -> Any:

@@ -75,8 +75,8 @@ TEMPLATE: Kinds = (int, int, str | None, bytes)
 ENTRY: Kinds = (int, str, str, str | None, str, bytes, bytes)
 """Of the columns as they are asked for."""
 
-Condition = tuple[str, Any]
-"""SQL with one question mark, and what stands for it; None: nothing is asked."""
+Condition = tuple[Any, ...]
+"""SQL with question marks, and what stands for each; None: nothing is asked."""
 
 
 class Rows:
@@ -105,7 +105,7 @@ class Rows:
         self,
         *,
         after: int = 0,
-        tag: bytes | None = None,
+        tags: Collection[bytes] | None = None,
         ids: Collection[str] | None = None,
         numbers: Collection[int] | None = None,
         expired_by: str | None = None,
@@ -114,7 +114,7 @@ class Rows:
             PEOPLE,
             "number",
             ("number > ?", after or None),
-            ("tag = ?", tag),
+            (f"tag IN ({', '.join('?' * len(tags or ()))})", *([None] if tags is None else tags)),
             ("id IN (SELECT value FROM json_each(?))", _listed(ids)),
             ("number IN (SELECT value FROM json_each(?))", _listed(numbers)),
             ("expires <= ?", expired_by),
@@ -205,7 +205,13 @@ class Rows:
         self._change("INSERT INTO templates VALUES (?, ?, ?)", ((row.number, row.person, row.sealed) for row in rows))
 
     def reseal_templates(self, rows: Iterable[TemplateRow]) -> None:
-        self._change("UPDATE templates SET sealed = ? WHERE number = ?", ((row.sealed, row.number) for row in rows))
+        self._reseal("templates", rows)
+
+    def reseal_people(self, rows: Iterable[PersonRow]) -> None:
+        self._reseal("people", rows)
+
+    def _reseal(self, table: str, rows: Iterable[PersonRow] | Iterable[TemplateRow]) -> None:
+        self._change(f"UPDATE {table} SET sealed = ? WHERE number = ?", ((row.sealed, row.number) for row in rows))
 
     def delete_templates(self, numbers: Collection[int]) -> None:
         self._change("DELETE FROM templates WHERE number = ?", ((number,) for number in numbers))
@@ -277,9 +283,10 @@ class Rows:
 
     def _selected(self, select: str, order: str, *conditions: Condition) -> sqlite3.Cursor:
         """Where all of the conditions hold that ask something."""
-        asked = [(text, value) for text, value in conditions if value is not None]
+        asked = [(text, some) for text, *some in conditions if None not in some]
         where = f" WHERE {' AND '.join(text for text, _ in asked)}" if asked else ""
-        return self.connection.execute(f"{select}{where} ORDER BY {order}", [value for _, value in asked])
+        words = [one for _, some in asked for one in some]
+        return self.connection.execute(f"{select}{where} ORDER BY {order}", words)
 
 
 def _listed(values: Collection[object] | None) -> str | None:
