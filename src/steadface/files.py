@@ -239,6 +239,21 @@ def new_partial(folder: Path, begins: str) -> Iterator[tuple[BinaryIO, Path]]:
         Path(name).unlink(missing_ok=True)
 
 
+def put_in_place(partial: Path, path: Path) -> None:
+    """Gives a file the name `path` in the same folder, where there is none of it. Raises FileExistsError where there is
+    one, and never writes over it, except that on a file system without links the last of several at once counts.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        partial.replace(path)
+    flush_folder(path.parent)
+
+
 def flush_folder(folder: Path) -> None:
     """The rename itself reaches the disk only with its folder."""
     descriptor = os.open(folder, os.O_RDONLY)

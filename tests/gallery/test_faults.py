@@ -99,6 +99,22 @@ with Gallery.open(path) as gallery:
 """
 
 
+def test_a_copy_that_is_killed_leaves_no_file_of_its_name(gallery: Gallery, path: Path, tmp_path: Path) -> None:
+    gallery.enroll("Ada", unit(3))
+    copying = """
+from steadface.gallery.gallery import Gallery
+with Gallery.open(sys.argv[1]) as gallery:
+    gallery.copy(sys.argv[2], progress=lambda done, total: (print(done, flush=True), input()))
+"""
+    target = tmp_path / "copied.db"
+    with start(copying, path, target) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), "it is being written"
+        process.kill()
+    assert not target.exists()
+    assert gallery.copy(target).intact
+
+
 def test_a_file_that_cannot_grow_leaves_the_gallery_as_it_was(gallery: Gallery, path: Path) -> None:
     gallery.enroll("a", unit(1))
     with start(FILLER, path) as filler:

@@ -167,6 +167,77 @@ def test_a_newer_layout_asks_for_a_newer_version_and_further_indexes_for_nothing
         Gallery.open(address)
 
 
+LAYOUT_1 = (
+    "DROP INDEX {s}.templates_of_person",
+    "CREATE INDEX templates_of_person ON {s}.templates (person)",
+    "UPDATE {s}.gallery SET layout = 1",
+)
+
+
+@pytest.fixture
+def earlier(postgres: Server, gallery: Gallery, address: str) -> str:
+    """The address of a gallery whose tables are of layout 1."""
+    postgres.sql(*(statement.format(s=schema_of(gallery)) for statement in LAYOUT_1))
+    return address
+
+
+def ordered(postgres: Server, schema: str) -> bool:
+    """Whether a person's templates are found in their order."""
+    found = postgres.sql(f"SELECT indexdef FROM pg_indexes WHERE (schemaname, tablename) = ('{schema}', 'templates')")
+    return any("(person, number)" in one for (one,) in found)
+
+
+def test_an_earlier_layout_is_brought_forward_by_its_owner_and_used_by_nobody_before(
+    postgres: Server, gallery: Gallery, earlier: str
+) -> None:
+    for use in (lambda: Gallery.open(earlier), gallery.people, lambda: gallery.enroll("Bob", unit(1))):
+        with pytest.raises(Unsupported, match="gallery migrate"):
+            use()
+    schema, service = schema_of(gallery), role(postgres, "service_2")
+    postgres.sql(
+        f"GRANT USAGE ON SCHEMA {schema} TO service_2", f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO service_2"
+    )
+    with pytest.raises(Unavailable, match=f"belong to the role '{OWNER}'"):
+        PostgresStorage(as_role(earlier, service)).migrate()
+    assert not ordered(postgres, schema)
+    assert [PostgresStorage(earlier).migrate() for _ in range(2)] == [1, 2]
+    assert ordered(postgres, schema)
+    gallery.enroll("Bob", unit(1))
+    with Gallery.open(earlier) as again:
+        assert again.verify_log().intact
+
+
+def test_two_do_not_bring_a_gallery_forward_at_once(postgres: Server, gallery: Gallery, earlier: str) -> None:
+    schema, before = schema_of(gallery), list[int]()
+    workers = [threading.Thread(target=lambda: before.append(PostgresStorage(earlier).migrate())) for _ in range(2)]
+    with psycopg.connect(host=str(postgres.folder), user=OWNER, dbname="postgres") as writer:
+        writer.execute(f"LOCK TABLE {schema}.gallery IN EXCLUSIVE MODE")
+        for worker in workers:
+            worker.start()
+        while postgres.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") != [(2,)]:
+            pass
+    for worker in workers:
+        worker.join()
+    assert sorted(before) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "ALTER TABLE {s}.gallery ALTER owed SET DEFAULT true",
+        "CREATE INDEX templates_in_order ON {s}.templates (sealed)",
+        "UPDATE {s}.gallery SET layout = 0",
+    ],
+)
+def test_an_earlier_layout_that_is_not_as_it_was_stays_as_it_is(
+    postgres: Server, gallery: Gallery, earlier: str, how: str
+) -> None:
+    postgres.sql(how.format(s=schema_of(gallery)))
+    with pytest.raises(InvalidInput, match="changed by other means"):
+        PostgresStorage(earlier).migrate()
+    assert not ordered(postgres, schema_of(gallery))
+
+
 @pytest.mark.parametrize("how", ["UPDATE {s}.numbers SET templates = 1", "DELETE FROM {s}.numbers"])
 def test_numbers_that_were_set_back_are_told(postgres: Server, gallery: Gallery, how: str) -> None:
     postgres.sql(how.format(s=schema_of(gallery)))

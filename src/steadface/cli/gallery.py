@@ -397,6 +397,23 @@ def grant_gallery(
     console.print(line("the role ", (role, "bold"), f" may {may} in {storage.name}"), soft_wrap=True)
 
 
+@gallery_app.command("migrate")
+def migrate_gallery(gallery: GalleryOption) -> None:
+    """Bring the tables of a gallery in PostgreSQL forward from an **earlier version**, all or nothing. Needs no key,
+    but the role that made the gallery.
+
+    Those who still run the earlier version are refused from then on: upgrade them first.
+    """
+    from steadface.gallery.storage.postgres import VERSION, PostgresStorage
+
+    storage = storage_at(gallery)
+    if not isinstance(storage, PostgresStorage):
+        raise Unsupported("a gallery in a file is brought forward by itself, when it is next written into")
+    before = storage.migrate()
+    done = f"is of layout {VERSION} already" if before == VERSION else f"was brought from layout {before} to {VERSION}"
+    console.print(line(f"{storage.name} {done}"), soft_wrap=True)
+
+
 def _alike(model: str) -> float | None:
     """From which cosine on the model takes two templates for one person's."""
     from steadface.recognition.recognizer import Recognizer  # loads torch, which only some of these commands need

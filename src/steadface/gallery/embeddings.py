@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable, Unsupported, short, unreadable
-from steadface.files import NO_ROOM, flush_folder, new_partial, read_file
+from steadface.files import NO_ROOM, flush_folder, new_partial, put_in_place, read_file
 from steadface.gallery.imported import TOLD, check_size, decoded_bytes, explained, parquet_file
 from steadface.gallery.storage import ModelIdentity, described, model_identity, same_model
 
@@ -127,14 +127,8 @@ def _place_first(folder: Path, text: bytes) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            try:
-                os.link(partial, folder / MANIFEST)
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links: the last one's counts, and each compares it with its own
-                partial.replace(folder / MANIFEST)
-    flush_folder(folder)
+        with suppress(FileExistsError):  # each compares what is there with its own
+            put_in_place(partial, folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -23,13 +23,30 @@ except ImportError:
     raise Unsupported("a gallery in PostgreSQL needs psycopg: pip install 'steadface[postgres]'") from None
 
 from steadface.gallery.storage.postgres.address import parsed
-from steadface.gallery.storage.postgres.connection import LOOKING, MAKING, READING, WRITING, Connection, Kind
-from steadface.gallery.storage.postgres.layout import TABLES, check_free, make_tables, schema_there, tables_there
+from steadface.gallery.storage.postgres.connection import (
+    LOOKING,
+    MAKING,
+    MIGRATING,
+    READING,
+    WRITING,
+    Connection,
+    Kind,
+)
+from steadface.gallery.storage.postgres.layout import (
+    TABLES,
+    VERSION,
+    bring_forward,
+    check_free,
+    layout_there,
+    make_tables,
+    schema_there,
+    tables_there,
+)
 from steadface.gallery.storage.postgres.listening import Listener
 from steadface.gallery.storage.postgres.roles import grant, grants
 from steadface.gallery.storage.postgres.rows import Rows
 
-__all__ = ["PostgresStorage", "grants"]
+__all__ = ["VERSION", "PostgresStorage", "grants"]
 
 CLEARED = ("people", "templates", "gallery")
 """Tables of which rows are deleted or replaced."""
@@ -142,6 +159,15 @@ class PostgresStorage:
         """
         with self._outside(WRITING) as rows:
             grant(rows, self.address.schema, role, read_only=read_only)
+
+    def migrate(self) -> int:
+        """Brings the tables of an earlier layout forward, all at once or not at all, by one at a time; the layout that
+        they had. Raises as `layout.bring_forward` does.
+        """
+        with self._outside(LOOKING) as rows:
+            layout_there(rows.connection, self.address.schema, self.name)
+        with self._outside(MIGRATING) as rows:
+            return bring_forward(rows.connection, self.address.schema, self.name)
 
     def close(self) -> None:
         for connection in (*(self._connections or ()), self._listener):

@@ -44,6 +44,8 @@ class Kind:
 READING, WRITING = Kind(looks=True), Kind(writes=True, locks=True, looks=True)
 LOOKING, MAKING = Kind(), Kind(writes=True)
 """Where there may be no tables yet."""
+MIGRATING = Kind(writes=True, locks=True)
+"""Where there may be those of an earlier layout."""
 WAIT = 0.2
 """Seconds between attempts to reach a server."""
 

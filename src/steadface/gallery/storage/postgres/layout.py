@@ -7,6 +7,9 @@ are not logged) is refused; further indexes of columns may be there.
 
 Legible text is ASCII and compared byte by byte, whatever the collation of the database. Sealed rows cannot be
 compressed, and stay in their page. A row that is deleted is cleared from its page by the next run of autovacuum.
+
+Tables of an earlier layout are brought forward when their owner asks for it, never by whoever comes first: those who
+still run an earlier version are refused from that moment on, and indexes of many rows take their time.
 """
 
 from collections import defaultdict
@@ -15,11 +18,21 @@ from typing import Any
 import psycopg
 
 from steadface.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported, quoted
-from steadface.gallery.storage import LONGEST, MODEL, RESTORE
+from steadface.gallery.storage import LONGEST, MODEL, RESTORE, damaged
 from steadface.gallery.storage.postgres.refusals import FORBIDDEN
 
-VERSION = 1
-"""Of the layout."""
+VERSION = 2
+"""Of the layout. The second has a person's templates in the order of their numbers: where PostgreSQL has no statistics
+yet, as behind a copy, it went through the numbers of all templates to find those of one person.
+"""
+STEPS = {
+    1: (
+        "CREATE INDEX templates_in_order ON templates USING btree (person, number)",
+        "DROP INDEX IF EXISTS templates_of_person",  # only now: readers wait from here on
+        "ALTER INDEX templates_in_order RENAME TO templates_of_person",
+    ),
+}
+"""What makes the tables of a layout those of the next one."""
 OLDEST_SERVER = 130000
 """As PostgreSQL counts its versions."""
 
@@ -73,7 +86,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 EXPIRING = "CREATE INDEX people_expiring ON people USING btree (expires) WHERE (expires IS NOT NULL)"
 OTHERS = (
     EXPIRING,
-    "CREATE INDEX templates_of_person ON templates USING btree (person)",
+    "CREATE INDEX templates_of_person ON templates USING btree (person, number)",
     "CREATE INDEX journal_of_person ON journal USING btree (person, sequence)",
     *(f"ALTER TABLE {table} ALTER sealed SET STORAGE EXTERNAL" for table in ("people", "templates")),
     *(
@@ -89,6 +102,8 @@ IS_TABLE = "is r p"
 """An ordinary table that is logged."""
 EXPECTED = {name: {*lines, IS_TABLE} for name, lines in TABLES.items()}
 EXPECTED["people"].add(EXPIRING)
+EARLIER = {1: EXPECTED}
+"""Of earlier layouts: the first differs in an index of columns alone."""
 
 _FACTS = """
 WITH ours AS (
@@ -144,8 +159,60 @@ def make_tables(connection: "psycopg.Connection[Any]") -> None:
 
 
 def check_layout(connection: "psycopg.Connection[Any]", schema: str, name: str) -> None:
-    """Raises `NotFound` where there is no gallery, `Unsupported` for one of a newer layout, and `InvalidInput` where
-    the tables are not those of a gallery.
+    """Raises as `layout_there` and `check_version` do."""
+    check_version(layout_there(connection, schema, name), name)
+
+
+def check_version(layout: int, name: str) -> None:
+    """Raises `Unsupported` where that is not ours."""
+    if layout > VERSION:
+        raise Unsupported(
+            f"the gallery {name} was made by a newer Steadface (layout {layout}, and this one knows {VERSION}); "
+            "upgrade Steadface"
+        )
+    if layout < VERSION:
+        raise Unsupported(
+            f"the gallery {name} was made by an earlier Steadface (layout {layout}, and this one uses {VERSION}); "
+            "bring it forward with `steadface gallery migrate`, as the role that made it, once everybody who uses it "
+            "has this version"
+        )
+
+
+def bring_forward(connection: "psycopg.Connection[Any]", schema: str, name: str) -> int:
+    """Makes the tables of an earlier layout those of this one, in a transaction at the writers' lock; the layout that
+    they had. Raises as `layout_there` does, `Unsupported` for a newer one, and `Unavailable` for a role that does not
+    own them.
+    """
+    layout = layout_there(connection, schema, name)
+    if layout >= VERSION:
+        check_version(layout, name)
+        return layout
+    check_owned(connection, name)
+    for each in range(layout, VERSION):
+        for statement in STEPS[each]:
+            connection.execute(statement)
+    connection.execute("UPDATE gallery SET layout = %s", (VERSION,))
+    check_layout(connection, schema, name)
+    return layout
+
+
+def check_owned(connection: "psycopg.Connection[Any]", name: str) -> None:
+    """Raises `Unavailable` where a table is not this role's."""
+    others = connection.execute(
+        "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = ANY(%s::regclass[]) "
+        "AND NOT pg_has_role(relowner, 'USAGE')",
+        (list(TABLES),),
+    ).fetchall()
+    if others:
+        raise Unavailable(
+            f"the tables of the gallery {name} belong to the role {quoted(others[0][0])}, which alone may bring them "
+            "forward: connect as that one for this (nothing was changed)"
+        )
+
+
+def layout_there(connection: "psycopg.Connection[Any]", schema: str, name: str) -> int:
+    """Which layout the tables have. Raises `NotFound` where there is no gallery, and `InvalidInput` where the tables
+    are not those of a gallery; of a newer layout nobody knows what they are.
     """
     there = tables_there(connection, schema)
     if "gallery" not in there:
@@ -154,13 +221,15 @@ def check_layout(connection: "psycopg.Connection[Any]", schema: str, name: str) 
         raise Unavailable(
             f"the gallery {name} {FORBIDDEN}"
         )  # its tables cannot be named, and would not seem to be there
-    if TABLES["gallery"][0] in there["gallery"] and IS_TABLE in there["gallery"]:
-        _check_version(connection, name)
-    if there != EXPECTED:
+    readable = {TABLES["gallery"][0], IS_TABLE} <= there["gallery"]
+    layout = _noted(connection, name) if readable else VERSION
+    expected = EARLIER.get(layout, EXPECTED)
+    if there != expected and layout <= VERSION:
         raise InvalidInput(
-            f"{name} is no gallery of Steadface, or its tables were changed by other means: {_difference(there)}; "
-            f"nothing was done with it: check the address, or {RESTORE}"
+            f"{name} is no gallery of Steadface, or its tables were changed by other means: "
+            f"{_difference(there, expected)}; nothing was done with it: check the address, or {RESTORE}"
         )
+    return layout
 
 
 def check_server(connection: "psycopg.Connection[Any]", name: str) -> None:
@@ -170,17 +239,16 @@ def check_server(connection: "psycopg.Connection[Any]", name: str) -> None:
         )
 
 
-def _check_version(connection: "psycopg.Connection[Any]", name: str) -> None:
+def _noted(connection: "psycopg.Connection[Any]", name: str) -> int:
     found = connection.execute("SELECT layout FROM gallery LIMIT 1").fetchone()
-    if found is not None and found[0] > VERSION:
-        raise Unsupported(
-            f"the gallery {name} was made by a newer Steadface (layout {found[0]}, and this one knows {VERSION}); "
-            "upgrade Steadface"
-        )
+    layout = VERSION if found is None else int(found[0])
+    if layout < 1:
+        raise damaged(name, f"there is no layout {layout}")
+    return layout
 
 
-def _difference(there: dict[str, set[str]]) -> str:
-    for table, facts in EXPECTED.items():
+def _difference(there: dict[str, set[str]], expected: dict[str, set[str]]) -> str:
+    for table, facts in expected.items():
         if table not in there:
             return f"it lacks the table {table}"
         if more := there[table] - facts:

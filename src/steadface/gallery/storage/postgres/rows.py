@@ -26,13 +26,24 @@ from steadface.gallery.storage import (
     read_model,
     written_model,
 )
-from steadface.gallery.storage.postgres.layout import TABLES, VERSION
+from steadface.gallery.storage.postgres.changes import (
+    ADDED,
+    DELETED,
+    HEADER,
+    NUMBERED,
+    PERSON,
+    RESEALED,
+    TYPES,
+    Change,
+    made,
+)
+from steadface.gallery.storage.postgres.layout import TABLES, VERSION, check_version
 from steadface.gallery.storage.postgres.refusals import explained
 from steadface.gallery.storage.sql import PEOPLE, TEMPLATES, of_shard
 
 ENTRIES = 'SELECT sequence, "time", event, person, details, previous, hash FROM journal'
 STATE = f"""
-SELECT gallery.id, created, model, key, secret, owed, last.*
+SELECT layout, gallery.id, created, model, key, secret, owed, last.*
 FROM gallery LEFT JOIN LATERAL ({ENTRIES} ORDER BY sequence DESC LIMIT 1) last ON true LIMIT 2
 """
 """What every use of a gallery begins with: its header, and the end of its log."""
@@ -43,46 +54,6 @@ WAITING = 2**22
 """Bytes of sealed rows that wait, and a row."""
 REPLACED = 1000
 """Rows that are sealed anew in one message."""
-
-TYPES = {
-    "gallery": ("integer", "varchar", "varchar", "text", "varchar", "bytea", "boolean"),
-    "people": ("bigint", "varchar", "bytea", "varchar", "varchar", "bytea"),
-    "templates": ("bigint", "bigint", "bytea"),
-    "journal": ("bigint", "varchar", "varchar", "varchar", "text", "bytea", "bytea"),
-}
-"""Of the columns of each table."""
-
-
-def given(*types: str) -> str:
-    """Rows that come as an array for each column."""
-    return f"unnest({', '.join(f'%b::{one}[]' for one in types)})"
-
-
-ADDED = {table: f"INSERT INTO {table} SELECT * FROM {given(*types)}" for table, types in TYPES.items()}
-HEADER = f"""
-UPDATE gallery SET (id, created, model, key, secret, owed)
-    = (new.id, new.created, new.model, new.key, new.secret, new.owed)
-FROM {given(*TYPES["gallery"][1:])} new (id, created, model, key, secret, owed)
-"""
-PERSON = f"""
-UPDATE people SET (id, tag, created, expires, sealed) = (new.id, new.tag, new.created, new.expires, new.sealed)
-FROM {given(*TYPES["people"])} new (number, id, tag, created, expires, sealed) WHERE people.number = new.number
-"""
-RESEALED = {
-    table: f"UPDATE {table} SET sealed = new.sealed FROM {given('bigint', 'bytea')} new (number, sealed) "
-    f"WHERE {table}.number = new.number"
-    for table in ("people", "templates")
-}
-DELETED = {
-    table: f"DELETE FROM {table} USING {given('bigint')} gone (number) WHERE {table}.number = gone.number"
-    for table in ("people", "templates")
-}
-NUMBERED = "UPDATE numbers SET (people, templates) = (new.people, new.templates) FROM " + (
-    f"{given('bigint', 'bigint')} new (people, templates)"
-)
-
-Change = tuple[str, Sequence[Sequence[Any]]]
-"""SQL that changes one row for each of these rows, which it takes as an array for each column."""
 
 Condition = tuple[str, Any]
 """SQL with one placeholder, and what stands for it; None: nothing is asked."""
@@ -110,7 +81,8 @@ class Rows:
         """What `STATE` selects in this transaction."""
         if len(rows) != 1:
             raise self._damaged("it has more than one header" if rows else "its header is missing")
-        identity, created, model, key, secret, owed, *last = rows[0]
+        layout, identity, created, model, key, secret, owed, *last = rows[0]
+        check_version(layout, self._name)  # each time: it may be brought forward while it is in use
         known = read_model(model, self._name)
         header = Header(id=identity, created=created, model=known, key=key, secret=secret, owed=owed)
         self._state = header, None if last[0] is None else Entry.of(last)
@@ -289,17 +261,14 @@ class Rows:
         return last
 
     def _send(self, changes: Sequence[Change]) -> None:
-        """All at once, in one statement, which looks at constraints when it has done them all. Raises `InvalidInput`
-        where another number of rows changes than is to, or none may: what is there is not what it has to be.
+        """Raises `InvalidInput` where another number of rows changes than is to, or none may: what is there is not what
+        it has to be.
         """
         changes = [(statement, rows) for statement, rows in changes if rows]
         if not changes:
             return
-        parts = ", ".join(f"c{n} AS ({statement} RETURNING true)" for n, (statement, _) in enumerate(changes))
-        counts = ", ".join(f"(SELECT count(*) FROM c{n})" for n in range(len(changes)))
-        words = [list(column) for _, rows in changes for column in zip(*rows, strict=True)]
         try:
-            changed = self.connection.execute(f"WITH {parts} SELECT {counts}", words).fetchone() or ()
+            changed = made(self.connection, changes)
         except psycopg.IntegrityError as error:
             raise self._damaged(_said(error)) from error
         for count, (_, rows) in zip(changed, changes, strict=True):

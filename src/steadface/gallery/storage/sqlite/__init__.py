@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
-from steadface.files import NO_ROOM
+from steadface.files import NO_ROOM, new_partial, put_in_place
 from steadface.gallery.storage import TIMEOUT, Contents, check_unused
 from steadface.gallery.storage.sqlite.connection import (
     APPLICATION,
@@ -78,16 +78,14 @@ class SQLiteStorage:
         """A file that only its owner can read. Raises `InvalidInput` where none can be written."""
         self.check_free()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _make_file(self.path)
+            with (
+                _whole(self.path) as partial,
+                explained(self.path),
+                closing(connected(partial, self._timeout)) as connection,
+            ):
+                _fill(connection, self.name, contents)
         except OSError as error:
             raise InvalidInput(f"cannot make a gallery at {self.path}: {error.strerror}; name another folder") from None
-        try:
-            with explained(self.path), closing(connected(self.path, self._timeout)) as connection:
-                _fill(connection, self.name, contents)
-        except BaseException:
-            _remove_files(self.path)
-            raise
 
     def destroy(self, head: str) -> None:
         self.open()
@@ -158,21 +156,15 @@ class SQLiteStorage:
         SQLiteStorage(target).check_free()
         if target.resolve() in _all_of(self.path.resolve()):
             raise Conflict(f"{target} is the name of a part of the gallery {self.path}; name another file")
-        partial = target.with_name(f".{target.name}.partial")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _check_room(target, size)
-            _remove_files(partial)
-            _make_file(partial)
-            with self._reader.outside_transactions() as connection:
-                _copy(connection, partial, target, self.name)
-                self._reader.files.check()
-            partial.replace(target)
+            with _whole(target) as partial:
+                _check_room(target, size)
+                with self._reader.outside_transactions() as connection:
+                    _copy(connection, partial, target, self.name)
+                    self._reader.files.check()
         except OSError as error:
             kind = Unavailable if error.errno in NO_ROOM else InvalidInput
             raise kind(f"cannot write {target}: {error.strerror}; name another folder") from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         for connection in self._connections or ():
@@ -180,8 +172,8 @@ class SQLiteStorage:
 
 
 def _fill(connection: sqlite3.Connection, name: str, contents: Contents) -> None:
-    """The layout, and what the gallery holds."""
-    for pragma in (f"page_size = {PAGE}", "journal_mode = WAL", f"application_id = {APPLICATION}"):
+    """The layout, and what the gallery holds; the write-ahead log only then, so that it is written once."""
+    for pragma in (f"page_size = {PAGE}", f"application_id = {APPLICATION}"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA.split(";"):
@@ -189,6 +181,7 @@ def _fill(connection: sqlite3.Connection, name: str, contents: Contents) -> None
     Rows(connection, name).fill(contents)
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _check_room(target: Path, size: int) -> None:
@@ -228,6 +221,19 @@ def _remove_files(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _make_file(path: Path) -> None:
-    """An empty one that only its owner can read. Raises `OSError` where there is one already."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, for its owner alone, which takes that name once it is whole; nothing where it does
+    not come to that. Raises `Conflict` where there is one by then, and OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_partial(path.parent, f".{path.name}.") as (file, partial):
+        file.close()
+        try:
+            yield partial
+            try:
+                put_in_place(partial, path)
+            except FileExistsError:
+                raise Conflict(f"there is a file at {path} by now; name another, or move it away first") from None
+        finally:
+            _remove_files(partial)
