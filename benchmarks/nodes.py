@@ -68,6 +68,9 @@ PATIENCE = 20.0
 NOTHING = re.compile("nothing was (written|done)")
 """What a refusal says that leaves no doubt."""
 
+GOING_ON = 80.0
+"""Seconds after which others have to have written while a node is cut off."""
+
 now = time.monotonic
 
 
@@ -334,6 +337,15 @@ class Scene:
         for node in nodes:
             node.cut[-1] = (since, now())
 
+    def go_on(self, node: Node, since: float) -> None:
+        """Others write while a node is cut off: it may have had its turn, which it loses after a minute of silence."""
+        until, removed = since + GOING_ON, self.answers["remove 200"]
+        while now() < until and not (self.enrolled(since) and self.answers["remove 200"] > removed):
+            self.remove_somebody(node)
+        if now() >= until:
+            self.wrong(f"nobody could be enrolled and removed at another node within {GOING_ON:.0f} s")
+        self._worst("others went on, s", now() - since)
+
     def back(self, nodes: Sequence[Node]) -> None:
         """They have to be, soon, by themselves."""
         self.figures["faults"] = self.figures.get("faults", 0) + 1
@@ -531,10 +543,8 @@ def nothing_passes(given: argparse.Namespace, model: Path, *, silently: bool) ->
                 time.sleep(made.draw.uniform(2, 4))
                 way.cut(silently=silently)
                 with made.cut_off([cut]) as since:
-                    for _ in range(10):
-                        made.remove_somebody(whole)
-                        time.sleep(0.5)
-                made.figures["enrolled meanwhile"] = made.figures.get("enrolled meanwhile", 0) + made.enrolled(since)
+                    made.go_on(whole, since)
+                    time.sleep(3)
                 way.mend()
                 made.back([cut])
             made.wait_for(given.enrolments)
@@ -597,6 +607,7 @@ COLUMNS = (
     "found again",
     "not ready, s",
     "ready again, s",
+    "others went on, s",
 )
 
 

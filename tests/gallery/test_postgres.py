@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -371,6 +371,21 @@ def test_a_connection_cut_within_a_change_leaves_nothing_of_it(postgres: Server,
     assert gallery.info().templates == 2
     postgres.sql(cut)
     gallery.enroll("Bob", unit(1))
+    assert gallery.verify_log().intact
+
+
+def test_a_writer_who_falls_silent_loses_the_turn(
+    address: str, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stands still, or is cut off without a word, would keep everybody else from writing."""
+    with pytest.raises(Unavailable, match="nothing was written"), ExitStack() as turn:  # noqa: PT012
+        with monkeypatch.context() as here:
+            here.setattr("steadface.gallery.storage.postgres.connection.SILENCE", 0.5)
+            rows = turn.enter_context(gallery._storage.writing())
+        with Gallery.open(address) as other:
+            other.enroll("Bob", unit(1))
+        rows.delete_templates([1])
+    assert gallery.info().templates == 3
     assert gallery.verify_log().intact
 
 

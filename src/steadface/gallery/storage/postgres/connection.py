@@ -3,7 +3,7 @@
 Readers see one state throughout (`REPEATABLE READ`) and wait for nobody. Writers take their turn at a lock on the
 table `gallery`, taken before anything is looked at, so that the log is one chain whoever writes, and what a writer has
 seen is what there is. Whoever changes rows by other means at that moment makes a transaction fail instead of mixing
-with it.
+with it, and whoever falls silent loses the turn.
 
 A connection that was lost is made anew by the next transaction. Where it is lost within one, nothing of that was
 written. Where no answer comes to the `COMMIT`, the log tells: its entries are chained by keyed hashes, so that the last
@@ -48,6 +48,10 @@ MIGRATING = Kind(writes=True, locks=True)
 """Where there may be those of an earlier layout."""
 WAIT = 0.2
 """Seconds between attempts to reach a server."""
+SILENCE = 60.0
+"""Seconds that a writer may say nothing until the server gives the turn to the next: one that stands still, or can no
+longer be reached, would keep everybody else from writing. Who changes very much has to compute for a while in between.
+"""
 
 
 class Connection:
@@ -126,8 +130,15 @@ class Connection:
             f"SET LOCAL search_path = {self.address.quoted_schema}, pg_temp",  # behind pg_catalog, always the first
             "SET LOCAL row_security = off",  # where rows would be left out that is an error
             f"SET LOCAL lock_timeout = {max(1, round(1000 * self._timeout))}",
-            *(["LOCK TABLE gallery IN EXCLUSIVE MODE"] if kind.locks else []),
+            *(self._turn() if kind.locks else []),
             *([f"SELECT set_config('synchronous_commit', 'on', true) WHERE {off}"] if kind.writes else []),
+        ]
+
+    @staticmethod
+    def _turn() -> list[str]:
+        return [
+            f"SET LOCAL idle_in_transaction_session_timeout = {round(1000 * SILENCE)}",
+            "LOCK TABLE gallery IN EXCLUSIVE MODE",
         ]
 
     def _connected(self) -> "psycopg.Connection[Any]":
