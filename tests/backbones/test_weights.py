@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from steadface.backbones import Architecture, load_backbone, read_metadata, save_backbone
 from steadface.backbones.weights import write_safetensors
@@ -44,6 +44,16 @@ def test_a_network_in_channels_last_is_saved(tmp_path: Path) -> None:
     saved = trained(SMALL).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save_backbone(tmp_path / "model.safetensors", saved, {})
     assert same(saved, load_backbone(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("more", [{}, {"in bf16": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}])
+def test_files_have_the_bytes_of_safetensors(more: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Whichever way they are written."""
+    types = (torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool)
+    tensors = {str(kind): torch.tensor([[0, 1], [1, 0]]).to(kind) for kind in types} | more
+    tensors |= {"none": torch.empty(0, 3), "one": torch.tensor(2.5)}
+    write_safetensors(tmp_path / "w.safetensors", tensors, {"a": 1})
+    assert (tmp_path / "w.safetensors").read_bytes() == save(tensors, {"steadface": '{"a": 1}'})
 
 
 def test_a_training_checkpoint_gives_its_backbone_only(tmp_path: Path) -> None:
