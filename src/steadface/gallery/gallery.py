@@ -290,9 +290,12 @@ class Gallery(OpenGallery):
 
     def note_matches(self, people: Iterable[str]) -> None:
         """Writes into the log that these were matched, those of them who are enrolled; see `idle`."""
+        names = list(people)
         with self._writing() as writer:
-            for person in filter(None, map(writer.find, people)):
-                writer.log("match", person)
+            known = writer.found(names)
+            for name in names:
+                if name in known:
+                    writer.log("match", known[name])
 
     def idle(self, since: datetime) -> list[Person]:
         """Who was neither enrolled nor given a template, nor noted as matched, since then."""
