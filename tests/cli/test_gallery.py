@@ -13,6 +13,7 @@ from steadface.backbones import Architecture, save_backbone
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.storage import ModelIdentity
 
+from ..gallery.engines import MemoryEngine
 from .conftest import Call, Said
 
 if TYPE_CHECKING:
@@ -224,3 +225,32 @@ def test_rights_are_printed_or_granted_in_a_database_alone(call: Call, gallery: 
     postgres.sql("DROP ROLE IF EXISTS visitor_1", "CREATE ROLE visitor_1")
     assert call("gallery", "grant", "visitor_1", "--gallery", address, "--read-only").code == 0
     assert call("gallery", "grant", "visitor_1", "--gallery", gallery).code == 6
+
+
+def test_an_index_is_checked_and_mended(call: Call, gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = MemoryEngine(4)
+    monkeypatch.setattr("steadface.cli.gallery.index_at", lambda _: {"engine": lambda _: engine})
+    command = ("gallery", "check-index", "--gallery", gallery, "--index", "an address")
+    right = {"templates": 3, "missing": 0, "other": 0, "surplus": 0, "right": True, "mended": False}
+    assert told(call(*command, "--json")) == right
+    engine.remove([1, 3])
+    said = call(*command)
+    assert (said.code, "lacked 2" in said.out, "--mend" in said.err) == (1, True, True)
+    assert json.loads(call(*command, "--after", 1, "--json").out)["missing"] == 1
+    said = call(*command, "--mend")
+    assert (said.code, "put right" in said.out) == (0, True)
+    assert told(call(*command, "--json")) == right
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "within", stopped)
+    said = call(*command)
+    assert (said.code, "go on with --after 0" in said.err) == (130, True)
+
+
+def test_what_names_no_index_is_refused_before_a_model_is_opened(call: Call, gallery: Path) -> None:
+    assert call("gallery", "check-index", "--gallery", gallery, "--index", "exact").code == 2
+    for command in (("identify", "x.jpg"), ("watch", "x.mp4")):
+        said = call(*command, "--gallery", gallery, "--model", "none", "--index", "flat")
+        assert (said.code, "'flat' names no index" in said.err) == (2, True)

@@ -53,13 +53,19 @@ class MemoryRows:
         return min((p.expires for p in self.everybody.values() if p.expires and p.expires > after), default=None)
 
     def templates(
-        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+        self,
+        *,
+        after: int = 0,
+        person: int | None = None,
+        numbers: Collection[int] | None = None,
+        shard: Shard | None = None,
     ) -> Iterator[TemplateRow]:
         return (
             row
             for number, row in sorted(self.vectors.items())
             if number > after
-            and (person is None or row.person == person)
+            and person in (None, row.person)
+            and (numbers is None or number in numbers)
             and (shard is None or row.person % shard.of == shard.number % shard.of)
         )
 

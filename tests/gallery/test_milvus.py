@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from steadface.errors import SteadfaceError
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.index import milvus
+from steadface.gallery.index.address import index_at
+from steadface.gallery.index.comparison import Compared
+from steadface.gallery.index.engine import Mark
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.milvus import MilvusIndex, hnsw, inverted_lists
 from steadface.gallery.storage import ModelIdentity
@@ -18,6 +22,8 @@ for needed, remedy in (("pymilvus", "'steadface[milvus]'"), ("milvus_lite", "mil
         pytest.skip(f"{needed} is not installed: pip install {remedy}", allow_module_level=True)
 
 MODEL = ModelIdentity(fingerprint="ab" * 32, dimension=32, mirror=True, name="the model")
+
+A_MARK = Mark(gallery="ab" * 16, sequence=7, head="cd" * 32, template=40)
 
 
 def unit(vectors):
@@ -110,15 +116,25 @@ def test_without_pymilvus_the_extra_is_named(monkeypatch):
         MilvusIndex("http://localhost:1", model=MODEL)
 
 
+def test_a_mark_is_kept_beside_the_vectors_and_found_by_no_search(address):
+    with MilvusIndex(address, model=MODEL, collection="marked") as index:
+        assert index.mark() is None
+        index.put_mark(replace(A_MARK, sequence=1))
+        index.add(np.arange(1, 41), unit(np.random.default_rng(2).standard_normal((40, 32))))
+        index.put_mark(A_MARK)
+        assert sorted(index.search(np.eye(1, 32), 40).keys[0]) == list(range(1, 41))
+        keys, vectors = index.within(5, 12)
+        assert (keys.tolist(), vectors.shape) == (list(range(5, 13)), (8, 32))
+        assert sorted(index.outside(38, 9)) == [39, 40]
+    with MilvusIndex(address, model=MODEL, collection="marked", consistency="eventual") as index:
+        assert (index.mark(), len(index)) == (A_MARK, 40)
+
+
 def test_a_gallery_in_milvus_follows_templates_that_go_and_people_who_become_one(address, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     vectors = np.eye(4, 32, dtype=np.float32)
-    path = tmp_path / "g.db"
-
-    def opened(collection):
-        return lambda _: MilvusIndex(address, model=MODEL, collection=collection)
-
-    with Gallery.create(path, model=MODEL, index=opened("people")) as gallery, Gallery.open(path) as other:
+    path, place = tmp_path / "g.db", index_at(f"milvus+file:{address}/people")
+    with Gallery.create(path, model=MODEL, **place) as gallery, Gallery.open(path) as other:
         gallery.enroll("dan", vectors[:2])
         gallery.enroll("Daniel", vectors[2:3])
         gallery.search(vectors)
@@ -128,5 +144,11 @@ def test_a_gallery_in_milvus_follows_templates_that_go_and_people_who_become_one
         other.rename("Daniel", "Dan")
         assert [one[0].person.name for one in gallery.search(vectors[1:3])] == ["Dan", "Dan"]
         other.remove("Dan")
-    with Gallery.open(path, index=opened("people")) as again:
-        assert again.search(vectors, 2) == [[], [], [], []], "what the server still holds is nobody's"
+    with Gallery.open(path, **place) as again:
+        assert again.search(vectors, 2) == [[], [], [], []]
+        assert again.check_index() == Compared()
+        again.enroll("Ada", vectors[:2])
+        with MilvusIndex(address, model=MODEL, collection="people") as index:
+            index.add([70], vectors[:1])
+        assert again.check_index(mend=True) == Compared(templates=2, surplus=1)
+        assert again.check_index() == Compared(templates=2)

@@ -23,6 +23,8 @@ from steadface.cli.options import (
 )
 from steadface.errors import Unsupported
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.index.address import index_at
+from steadface.gallery.index.comparison import COMPARING, Compared
 from steadface.gallery.maintenance import Template
 from steadface.gallery.person import Person
 from steadface.gallery.place import storage_at
@@ -370,6 +372,48 @@ def copy_gallery(
     console.print(f"its log is intact: {copied.entries} entries, head {copied.head}", soft_wrap=True)
 
 
+@gallery_app.command("check-index")
+def check_index(
+    gallery: GalleryOption,
+    index: Annotated[
+        str,
+        typer.Option(
+            "--index",
+            metavar="INDEX",
+            help="What is compared: milvus+http://HOST:PORT/COLLECTION, or postgresql://USER@HOST/DATABASE.",
+        ),
+    ],
+    mend: Annotated[bool, typer.Option("--mend", help="Put right what is wrong.")] = False,
+    after: Annotated[int, typer.Option(min=0, help="Go on behind the template of this number.")] = 0,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare an **index** that is kept elsewhere with the gallery, template by template. Exit code 1 where it is wrong
+    and not mended.
+
+    It is first brought up to date, as for a search; whom a search finds is decided by the gallery in any case.
+    """
+    reached = after
+    with Gallery.open(gallery, key=key, **index_at(index)) as opened, stage_bar(left=True) as bar:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal reached
+            reached = done if stage == COMPARING else reached
+            bar(stage, done, total)
+
+        try:
+            found = opened.check_index(mend=mend, after=after, progress=progress)
+        except KeyboardInterrupt:
+            say_warning(f"stopped; go on with --after {reached}")
+            raise
+    if as_json:
+        print_json({**asdict(found), "right": found.right, "mended": mend and not found.right})
+    else:
+        _say_compared(found, mend)
+    if not found.right and not mend:
+        raise typer.Exit(1)
+
+
 @gallery_app.command("grant")
 def grant_gallery(
     role: Annotated[str, typer.Argument(help="A role of the PostgreSQL server, which is there already.")],
@@ -412,6 +456,19 @@ def migrate_gallery(gallery: GalleryOption) -> None:
     before = storage.migrate()
     done = f"is of layout {VERSION} already" if before == VERSION else f"was brought from layout {before} to {VERSION}"
     console.print(line(f"{storage.name} {done}"), soft_wrap=True)
+
+
+def _say_compared(found: Compared, mended: bool) -> None:
+    if found.right:
+        console.print(f"the index holds the {found.templates} templates of the gallery, and nothing else")
+        return
+    console.print(
+        f"of {found.templates} templates the index lacked {found.missing} and had {found.other} with another vector; "
+        f"{found.surplus} of its vectors belonged to nothing" + ("; all of that was put right" if mended else ""),
+        soft_wrap=True,
+    )
+    if not mended:
+        say_warning("nobody is found who is gone, but who is lacking may be missed: put it right with --mend")
 
 
 def _alike(model: str) -> float | None:

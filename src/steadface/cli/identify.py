@@ -16,6 +16,7 @@ from steadface.cli.options import (
     FmrOption,
     GalleryOption,
     GuardOption,
+    IndexOption,
     JsonOption,
     KeyOption,
     MirrorOption,
@@ -29,6 +30,7 @@ from steadface.errors import InvalidInput
 from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.photograph import read_photograph
 from steadface.files import write_atomically
+from steadface.gallery.index.address import index_at
 from steadface.recognition.answers import Identified, Named
 from steadface.recognition.recognizer import Recognizer
 from steadface.workflows.recognize import with_gallery
@@ -53,6 +55,7 @@ def identify_photograph(
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
     guard: GuardOption = None,
+    index: IndexOption = "exact",
     key: KeyOption = None,
     output: OutputOption = None,
     contract: ContractOption = None,
@@ -65,10 +68,11 @@ def identify_photograph(
         raise InvalidInput(f"--draw {draw} is not a name of an image; end it in .png")
     if draw is not None and draw.resolve() == photograph.resolve():
         raise InvalidInput(f"--draw {draw} would overwrite the photograph; name another file")
+    searched = index_at(index)
     recognizer = Recognizer.open(
         model, output=output, contract=contract, detector=detector, mirror=mirror, backend=backend, guard=guard
     )
-    with with_gallery(recognizer, gallery, key):
+    with with_gallery(recognizer, gallery, key, **searched):
         answer = recognizer.identify(photograph, fmr=fmr, fpir=fpir, threshold=threshold, top=top, aligned=aligned)
     if draw is not None:
         write_atomically(draw, _drawn(photograph, answer, draw.suffix))

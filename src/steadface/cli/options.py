@@ -81,6 +81,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 GalleryOption = Annotated[
     str, typer.Option("--gallery", metavar="PLACE", help="The gallery: a file, or postgresql://USER@HOST/DATABASE.")
 ]
+IndexOption = Annotated[
+    str,
+    typer.Option(
+        "--index",
+        metavar="INDEX",
+        help="What searches the gallery: exact or hnsw in memory, milvus+http://HOST:PORT/COLLECTION, or "
+        "postgresql://USER@HOST/DATABASE with pgvector.",
+    ),
+]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File with the gallery's key.")]
 SignedOption = Annotated[
     Path | None, typer.Option("--key", help="File with the key that contract and guard must be signed with.")

@@ -14,6 +14,7 @@ from steadface.cli.options import (
     ContractOption,
     DetectorOption,
     GuardOption,
+    IndexOption,
     KeyOption,
     OutputOption,
 )
@@ -37,6 +38,7 @@ def serve_recognition(
         ),
     ] = None,
     key: KeyOption = None,
+    index: IndexOption = "exact",
     collections: Annotated[
         Path | None,
         typer.Option(help="A YAML file of several collections, `name: {model: ..., gallery: ..., key: ...}`, instead."),
@@ -133,6 +135,7 @@ def serve_recognition(
             model=model,
             gallery=gallery,
             key=key,
+            index=index,
             contract=contract,
             detector=detector,
             guard=guard,

@@ -18,6 +18,7 @@ from steadface.cli.options import (
     DetectorOption,
     FmrOption,
     GalleryOption,
+    IndexOption,
     KeyOption,
     MirrorOption,
     ModelOption,
@@ -32,6 +33,7 @@ from steadface.faces.drawing import BLUE, GREEN, Marked, draw_faces
 from steadface.faces.sources import Source, parse_source
 from steadface.faces.video import Frame, Pace
 from steadface.faces.video import frames as frames_of
+from steadface.gallery.index.address import index_at
 from steadface.recognition.answers import doubts
 from steadface.recognition.events import Event
 from steadface.recognition.recognizer import Recognizer
@@ -88,6 +90,7 @@ def watch_source(
     window: Annotated[bool, typer.Option("--window", help="Show what is seen, where OpenCV has windows.")] = False,
     mirror: MirrorOption = None,
     backend: BackendOption = "auto",
+    index: IndexOption = "exact",
     key: KeyOption = None,
     output: OutputOption = None,
     contract: ContractOption = None,
@@ -97,6 +100,7 @@ def watch_source(
     One line of JSON for each event: somebody is *seen*, *identified* or *unknown*, and has *left*; one decision from
     many frames. No picture is kept or sent. Ctrl-C closes the visits that go on, and ends.
     """
+    searched = index_at(index)
     where, pace = parse_source(source), Pace(every=every, rate=rate)
     limit = Limit(fmr=fmr, fpir=fpir, threshold=threshold)
     if window:
@@ -112,7 +116,7 @@ def watch_source(
             mirror=mirror,
             backend=backend,
         )
-        with with_gallery(recognizer, gallery, key):
+        with with_gallery(recognizer, gallery, key, **searched):
             watch = Watch(recognizer, limit, evidence=frames, patience=patience, gap=gap)
             _say_begun(watch, where)
             with stop_on_signal() as stop, _telling(hook, where) as tell, _shown(window) as shown:

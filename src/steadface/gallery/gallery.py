@@ -27,7 +27,8 @@ from steadface.gallery import copying, enrollment, imported, maintenance, parque
 from steadface.gallery.enrollment import Enrollee, Enrolment
 from steadface.gallery.following import Freshness, Known
 from steadface.gallery.imported import Imported
-from steadface.gallery.index import Vectors
+from steadface.gallery.index import Vectors, comparison
+from steadface.gallery.index.engine_follower import EngineFollower
 from steadface.gallery.maintenance import Merged, Template
 from steadface.gallery.person import Person, PersonId, checked_name, checked_vectors
 from steadface.gallery.place import Place, storage_at
@@ -360,6 +361,22 @@ class Gallery(OpenGallery):
                     raise Unsealable(f"person {min(unknown - read.keys())}, who is gone,")
                 known.keep(read)
         return people | read
+
+    def check_index(
+        self, *, mend: bool = False, after: int = 0, progress: comparison.Progress | None = None
+    ) -> comparison.Compared:
+        """Compares the engine that the gallery was opened with, once it has caught up as for a search, with the
+        templates behind the number `after`; with `mend` what is wrong is put right, also where the engine followed
+        another history of the gallery, as it does after a backup was restored.
+
+        Raises `InvalidInput` where the gallery was opened without an engine.
+        """
+        if not isinstance(self._follower, EngineFollower):
+            raise InvalidInput(
+                "there is no index to be checked: one in memory is made from the gallery whenever that is opened; name "
+                "the one that is kept elsewhere"
+            )
+        return comparison.compare(self._follower, self._reading, mend=mend, after=after, progress=progress)
 
     def similarities(self, name: str, vectors: ArrayLike, *, template: int | None = None) -> Vectors:
         """Of each of the unit `vectors` (B, D) the highest cosine to a template of one person, or to that of the number

@@ -21,6 +21,8 @@ from steadface.arguments import Shard, number
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, quoted
 from steadface.gallery.following import Following, Known
 from steadface.gallery.index import VectorIndex
+from steadface.gallery.index.engine import Engine
+from steadface.gallery.index.engine_follower import EngineFollower
 from steadface.gallery.index.exact import FlatIndex
 from steadface.gallery.index.follower import Follower, Names, Searcher
 from steadface.gallery.place import Place, storage_at
@@ -54,14 +56,16 @@ logger = logging.getLogger(__name__)
 
 
 class Options(TypedDict, total=False):
-    """How a gallery is used: `index` makes an empty index for a dimension; with `log_searches` the log tells of each
-    search whom it found first; `timeout` is how long, in seconds, to wait for others who write; `clock`
+    """How a gallery is used: `index` makes an empty index for a dimension, in memory; an `engine`, opened for a model,
+    takes its place where several processes share one (`steadface.gallery.index.engine`); with `log_searches` the log
+    tells of each search whom it found first; `timeout` is how long, in seconds, to wait for others who write; `clock`
     tells the time (UTC). With a `staleness` the gallery is followed in the background, and searches do not ask it: they
     answer from a state that is at most so many seconds old (0: from the newest, which each of them asks for). A gallery
     that is divided is opened once for each `shard`, for `search_shard`, and as a whole with the `nodes` of all shards.
     """
 
     index: Callable[[int], VectorIndex]
+    engine: Callable[[ModelIdentity], Engine]
     log_searches: bool
     timeout: float
     clock: Callable[[], datetime]
@@ -86,7 +90,7 @@ class OpenGallery:
     ) -> None:
         self._storage = _storage_at(place, options)
         key = given(key)
-        self._index = options.get("index", FlatIndex)
+        self._index, self._engine = options.get("index", FlatIndex), options.get("engine")
         self._shard, self._nodes = options.get("shard"), options.get("nodes")
         self._log_searches = options.get("log_searches", False)
         self._now = options.get("clock", utc)
@@ -205,6 +209,13 @@ class OpenGallery:
             pass
 
     def _searcher(self, model: ModelIdentity) -> Searcher:
+        if (make := self._engine) is not None:
+            if self._shard is not None or self._nodes is not None:
+                raise InvalidInput(
+                    "a gallery is divided where each process holds its share in memory, and an engine holds all of it "
+                    "for all of them: leave out the shard or the nodes, or the index"
+                )
+            return EngineFollower(lambda: make(model), self._reading)
         if self._nodes is not None:
             return Shards(self._nodes, model.dimension)
         return Follower(self._index(model.dimension), self._shard)

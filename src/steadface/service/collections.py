@@ -24,6 +24,7 @@ from steadface.faces.detection import Detector, Face, WholePicture
 from steadface.files import read_file
 from steadface.gallery.following import Freshness
 from steadface.gallery.gallery import Gallery
+from steadface.gallery.index.address import EXACT, index_at
 from steadface.gallery.person import Person, PersonId, parse_expiry
 from steadface.gallery.place import identified, is_file, storage_at
 from steadface.gallery.session import Options
@@ -62,6 +63,7 @@ class Place(BaseModel):
     model: str
     gallery: str | Path | None = Field(default=None, repr=False)  # an address may hold a password
     key: Path | None = None
+    index: str = Field(default=EXACT, repr=False)
     contract: Path | None = None
     detector: Path | None = None
     aligned: bool = False
@@ -224,7 +226,7 @@ def opened(places: Mapping[str, Place], metrics: Metrics, *, batch: int = BATCH)
 @contextmanager
 def _options(name: str, place: Place) -> Iterator[Options]:
     """How its gallery is used. Raises SteadfaceError for what cannot be."""
-    options = Options(staleness=place.age)
+    options = Options(**index_at(place.index), staleness=place.age)
     if place.shard is None and not place.nodes:
         yield options
     elif place.gallery is None or (place.shard is not None and place.nodes):

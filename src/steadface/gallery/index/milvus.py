@@ -4,6 +4,11 @@ The same code talks to Milvus Lite, a folder whose name ends in `.db` beside the
 its URL. The truth stays with the gallery, whose templates are encrypted; the index can be dropped and filled from it
 again, and both `add` and `remove` can be repeated without harm.
 
+A search waits for the server's clock where it has to see all that anybody wrote (`strong`), for some hundred
+milliseconds. What a gallery wants is less: all that it knows to be written. The server acknowledges a write with its
+timestamp, which is kept in the mark beside the vectors, and a search that names the newest one that it knows waits for
+that alone, in whatever process it is made.
+
 **A server's index holds plain vectors**, since it has to compute with them. Templates can be inverted to faces that
 look like the person, so anybody who reads the collection has biometric data of everybody in it: not the gallery's
 encryption but the server's operator protects them. Transport (give an `https://` URL), accounts and their rights,
@@ -12,18 +17,20 @@ the vector: it is not found from then on, but leaves the disk when Milvus has co
 when they expire.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from steadface.errors import Conflict, Unavailable, Unsupported
+from steadface.errors import Conflict, Unavailable, Unsupported, first_line
 from steadface.gallery.index import (
+    Keys,
     Matches,
+    Vectors,
     checked_count,
     checked_dimension,
     checked_entries,
@@ -31,12 +38,28 @@ from steadface.gallery.index import (
     checked_vectors,
     no_matches,
 )
+from steadface.gallery.index.engine import Mark, model_digest
 from steadface.gallery.storage import ModelIdentity
 
-KEY = "id"
+KEY, MARK = "id", "mark"
+MARKED = -1
+"""The key of the row that holds the mark, and no vector of anybody's."""
+MARK_LENGTH = 512
 METRIC = "IP"
-STRONG = "Strong"
-"""Searches wait for all that was written before them."""
+MATCHES = 2**14 - 1
+"""Matches of a probe; a server gives one more, which may be the mark."""
+
+Consistency = Literal["read-your-writes", "strong", "bounded", "eventual"]
+"""What a search sees: what this gallery knows to be written, all that anybody wrote, what was written some seconds ago,
+or whatever has arrived.
+"""
+LEVELS: Mapping[Consistency, str] = {
+    "read-your-writes": "Customized",
+    "strong": "Strong",
+    "bounded": "Bounded",
+    "eventual": "Eventually",
+}
+"""Milvus' names."""
 
 BATCH_NUMBERS = 2**21
 """Numbers sent in one message, 8 MB of vectors: a server takes 64 MB."""
@@ -72,12 +95,14 @@ def inverted_lists(*, lists: int = 1024, probed: int = 32) -> ServerIndex:
 
 
 class MilvusIndex:
-    """A `VectorIndex` kept by the Milvus at `address`: a URL, or the path of a Milvus Lite folder, `NAME.db`.
+    """An `Engine` kept by the Milvus at `address`: a URL, or the path of a Milvus Lite folder, `NAME.db`.
 
     The `collection` is made where it is missing, for the templates of `model` alone: one of another model, dimension or
     index raises `Conflict`, and a server that does not answer within `timeout` seconds `Unavailable`. Unlike an index
     in memory it takes large `add`s in several messages, which a search may come between.
     """
+
+    most = MATCHES
 
     def __init__(
         self,
@@ -86,13 +111,18 @@ class MilvusIndex:
         model: ModelIdentity,
         collection: str = "steadface",
         index: ServerIndex = FLAT,
+        consistency: Consistency = "read-your-writes",
         token: str = "",
         user: str = "",
         password: str = "",
         timeout: float = 30,
     ) -> None:
         self.dimension = checked_dimension(model.dimension)
+        self.name = f"{collection} at {address}"
         self._address, self._collection, self._index, self._timeout = address, collection, index, timeout
+        self._consistency = consistency
+        self._written = 0
+        """The server's timestamp of the last write that is known here."""
         self._vector = vector_field(model)
         client_class, self._failure = _pymilvus()
         with self._told():
@@ -113,8 +143,7 @@ class MilvusIndex:
         self._client.close()
 
     def __len__(self) -> int:
-        with self._told():
-            counted = self._client.query(self._collection, output_fields=["count(*)"], **self._reading)
+        counted = self._read("strong", filter=f"{KEY} >= 0", output_fields=["count(*)"])
         return int(counted[0]["count(*)"])
 
     def add(self, keys: ArrayLike, vectors: ArrayLike) -> None:
@@ -122,42 +151,85 @@ class MilvusIndex:
         step = max(1, BATCH_NUMBERS // self.dimension)
         for start in range(0, len(keys), step):
             part = slice(start, start + step)
-            rows = [
-                {KEY: key, self._vector: vector} for key, vector in zip(keys[part].tolist(), vectors[part], strict=True)
-            ]
-            with self._told():
-                self._client.upsert(self._collection, rows, timeout=self._timeout)
+            pairs = zip(keys[part].tolist(), vectors[part], strict=True)
+            self._write("upsert_rows", [{KEY: key, MARK: "", self._vector: vector} for key, vector in pairs])
 
     def remove(self, keys: ArrayLike) -> None:
         wanted = checked_keys(keys).tolist()
         for start in range(0, len(wanted), BATCH_KEYS):
-            with self._told():
-                self._client.delete(self._collection, ids=wanted[start : start + BATCH_KEYS], timeout=self._timeout)
+            self._write("delete", f"{KEY} in {wanted[start : start + BATCH_KEYS]}")
 
     def search(self, vectors: ArrayLike, k: int) -> Matches:
         probes, k = checked_vectors(vectors, self.dimension), checked_count(k, "k")
         matches = no_matches(len(probes), k)
         step = max(1, BATCH_NUMBERS // self.dimension)
         for start in range(0, len(probes), step):
-            for place, hits in enumerate(self._found(probes[start : start + step], k), start):
+            for place, found in enumerate(self._found(probes[start : start + step], k), start):
+                hits = [hit for hit in found if hit[KEY] != MARKED][:k]
                 matches.keys[place, : len(hits)] = [hit[KEY] for hit in hits]
                 matches.similarities[place, : len(hits)] = [hit["distance"] for hit in hits]
         return matches
 
-    @property
-    def _reading(self) -> dict[str, Any]:
-        return {"consistency_level": STRONG, "timeout": self._timeout}
+    def mark(self) -> Mark | None:
+        """The newest where nothing is known yet; from then on no older one than was put or seen here."""
+        level: Consistency = "read-your-writes" if self._written else "strong"
+        rows = self._read(level, filter=f"{KEY} == {MARKED}", output_fields=[MARK])
+        if not rows:
+            return None
+        told = json.loads(rows[0][MARK])
+        self._written = max(self._written, told.pop("written"))
+        return Mark(**told)
+
+    def put_mark(self, mark: Mark) -> None:
+        told = json.dumps(asdict(mark) | {"written": self._written})
+        nobody = np.zeros(self.dimension, dtype=np.float32)
+        self._write("upsert_rows", [{KEY: MARKED, MARK: told, self._vector: nobody}])
+
+    def within(self, first: int, last: int) -> tuple[Keys, Vectors]:
+        rows: list[dict[str, Any]] = []
+        step = max(1, BATCH_NUMBERS // self.dimension)
+        for start in range(first, last + 1, step):
+            asked = f"{KEY} >= {start} and {KEY} <= {min(last, start + step - 1)}"
+            rows += self._read("strong", filter=asked, output_fields=[KEY, self._vector])
+        rows.sort(key=lambda row: row[KEY])
+        keys = np.array([row[KEY] for row in rows], dtype=np.int64)
+        vectors = np.array([row[self._vector] for row in rows], dtype=np.float32)
+        return keys, vectors.reshape(-1, self.dimension)
+
+    def outside(self, last: int, most: int) -> Keys:
+        asked = f"{KEY} > {last} or {KEY} == 0"
+        rows = self._read("strong", filter=asked, output_fields=[KEY], limit=min(most, BATCH_KEYS))
+        return np.array([row[KEY] for row in rows], dtype=np.int64)
+
+    def _read(self, consistency: Consistency, **asked: Any) -> Any:
+        with self._told():
+            return self._client.query(self._collection, **asked, **self._seeing(consistency))
+
+    def _write(self, how: Literal["upsert_rows", "delete"], what: object) -> None:
+        """`MilvusClient.upsert` and `delete` do the same, but keep the timestamp to themselves."""
+        with self._told():
+            written = getattr(self._client._get_connection(), how)(self._collection, what, timeout=self._timeout)
+        self._written = max(self._written, int(written.timestamp))
+
+    def _seeing(self, consistency: Consistency) -> dict[str, Any]:
+        seeing: dict[str, Any] = {"consistency_level": LEVELS[consistency], "timeout": self._timeout}
+        if consistency == "read-your-writes" and self._written:
+            seeing["guarantee_timestamp"] = self._written
+        return seeing
 
     def _found(self, probes: np.ndarray[Any, Any], k: int) -> Any:
+        searching = dict(self._index.searching)
+        if "ef" in searching:
+            searching["ef"] = max(searching["ef"], k + 1)
         with self._told():
             return self._client.search(
                 self._collection,
                 data=list(probes),
                 anns_field=self._vector,
-                limit=k,
+                limit=min(k, MATCHES) + 1,
                 output_fields=[KEY],
-                search_params={"metric_type": METRIC, "params": dict(self._index.searching)},
-                **self._reading,
+                search_params={"metric_type": METRIC, "params": searching},
+                **self._seeing(self._consistency),
             )
 
     def _open(self, model: ModelIdentity) -> None:
@@ -175,6 +247,7 @@ class MilvusIndex:
 
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(KEY, pymilvus.DataType.INT64, is_primary=True)
+        schema.add_field(MARK, pymilvus.DataType.VARCHAR, max_length=MARK_LENGTH)
         schema.add_field(self._vector, pymilvus.DataType.FLOAT_VECTOR, dim=self.dimension)
         indexes = self._client.prepare_index_params()
         indexes.add_index(
@@ -184,7 +257,7 @@ class MilvusIndex:
             params=dict(self._index.building),
         )
         self._client.create_collection(
-            self._collection, schema=schema, index_params=indexes, consistency_level=STRONG, timeout=self._timeout
+            self._collection, schema=schema, index_params=indexes, consistency_level="Strong", timeout=self._timeout
         )
 
     def _check(self, model: ModelIdentity) -> None:
@@ -192,11 +265,11 @@ class MilvusIndex:
         with self._told():
             fields = self._client.describe_collection(self._collection, timeout=self._timeout)["fields"]
         dimensions = {one["name"]: one["params"].get("dim") for one in fields}
-        if dimensions.get(self._vector) != self.dimension or KEY not in dimensions:
+        if dimensions.get(self._vector) != self.dimension or not {KEY, MARK} <= dimensions.keys():
             raise Conflict(
                 f"collection {self._collection} at {self._address} holds other vectors than those of {model.dimension} "
-                f"numbers that {model.name or 'this model'} gives ({', '.join(dimensions)}); name another collection, "
-                "or drop this one and fill it again"
+                f"numbers that {model.name or 'this model'} gives, or was made by other means ({', '.join(dimensions)})"
+                "; name another collection, or drop this one and have it filled again"
             )
         with self._told():
             kind = self._client.describe_index(self._collection, self._vector, timeout=self._timeout)["index_type"]
@@ -213,8 +286,8 @@ class MilvusIndex:
             yield
         except self._failure as error:
             raise Unavailable(
-                f"Milvus at {self._address}: {getattr(error, 'message', '') or error}; see that the address is right, "
-                "that the server runs and that it lets you in (token, or user and password)"
+                f"Milvus at {self._address}: {getattr(error, 'message', '') or first_line(error)}; see that the "
+                "address is right, that the server runs and that it lets you in (token, or user and password)"
             ) from error
 
 
@@ -222,7 +295,7 @@ def vector_field(model: ModelIdentity) -> str:
     """The name of the field that holds the vectors: other models' templates are kept under another name, which every
     version of Milvus keeps, as it does not with descriptions.
     """
-    return "template_" + sha256(f"{model.fingerprint} {model.mirror}".encode()).hexdigest()[:32]
+    return f"template_{model_digest(model)}"
 
 
 def _pymilvus() -> tuple[Any, type[Exception]]:

@@ -125,6 +125,10 @@ class Reader:
         while len((block := self._opened(islice(rows, BLOCK))).numbers):
             yield block
 
+    def these(self, numbers: Collection[int]) -> Templates:
+        """Those of these numbers that are there, ascending."""
+        return self._opened(self.rows.templates(numbers=numbers))
+
     def entries(
         self, *, after: int = 0, events: Collection[str] | None = None, person: str | None = None
     ) -> Iterator[Entry]:

@@ -211,10 +211,16 @@ class Snapshot(Protocol):
         ...
 
     def templates(
-        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+        self,
+        *,
+        after: int = 0,
+        person: int | None = None,
+        numbers: Collection[int] | None = None,
+        shard: Shard | None = None,
     ) -> Iterator[TemplateRow]:
-        """Those of higher numbers than `after`, ascending; of one person where that number is given, and of the people
-        of a shard (those whose numbers leave the shard's when they are divided by the number of shards).
+        """Those of whom all is true that is asked, by ascending number: above `after`, of the person of that number, of
+        these numbers, and of the people of a shard (those whose numbers leave the shard's when they are divided by the
+        number of shards).
         """
         ...
 

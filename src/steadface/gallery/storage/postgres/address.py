@@ -9,6 +9,7 @@ to be no secrets.
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -75,23 +76,20 @@ class Address:
             raise
 
 
-def parsed(url: str, *, timeout: float, newest: bool = False) -> Address:
+def parsed(url: str, *, timeout: float, newest: bool = False, schema: str = SCHEMA) -> Address:
     """Raises `InvalidInput`, which does not repeat the URL; `timeout` is how long to wait for a connection, in seconds,
-    where neither URL nor environment says. `newest`: as `Address` has it.
+    where neither URL nor environment says, and `schema` the one that is meant where the URL names none. `newest`: as
+    `Address` has it.
     """
-    if (whole := _PARTS.fullmatch(url)) is None:
-        raise _unreadable()
-    words = [word for word in (whole[2] or "").split("&") if word]
-    schemas = [unquote(word.removeprefix("schema=")) for word in words if word.startswith("schema=")]
-    others = "&".join(word for word in words if not word.startswith("schema="))
+    others, own = separated(url, ("schema",))
     try:
-        told = conninfo_to_dict(f"{whole[1]}?{others}")
+        told = conninfo_to_dict(others)
     except (psycopg.Error, UnicodeError):  # its words may repeat a password
         raise _unreadable() from None
     given = {name: str(value) for name, value in told.items() if value is not None}
     if not re.fullmatch("[0-9,]*", given.get("port", "")):  # it may be the beginning of a password with a / in it
         raise _unreadable()
-    schema = _checked(schemas[-1] if schemas else SCHEMA)
+    schema = _checked(own.get("schema", schema))
     name = _shown(given, schema)
     if newest:
         asked = given.setdefault("target_session_attrs", _OF_PRIMARIES[0])
@@ -101,6 +99,20 @@ def parsed(url: str, *, timeout: float, newest: bool = False) -> Address:
                 "standby holds is cannot be told: leave that out, or answer from whatever it has (staleness 0)"
             )
     return Address(name=name, schema=schema, libpq=_completed(given, timeout), newest=newest)
+
+
+def separated(url: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """The URL without those of its parameters that libpq does not know, and the last of each of them."""
+    if (whole := _PARTS.fullmatch(url)) is None:
+        raise _unreadable()
+    own, others = {}, []
+    for word in filter(None, (whole[2] or "").split("&")):
+        name, _, value = word.partition("=")
+        if name in names:
+            own[name] = unquote(value)
+        else:
+            others.append(word)
+    return f"{whole[1]}?{'&'.join(others)}", own
 
 
 def identifier(name: str) -> str:

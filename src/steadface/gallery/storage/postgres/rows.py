@@ -106,7 +106,7 @@ class Rows:
             after,
             ("tag = ANY(%b::bytea[])", None if tags is None else list(tags)),
             ("id = ANY(%s)", None if ids is None else [one for one in ids if _writable(one)]),
-            ("number = ANY(%s::bigint[])", None if numbers is None else [one for one in numbers if one < NUMBERS]),
+            ("number = ANY(%s::bigint[])", _numbered(numbers)),
             ("expires <= %s", expired_by),
         )
         return map(PersonRow._make, rows)
@@ -120,10 +120,21 @@ class Rows:
         return later
 
     def templates(
-        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+        self,
+        *,
+        after: int = 0,
+        person: int | None = None,
+        numbers: Collection[int] | None = None,
+        shard: Shard | None = None,
     ) -> Iterator[TemplateRow]:
-        own = ("templates.person = %s", person)
-        rows = self._selected(TEMPLATES, "templates.number", after, own, of_shard(shard, asked="%s", modulo="%%"))
+        rows = self._selected(
+            TEMPLATES,
+            "templates.number",
+            after,
+            ("templates.person = %s", person),
+            ("templates.number = ANY(%s::bigint[])", _numbered(numbers)),
+            of_shard(shard, asked="%s", modulo="%%"),
+        )
         return map(TemplateRow._make, rows)
 
     def count_templates(self) -> int:
@@ -305,6 +316,11 @@ class Rows:
 def _columns(header: Header) -> tuple[object, ...]:
     model = written_model(header.model)
     return header.id, header.created, model, header.key, header.secret, header.owed
+
+
+def _numbered(numbers: Collection[int] | None) -> list[int] | None:
+    """Those that rows can have."""
+    return None if numbers is None else [one for one in numbers if one < NUMBERS]
 
 
 def _writable(text: str) -> bool:

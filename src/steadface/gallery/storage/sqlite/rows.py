@@ -131,13 +131,19 @@ class Rows:
         return later
 
     def templates(
-        self, *, after: int = 0, person: int | None = None, shard: Shard | None = None
+        self,
+        *,
+        after: int = 0,
+        person: int | None = None,
+        numbers: Collection[int] | None = None,
+        shard: Shard | None = None,
     ) -> Iterator[TemplateRow]:
         rows = self._selected(
             TEMPLATES,
             "templates.number",
             ("templates.number > ?", after or None),
             ("templates.person = ?", person),
+            ("templates.number IN (SELECT value FROM json_each(?))", _listed(numbers)),
             of_shard(shard, asked="?"),
         )
         return map(TemplateRow._make, self._ascending(rows, TEMPLATE))
