@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,15 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each test's keys are: among the tests' own folders pytest goes through all of them to name the next."""
+    return tmp_path_factory.mktemp("configs")
+
+
 @pytest.fixture(autouse=True)
-def _keys_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+def _keys_of_its_own(monkeypatch: pytest.MonkeyPatch, configs: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", mkdtemp(dir=configs))
     monkeypatch.delenv("STEADFACE_GALLERY_KEY", raising=False)
     monkeypatch.delenv("STEADFACE_GALLERY_KEY_FILE", raising=False)
 
