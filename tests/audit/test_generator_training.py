@@ -22,6 +22,8 @@ from steadface.data.loading import Batch, load_images
 from steadface.errors import SteadfaceError
 from steadface.evaluation.embedding import MirrorEmbedder
 
+from ..few import SMALLEST
+
 SIDE = 32
 AROUND = ball("linf", 0.05)
 
@@ -42,8 +44,9 @@ def faces() -> ArrayFaces:
 @pytest.fixture(scope="module")
 def embedder(faces: ArrayFaces) -> MirrorEmbedder:
     """A random network whose BatchNorm statistics are those of the faces."""
-    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=16, image_size=(SIDE, SIDE))
-    network = architecture.build(torch.Generator().manual_seed(0))
+    network = Architecture(name=SMALLEST.name, embedding_size=16, image_size=(SIDE, SIDE)).build(
+        torch.Generator().manual_seed(0)
+    )
     pictures = load_images(faces, np.arange(13), (SIDE, SIDE))
     with torch.no_grad():
         for _ in range(100):

@@ -12,11 +12,13 @@ import yaml
 from steadface.cli.main import main
 from steadface.data.synthetic import write_synthetic_faces
 
+from ..training.runs import TINY
+
 RECIPE = {
     "name": "tiny",
     "data": {"size": [16, 16], "batch": 4, "validation": 0.5, "workers": 0},
-    "model": {"architecture": {"name": "mobilefacenet", "width": 0.125, "blocks": [1, 0, 0, 0], "embedding_size": 8}},
-    "head": {"kind": "cosface", "s": 8, "m": 0.1},
+    "model": TINY["model"],
+    "head": TINY["head"],
     "method": {"gate": {"kind": "always"}},
     "evaluation": {"fmr": 0.2, "eps": ["4/255"], "steps": 1, "restarts": 1, "max_pairs": 2},
     "run": {"steps": 4, "log_every": 1, "checkpoint_every": 2, "device": "cpu", "threads": 1, "tensorboard": False},

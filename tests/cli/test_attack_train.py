@@ -6,19 +6,19 @@ import torch
 
 from steadface.audit.generator import load_generative
 from steadface.audit.generator_training import Moved, train_generator
-from steadface.backbones import Architecture, save_backbone
+from steadface.backbones import save_backbone
 from steadface.data.synthetic import write_synthetic_faces
 from steadface.errors import Conflict, InvalidInput, NotFound, Unsupported
 from steadface.workflows import audit as workflow
 
+from ..few import SMALLEST
 from .conftest import Call
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_backbone(path, architecture.build(torch.Generator().manual_seed(0)), {})
+    save_backbone(path, SMALLEST.build(torch.Generator().manual_seed(0)), {})
     return path
 
 

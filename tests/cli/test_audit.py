@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from steadface.audit import request
-from steadface.backbones import Architecture, save_backbone
+from steadface.backbones import save_backbone
 from steadface.errors import InvalidInput, NotFound
 
 from ..audit.audits import TINY
+from ..few import SMALLEST
 from .conftest import Call
 
 RATE = {"attack", "norm", "eps", "goal", "error_rate", "ci", "pairs"}
@@ -20,10 +21,9 @@ RATE = {"attack", "norm", "eps", "goal", "error_rate", "ci", "pairs"}
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two random networks of 16 x 16 faces."""
     folder = tmp_path_factory.mktemp("models")
-    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     paths = []
     for seed in (0, 1):
-        network = architecture.build(torch.Generator().manual_seed(seed))
+        network = SMALLEST.build(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             for _ in range(50):  # statistics that suit images at all
                 network(torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(2)))

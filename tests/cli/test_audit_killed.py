@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from steadface.audit import request, session
-from steadface.backbones import Architecture, save_backbone
+from steadface.backbones import save_backbone
 from steadface.cli.main import main
 from steadface.files import write_atomically
 
 from ..audit.audits import TINY
+from ..few import SMALLEST
 from ..forks import Forks
 from .conftest import Call
 
@@ -52,9 +53,8 @@ def test_killed_and_called_again_it_ends_where_it_would_have(
     tmp_path: Path, faces: Path, call: Call, in_a_fork: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request, "QUICK", TINY)
-    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     model = tmp_path / "tiny.safetensors"
-    save_backbone(model, architecture.build(torch.Generator().manual_seed(0)), {})
+    save_backbone(model, SMALLEST.build(torch.Generator().manual_seed(0)), {})
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert in_a_fork(audit_and_die, *words(model, faces, killed)).returncode == -signal.SIGKILL
     assert len(list((killed / "state").glob("*.safetensors"))) == 3

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from steadface.backbones import Architecture, save_backbone
+from steadface.backbones import save_backbone
 from steadface.errors import InvalidInput, NotFound
 
+from ..few import SMALLEST
 from .conftest import Call
 
 CONTRACT = {"accuracy", "accuracy_std", "eer", "genuine_mean", "impostor_mean", "operating_points", "attacks"}
@@ -20,9 +21,8 @@ ATTACK = {"attack", "norm", "eps", "goal", "fmr", "threshold", "error_rate", "ci
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    architecture = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_backbone(path, architecture.build(torch.Generator().manual_seed(0)), {})
+    save_backbone(path, SMALLEST.build(torch.Generator().manual_seed(0)), {})
     return path
 
 
@@ -148,9 +148,8 @@ def test_two_bins_of_one_name_are_refused(call: Call, model: Path, faces: Path, 
 
 
 def test_an_onnx_file_is_judged_like_the_model_that_it_came_from(call: Call, faces: Path, tmp_path: Path) -> None:
-    architecture = Architecture(image_size=(16, 16), embedding_size=8, width=0.25, blocks=(1, 0, 0, 0))
     model, exported, half = (tmp_path / name for name in ("m.safetensors", "m.onnx", "h.onnx"))
-    save_backbone(model, architecture.build(torch.Generator().manual_seed(0)).eval(), {})
+    save_backbone(model, SMALLEST.build(torch.Generator().manual_seed(0)).eval(), {})
     assert call("export", model, exported).code == 0
     assert call("export", model, half, "--half").code == 0
     for path in (model, exported, half):

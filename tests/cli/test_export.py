@@ -14,13 +14,14 @@ from steadface.errors import NotFound
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.contract import contract_of, read_contract, store_contract
 
+from ..few import SMALLEST
 from .conftest import Call
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A file of weights with a contract that sums mirror images."""
-    architecture = Architecture(image_size=(16, 16), embedding_size=8, width=0.125, blocks=(1, 0, 0, 0), std=128.0)
+    architecture = Architecture(name=SMALLEST.name, image_size=(16, 16), embedding_size=8, std=128.0)
     save_backbone(tmp_path / "model.safetensors", architecture.build(torch.Generator().manual_seed(0)), {})
     contract = contract_of(open_recognizer(tmp_path / "model.safetensors"), mirror=True)
     store_contract(tmp_path / "model.safetensors", contract)

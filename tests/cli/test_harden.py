@@ -31,6 +31,7 @@ from steadface.training.selection import looks
 from steadface.workflows import harden as hardening
 from steadface.workflows.harden import ORIGINAL, Wishes, harden_recipe, keep_original
 
+from ..few import SMALLEST
 from .conftest import Call
 
 SMALL = (
@@ -72,8 +73,10 @@ def _resisting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "STEPS", 1)  # whatever they find is planted
 
 
-def write_weights(path: Path, seed: int = 0) -> Path:
-    architecture = Architecture(width=0.25, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
+PUBLISHED = Architecture(width=0.25, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
+
+
+def write_weights(path: Path, seed: int = 0, architecture: Architecture = SMALLEST) -> Path:
     save_backbone(path, architecture.build(torch.Generator().manual_seed(seed)).eval(), {})
     return path
 
@@ -124,8 +127,8 @@ def test_the_run_is_a_model_of_the_same_kind(hardened: tuple[object, ...], faces
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_with_labels_too(weights: Path, faces: Path, tmp_path: Path, call: Call) -> None:
-    run = tmp_path / "run"
+def test_with_labels_too(faces: Path, tmp_path: Path, call: Call) -> None:
+    weights, run = write_weights(tmp_path / "given.safetensors", architecture=PUBLISHED), tmp_path / "run"
     words = ("harden", weights, "--images", faces, "--out", run, "--labels", "--eps", "2/255")
     said = call(*words, "--max-clean-drop", "100%", *sets())
     assert said.code == 0, said.err

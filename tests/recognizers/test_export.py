@@ -17,13 +17,19 @@ from steadface.recognizers.adapters import Adapted, BlackBox
 from steadface.recognizers.export import export_onnx
 from steadface.recognizers.onnx import write
 
+from ..few import SMALLEST
 
-def backbone(name: str = "mobilefacenet", *, std: float = 128.0, size: tuple[int, int] = (32, 32)) -> Backbone:
+SHAPES: dict[str, dict[str, object]] = {
+    SMALLEST.name: {"width": 0.5},
+    "mobilefacenet": {"width": 0.125, "blocks": (1, 0, 0, 0)},
+    "iresnet18": {"width": 0.125, "blocks": (1, 1, 1, 1)},
+}
+
+
+def backbone(name: str = SMALLEST.name, *, std: float = 128.0, size: tuple[int, int] = (32, 32)) -> Backbone:
     """A narrow network whose BatchNorms have seen images and have weights of their own, so that embeddings differ."""
     generator = torch.Generator().manual_seed(0)
-    blocks = (1, 0, 0, 0) if name == "mobilefacenet" else (1, 1, 1, 1)
-    described = Architecture(name=name, image_size=size, embedding_size=8, width=0.125, blocks=blocks, std=std)
-    built = described.build(generator)
+    built = Architecture(name=name, image_size=size, embedding_size=8, std=std, **SHAPES[name]).build(generator)
     for part in built.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.momentum = 1.0
@@ -71,7 +77,7 @@ def _traced_once(monkeypatch: pytest.MonkeyPatch, graphs: dict[tuple[object, ...
 def face(tmp_path_factory: pytest.TempPathFactory) -> tuple[OpenedRecognizer, Path]:
     """A recogniser and the file that it became."""
     folder = tmp_path_factory.mktemp("face")
-    model = opened(folder)
+    model = opened(folder, backbone("mobilefacenet"))
     export_onnx(model, folder / "face.onnx", metadata={"steadface": '{"fmr": 0.001}'})
     return model, folder / "face.onnx"
 
@@ -110,7 +116,7 @@ def test_the_file_has_the_embeddings_of_the_network_at_any_batch(tmp_path, name,
 
 
 def test_rounded_corners_travel_with_it(tmp_path) -> None:
-    rounded = backbone("mobilefacenet")
+    rounded = backbone()
     rounded.round_corners(0.5)
     model = opened(tmp_path, rounded)
     assert 0 < export_onnx(model, tmp_path / "face.onnx").parity < 1e-4
@@ -137,7 +143,8 @@ def test_insightface_feeds_it_what_it_was_made_for(face) -> None:
 def test_no_batch_norm_is_left_behind_a_convolution(face, tmp_path) -> None:
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(face[1]).graph.node}
     # In front of a padded convolution it cannot be folded: the padding is zero after it, not before.
-    export_onnx(opened(tmp_path, backbone("iresnet18")), tmp_path / "deep.onnx")
+    deep = opened(tmp_path, backbone("iresnet18", size=(32, 16)), channel_order="bgr")
+    export_onnx(deep, tmp_path / "deep.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "deep.onnx").graph.node]
     assert kinds.count("BatchNormalization") == 4 + 1
 

@@ -12,6 +12,8 @@ from steadface.data.synthetic import synthetic_faces
 from steadface.training import checkpoint
 from steadface.training.recipe import Recipe, make_recipe
 
+from ..few import SMALLEST
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {
@@ -22,7 +24,7 @@ TINY: dict[str, Any] = {
         "augmentation": {"mirror": 0.5, "colour": 0.5},
         "workers": 0,
     },
-    "model": {"architecture": {"name": "mobilefacenet", "width": 0.125, "blocks": [1, 0, 0, 0], "embedding_size": 8}},
+    "model": {"architecture": {"name": SMALLEST.name, "embedding_size": 8}},
     "head": {"kind": "cosface", "s": 8, "m": 0.1},
     "method": {"gate": {"kind": "never"}},
     "evaluation": {"fmr": 0.2, "eps": ["4/255"], "steps": 2, "restarts": 1, "max_pairs": 2},

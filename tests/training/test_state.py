@@ -124,7 +124,7 @@ EDITS: dict[str, tuple[str, Edit]] = {
     "variances of attacked faces below zero": ("smoothed", tensor("batchnorm.1", lambda value: value - 100)),
     "variances below zero": (
         "verification",
-        tensor("backbone.conv_sep.layers.1.running_var", lambda value: value - 100),
+        tensor("backbone.layers.0.layers.1.running_var", lambda value: value - 100),
     ),
 }
 

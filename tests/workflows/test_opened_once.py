@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from steadface.backbones import Architecture, save_backbone
+from steadface.backbones import save_backbone
 from steadface.data import folders, listing
 from steadface.data.synthetic import write_synthetic_faces
 from steadface.training.recipe import make_recipe
@@ -16,7 +16,8 @@ from steadface.workflows.evaluate import judge
 from steadface.workflows.harden import Wishes, harden
 from steadface.workflows.train import Trained, train
 
-TINY = Architecture(width=0.125, blocks=(1, 0, 0, 0), embedding_size=8, image_size=(16, 16))
+from ..few import SMALLEST
+
 HARDENED = (
     *("data.batch=4", "data.validation=0.5", "data.workers=0", "method.attack.ramp=2", "run.minutes=null"),
     *("evaluation.fmr=0.2", "evaluation.max_pairs=2", "evaluation.steps=1", "evaluation.restarts=1"),
@@ -89,7 +90,7 @@ def test_a_training_and_its_judgement(faces: Path, tmp_path: Path, counts: Count
         {
             "name": "tiny",
             "data": {"images": str(faces), "size": [16, 16], "batch": 4, "validation": 0.5, "workers": 0},
-            "model": {"architecture": {"width": 0.125, "blocks": [1, 0, 0, 0], "embedding_size": 8}},
+            "model": {"architecture": {"name": SMALLEST.name, "embedding_size": 8}},
             "head": {"kind": "cosface", "s": 8, "m": 0.1},
             "evaluation": {"fmr": 0.2, "steps": 1, "restarts": 1, "max_pairs": 2, "mirror": mirror},
             "run": {"out": str(tmp_path / "run"), "steps": 2, "device": "cpu", "threads": 1, "tensorboard": False},
@@ -105,7 +106,7 @@ def test_a_training_and_its_judgement(faces: Path, tmp_path: Path, counts: Count
 
 def test_a_hardening_and_its_judgement(faces: Path, tmp_path: Path, counts: Counts) -> None:
     weights = tmp_path / "given.safetensors"
-    save_backbone(weights, TINY.build(torch.Generator().manual_seed(0)).eval(), {})
+    save_backbone(weights, SMALLEST.build(torch.Generator().manual_seed(0)).eval(), {})
     done = harden(weights, faces, tmp_path / "run", wishes=Wishes(max_clean_drop=1.0), overrides=HARDENED)
     judged = judge(done.outcome).evaluation
     assert counts.listed == 1
