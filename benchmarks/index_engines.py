@@ -13,7 +13,6 @@ again. Whom the gallery finds does not depend on that. Collections and tables ar
 import argparse
 import json
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -104,14 +103,17 @@ def filled(path: Path, model: ModelIdentity, options: argparse.Namespace) -> Non
             )
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    columns = ("engine", "search", "removed", "told", "invisible")
-    heads = [f"{name}, {what}" for name in columns for what in ("p50", "p99")]
-    lines = [f"| index | filled in s | {' | '.join(heads)} |", "|---|" + "---:|" * (1 + len(heads))]
-    for name, one in results.items():
-        figures = [f"{one[column][what]:.1f}" for column in columns for what in ("p50", "p99")]
-        lines.append(f"| {name} | {one['filled in s']:.1f} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+COLUMNS = ("engine", "search", "removed", "told", "invisible")
+
+
+def heads() -> str:
+    names = [f"{name}, {what}" for name in COLUMNS for what in ("p50", "p99")]
+    return f"| index | filled in s | {' | '.join(names)} |\n|---|" + "---:|" * (1 + len(names))
+
+
+def row(name: str, one: dict[str, Any]) -> str:
+    figures = [f"{one[column][what]:.1f}" for column in COLUMNS for what in ("p50", "p99")]
+    return f"| {name} | {one['filled in s']:.1f} | {' | '.join(figures)} |"
 
 
 def arguments() -> argparse.Namespace:
@@ -136,18 +138,18 @@ def main() -> None:
         address: [f"p{place * options.removals + number}" for number in range(options.removals)]
         for place, address in enumerate(places.values())
     }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "g.db"
-        filled(path, model, options)
-        results = {}
-        for name, address in places.items():
-            results[name] = measured(path, address, model, options)
-            print(f"{name} done", file=sys.stderr, flush=True)
     print(
         f"Python {platform.python_version()}, {platform.machine()}; {options.templates:,} templates of "
         f"{options.dimension}, {options.searches} searches, {options.removals} removals, seed {options.seed}; ms\n"
     )
-    print(table(results))
+    print(heads(), flush=True)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "g.db"
+        filled(path, model, options)
+        for name, address in places.items():
+            results[name] = measured(path, address, model, options)
+            print(row(name, results[name]), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -172,8 +172,7 @@ class MilvusIndex:
 
     def mark(self) -> Mark | None:
         """The newest where nothing is known yet; from then on no older one than was put or seen here."""
-        level: Consistency = "read-your-writes" if self._written else "strong"
-        rows = self._read(level, filter=f"{KEY} == {MARKED}", output_fields=[MARK])
+        rows = self._read("read-your-writes", filter=f"{KEY} == {MARKED}", output_fields=[MARK])
         if not rows:
             return None
         told = json.loads(rows[0][MARK])
@@ -212,10 +211,10 @@ class MilvusIndex:
         self._written = max(self._written, int(written.timestamp))
 
     def _seeing(self, consistency: Consistency) -> dict[str, Any]:
-        seeing: dict[str, Any] = {"consistency_level": LEVELS[consistency], "timeout": self._timeout}
-        if consistency == "read-your-writes" and self._written:
-            seeing["guarantee_timestamp"] = self._written
-        return seeing
+        if consistency == "read-your-writes" and not self._written:
+            consistency = "strong"  # what others wrote is not known yet
+        known = {"guarantee_timestamp": self._written} if consistency == "read-your-writes" else {}
+        return {"consistency_level": LEVELS[consistency], "timeout": self._timeout, **known}
 
     def _found(self, probes: np.ndarray[Any, Any], k: int) -> Any:
         searching = dict(self._index.searching)
