@@ -27,11 +27,12 @@ from steadface.gallery.gallery import Gallery
 from steadface.recognition.recognizer import Recognizer
 from steadface.workflows.embed_parts import EmbeddingJob, open_job
 
+from ..few import SMALLEST
 from ..forks import Forks
 from ..rounding import rounding, terms
 from .conftest import Call
 
-ARCHITECTURE = Architecture(image_size=(16, 16), embedding_size=16, width=0.25, blocks=(1, 0, 0, 0))
+ARCHITECTURE = Architecture(name=SMALLEST.name, image_size=(16, 16), embedding_size=16)
 NETWORK = ARCHITECTURE.build(torch.Generator().manual_seed(0)).eval()
 PART = 20
 
