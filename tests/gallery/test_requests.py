@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from steadface.errors import NotFound
+from steadface.gallery.enrollment import Enrollee, NotAlike
 from steadface.gallery.gallery import Gallery
 from steadface.gallery.person import PersonId
 from steadface.gallery.requests import REMEMBERED, Request, RequestReused
@@ -37,6 +38,18 @@ def test_another_process_and_a_later_one_know_it_too(gallery: Gallery, place: st
         assert later.enroll("Ada", unit(1), request=ASKED).repeated
     assert gallery.person("Ada").templates == 1
     assert gallery.verify_log().intact
+
+
+def test_what_came_to_nothing_was_not_done(gallery: Gallery) -> None:
+    """Of several who are enrolled at once the last is refused, and with them the others."""
+    gallery.enroll("Eve", unit(1))
+    ada = Enrollee(name="Ada", vectors=unit(1), request=ASKED)
+    eve = Enrollee(name="Eve", vectors=-unit(1), alike=0.5, request=Request(key="of eve", content=""))
+    with pytest.raises(NotAlike):
+        gallery.enroll_many([ada, eve])
+    assert [one.repeated for one in gallery.enroll_many([ada, ada])] == [False, True]
+    assert gallery.enroll("Ada", unit(1), request=ASKED).repeated
+    assert gallery.person("Ada").templates == 1
 
 
 def test_its_key_stands_for_that_request_alone(gallery: Gallery) -> None:

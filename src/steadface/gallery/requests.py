@@ -68,8 +68,7 @@ class Requests:
         """
         key, content = request.digests(reader.vault)
         with self._lock:
-            self._catch_up(reader)
-            entry = self._entries.get(key)
+            entry = self._catch_up(reader).get(key, self._entries.get(key))
         if entry is None or moment(entry.time) < reader.now - REMEMBERED:
             return None
         if json.loads(entry.details)["request"][1] != content:
@@ -80,18 +79,21 @@ class Requests:
         person = next(reader.people(ids=[entry.person or ""]), None)
         return Done(person=person, templates=tuple(log.named(entry, "added")))
 
-    def _catch_up(self, reader: Reader) -> None:
+    def _catch_up(self, reader: Reader) -> dict[str, Entry]:
+        """Those of the change that is being made, if it is one, which are not remembered: it may come to nothing."""
+        written, unwritten = reader.state.sequence or reader.last_sequence(), dict[str, Entry]()
         if self._read is None:
-            self._read = _before(reader)
+            self._read = min(written, _before(reader))
         for entry in reader.entries(after=self._read, events=("enroll",)):
             if (request := json.loads(entry.details).get("request")) is not None:
-                self._entries[request[0]] = entry
-        self._read = reader.last_sequence()
+                (self._entries if entry.sequence <= written else unwritten)[request[0]] = entry
+        self._read = max(self._read, written)
         old = reader.now - REMEMBERED
         for key, entry in list(self._entries.items()):  # by age, as they came
             if moment(entry.time) >= old:
                 break
             del self._entries[key]
+        return unwritten
 
 
 def _before(reader: Reader) -> int:
