@@ -7,7 +7,8 @@ A gallery in a file, of random unit vectors, one template a person, is searched 
 at a time: the engine by itself (16 templates), and the whole search, with what it asks the gallery. The first search,
 which fills the engine, is timed by itself. Then people are removed one by one: until `remove` returns, until the search
 behind that has told the engine, and until the engine itself proposes the template to nobody, which is asked at once and
-again. Whom the gallery finds does not depend on that. Collections and tables are left as they are then.
+again. Whom the gallery finds does not depend on that. Between filling and searching it rests for `--rest` seconds, in
+which Milvus arranges what was pushed. Collections and tables are left as they are then.
 """
 
 import argparse
@@ -59,6 +60,7 @@ def measured(path: Path, address: str, model: ModelIdentity, options: argparse.N
     probes = directions(np.random.default_rng([options.seed, 1]), options.searches, model.dimension)
     with Gallery.open(path, key=options.key, **chosen) as gallery:
         filling = timed(lambda: gallery.search(probes[:1]))
+        time.sleep(options.rest)
         engine.mark()
         for probe in probes[: options.warm]:
             gallery.search(probe[None])
@@ -123,6 +125,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--searches", type=int, default=300)
     parser.add_argument("--warm", type=int, default=20, help="searches that are not counted")
+    parser.add_argument(
+        "--rest", type=float, default=20, help="seconds behind the filling, in which an engine arranges itself"
+    )
     parser.add_argument("--removals", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

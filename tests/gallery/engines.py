@@ -17,6 +17,9 @@ class MemoryEngine(FlatIndex):
         super().__init__(dimension, threads=1)
         self.kept, self.vectors, self.failing, self.writes = None, {}, None, []
 
+    def arrange(self):
+        """There is nothing to be arranged."""
+
     def close(self):
         """It stays."""
 

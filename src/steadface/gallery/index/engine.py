@@ -57,6 +57,10 @@ class Engine(VectorIndex, Protocol):
         """At most so many of the keys that are none of 1 to `last`: of all that were written."""
         ...
 
+    def arrange(self) -> None:
+        """Called behind many additions: what the engine does to search them faster, it may begin now."""
+        ...
+
     def close(self) -> None:
         """Does nothing where it is closed already."""
         ...

@@ -28,6 +28,8 @@ AT_ONCE = 2**13
 """Templates proposed at a time."""
 LOOKED = 1.0
 """Seconds after which the mark is read again though nothing was written: somebody may have put back an older engine."""
+MANY = 4096
+"""Templates pushed in one go, behind which the engine may arrange them."""
 FAR = 1000
 """Entries of a log, none of them of templates, after which the mark moves."""
 
@@ -129,7 +131,7 @@ class EngineFollower:
 
     def _push(self, reader: Reader, mark: Mark, progress: Progress | None) -> None:
         """What came and what went since the mark; that moves with each block, so that a long push can be taken up."""
-        engine, template = self.engine, mark.template
+        engine, template, brought = self.engine, mark.template, 0
         since = mark.sequence if self._pushed is None else min(mark.sequence, self._pushed)
         entries = reader.entries(after=since, events=REMOVING)
         gone = [number for entry in entries for number in log.named(entry, "removed")]
@@ -142,6 +144,9 @@ class EngineFollower:
             engine.put_mark(_mark_of(reader, template))
             if progress is not None:
                 progress(template, reader.rows.numbers().templates)
+            brought += len(block.numbers)
+        if brought >= MANY:
+            engine.arrange()
         if template == mark.template and (gone or self._pushed > mark.sequence + FAR):
             engine.put_mark(_mark_of(reader, template))
 

@@ -19,7 +19,7 @@ when they expire.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -138,6 +138,13 @@ class MilvusIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def arrange(self) -> None:
+        """Ends the segment that grows, which no index is made for, and of which all is compared, until then: by itself
+        Milvus waits for some hundred megabytes, or ten minutes. A server that has been asked too often lately does not.
+        """
+        with suppress(self._failure):
+            self._client.flush(self._collection, timeout=self._timeout)
 
     def close(self) -> None:
         self._client.close()

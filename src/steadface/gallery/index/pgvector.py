@@ -106,6 +106,9 @@ class PgvectorIndex:
             self.close()
             raise
 
+    def arrange(self) -> None:
+        """PostgreSQL does so by itself."""
+
     def close(self) -> None:
         while True:
             try:
