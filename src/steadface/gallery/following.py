@@ -39,14 +39,14 @@ class Freshness:
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """A state that is in the `follower`, of a gallery of this `model`, up to the entry `sequence`; `findable` people
-    are in it, and those of `people` were found in it before. It was the newest when the clock (`time.monotonic`) was
-    at `seen`.
+    are in it (None: they were not counted), and those of `people` were found in it before. It was the newest when the
+    clock (`time.monotonic`) was at `seen`.
     """
 
     follower: Searcher
     model: ModelIdentity
     sequence: int
-    findable: int
+    findable: int | None
     seen: float
     people: dict[int, Person] = field(default_factory=dict)
 

@@ -266,8 +266,8 @@ class Gallery(OpenGallery):
 
     def findable(self) -> int:
         """The number of people whom a search may find: all but those whose consent has expired."""
-        if self._following is not None:
-            return self._known_now(self.model).findable
+        if self._following is not None and (known := self._known_now(self.model).findable) is not None:
+            return known
         with self._reading() as reader:
             return reader.count_findable()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -88,7 +89,7 @@ class OpenGallery:
         model: ModelIdentity | None,
         **options: Unpack[Options],
     ) -> None:
-        self._storage = _storage_at(place, options)
+        self._storage = storage_for(place, options)
         key = given(key)
         self._index, self._engine = options.get("index", FlatIndex), options.get("engine")
         self._shard, self._nodes = options.get("shard"), options.get("nodes")
@@ -125,7 +126,7 @@ class OpenGallery:
 
         Raises `Conflict` where there is a gallery, or a file, already.
         """
-        storage = _storage_at(place, options)
+        storage = storage_for(place, options)
         check_identity(model)
         storage.check_free()
         identity, now = secrets.token_hex(16), options.get("clock", utc)()
@@ -223,7 +224,7 @@ class OpenGallery:
     def _followed(self, staleness: float) -> Following | None:
         if not staleness:
             return None
-        return Following(self.name, look=self._look, wait=self._storage.wait, staleness=staleness)
+        return Following(self.name, look=partial(self._look, count=True), wait=self._storage.wait, staleness=staleness)
 
     def _known_now(self, model: ModelIdentity, least: int = 0) -> Known:
         """A state to be searched for vectors of `model`, with the entry `least` of the log and all that was done
@@ -235,8 +236,8 @@ class OpenGallery:
         self._check_model(known.model, model)
         return known
 
-    def _look(self, model: ModelIdentity | None = None) -> Known:
-        """Brings the index to the newest state."""
+    def _look(self, model: ModelIdentity | None = None, *, count: bool = False) -> Known:
+        """Brings the index to the newest state; who can be found is counted where somebody may ask for it later."""
         began = monotonic()
         with self._reading(model) as reader:
             self._follower.catch_up(reader)
@@ -244,7 +245,7 @@ class OpenGallery:
                 follower=self._follower,
                 model=reader.state.model,
                 sequence=reader.last_sequence(),
-                findable=reader.count_findable(),
+                findable=reader.count_findable() if count else None,
                 seen=began,
             )
 
@@ -389,7 +390,8 @@ def _of_layout_1(rows: Snapshot, header: Header, vault: Vault, name: str) -> Sta
     return State(created=header.created, model=header.model, owed=header.owed, sequence=0, head="")
 
 
-def _storage_at(place: Place, options: Options) -> Storage:
+def storage_for(place: Place, options: Options) -> Storage:
+    """The storage in that place, closed, for a gallery that is used so. Raises as `storage_at` does."""
     newest = bool(options.get("staleness"))
     return storage_at(place, timeout=options.get("timeout", TIMEOUT), newest=newest)
 

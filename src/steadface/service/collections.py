@@ -159,32 +159,29 @@ class Collections:
             raise NotFound(f"there is no collection {quoted(name)}; there are {', '.join(self.named)}")
         return self.named[name]
 
+    def galleries(self) -> Iterator[tuple[str, Gallery]]:
+        """Of those that have one, by name."""
+        for name, one in self.named.items():
+            if one.recognizer.gallery is not None:
+                yield name, one.recognizer.gallery
+
     def freshness(self) -> dict[str, Freshness]:
         """How old a state each gallery's searches answer from. Raises SteadfaceError where one of them would not."""
-        return {
-            name: one.gallery.freshness(wait=False)
-            for name, one in self.named.items()
-            if one.recognizer.gallery is not None
-        }
+        return {name: gallery.freshness(wait=False) for name, gallery in self.galleries()}
 
     def watched(self) -> Iterator[tuple[str, Watched | None]]:
         """What is to be seen of each gallery from outside; None where it cannot be looked at."""
-        for name, one in self.named.items():
-            if one.recognizer.gallery is not None:
-                try:
-                    info, age = one.gallery.info(), one.gallery.freshness(wait=False).age
-                    yield name, Watched(people=info.people, templates=info.templates, age=age)
-                except SteadfaceError:
-                    yield name, None
+        for name, gallery in self.galleries():
+            try:
+                info, age = gallery.info(), gallery.freshness(wait=False).age
+                yield name, Watched(people=info.people, templates=info.templates, age=age)
+            except SteadfaceError:
+                yield name, None
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """People and templates by collection."""
-        found = {}
-        for name, one in self.named.items():
-            if one.recognizer.gallery is not None:
-                info = one.recognizer.gallery.info()
-                found[name] = info.people, info.templates
-        return found
+        infos = {name: gallery.info() for name, gallery in self.galleries()}
+        return {name: (info.people, info.templates) for name, info in infos.items()}
 
 
 def read_places(path: Path) -> dict[str, Place]:

@@ -10,17 +10,15 @@ from steadface.arguments import Shard
 from steadface.client.calls import Call
 from steadface.client.clients import Client
 from steadface.client.retries import Retries
-from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable, unreadable
-from steadface.files import read_private
+from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
 from steadface.gallery.index import Vectors
 from steadface.gallery.shards import Found
+from steadface.workflows.webhook import read_secret
 
 ANSWER = 10.0
 """Seconds that a node has for each step of an answer."""
 RETRIES = Retries(times=1, first=0.05)
 """A connection that was kept open may have been closed by the other side."""
-LARGEST = 4096
-"""Bytes of the file of an API key."""
 
 
 class HttpNode:
@@ -54,7 +52,7 @@ def nodes(urls: Sequence[str], key: Path | None, collection: str | None) -> Iter
     """At these addresses, with the API key in a file, until the end. Raises SteadfaceError for what is no address, and
     for a file that cannot be read or that others may read.
     """
-    token = None if key is None else _token(key)
+    token = None if key is None else read_secret(key).decode("ascii", "replace")
     with ExitStack() as stack:
         clients = [
             stack.enter_context(Client(url, key=token, timeout=ANSWER, retries=RETRIES)) for url in dict.fromkeys(urls)
@@ -62,15 +60,6 @@ def nodes(urls: Sequence[str], key: Path | None, collection: str | None) -> Iter
         if len(clients) < len(urls):
             raise InvalidInput("an address of a node is given twice; name each node that holds a shard once")
         yield [HttpNode(client, collection) for client in clients]
-
-
-def _token(path: Path) -> str:
-    try:
-        return read_private(path, "the API key", most=LARGEST).decode("ascii").strip()
-    except OSError as error:
-        raise unreadable(error, f"the API key {path} cannot be read: {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{path} holds no API key; write it there as `steadface keys make` shows it") from None
 
 
 def _found(told: Any) -> Found:

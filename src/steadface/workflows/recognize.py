@@ -17,9 +17,9 @@ from steadface.errors import InvalidInput, NotFound, SteadfaceError
 from steadface.evaluation.embedding import Progress
 from steadface.files import write_atomically
 from steadface.gallery.gallery import Gallery
-from steadface.gallery.place import Place, storage_at
+from steadface.gallery.place import Place
 from steadface.gallery.sealing.keys import given_key, read_or_write_key
-from steadface.gallery.session import Options
+from steadface.gallery.session import Options, storage_for
 from steadface.recognition.face_finder import NoFace
 from steadface.recognition.recognizer import Recognizer
 
@@ -54,7 +54,7 @@ def with_gallery(
 
     Where what follows fails nothing is left of a gallery that was made for it, and that is still as it was made.
     """
-    storage = storage_at(gallery, newest=bool(options.get("staleness")))
+    storage = storage_for(gallery, options)
     if not create or storage.exists():
         with Gallery.open(storage, key=key, **options) as opened:
             recognizer.gallery = opened
