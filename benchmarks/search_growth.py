@@ -136,7 +136,7 @@ def mode(name: str, setting: Growing, options: argparse.Namespace) -> Mode:
 def on_milvus(kind: str, width: int, setting: Growing, options: argparse.Namespace) -> Any:
     from steadface.gallery.index.milvus import FLAT, MilvusIndex, hnsw, inverted_lists
 
-    kinds = {"FLAT": FLAT, "HNSW": hnsw(expansion_search=width or 128), "IVF": inverted_lists(probed=width or 32)}
+    kinds = {"FLAT": FLAT, "HNSW": hnsw(expansion_search=width or 128), "IVF": inverted_lists(probed=width or 128)}
     model = ModelIdentity(fingerprint="0" * 64, dimension=setting.dimension, mirror=True, name="random vectors")
     name = f"growth_{kind}_{width}_{setting.templates}_{setting.dimension}_{setting.seed}"
     return MilvusIndex(options.milvus, model=model, collection=name, index=kinds[kind])
@@ -148,6 +148,8 @@ def measure(name: str, setting: Growing, options: argparse.Namespace, speak: Any
     full = filled(chosen.make(), setting)
     if name.startswith("Milvus"):  # whose index is made behind the last template, by the server
         full.index.arrange()
+        while full.index.pending():
+            time.sleep(1)
         time.sleep(options.rest)
     enrolled, strangers = setting.enrolled(options.probes), setting.strangers(options.probes)
     search = with_faiss(full.index, options.threads) if name == "faiss" else lambda probes: full.index.search(probes, K)
@@ -317,7 +319,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, nargs="+", default=[128])
     parser.add_argument("--modes", nargs="+", default=["exact", "faiss"])
     parser.add_argument("--milvus", help="the URL of a server, for modes on it")
-    parser.add_argument("--rest", type=float, default=30, help="seconds that the server has to make its index")
+    parser.add_argument("--rest", type=float, default=30, help="seconds that a server has behind making its index")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--probes", type=int, default=1000, help="of people enrolled, and as many strangers")

@@ -231,8 +231,12 @@ def test_an_index_is_checked_and_mended(call: Call, gallery: Path, monkeypatch: 
     engine = MemoryEngine(4)
     monkeypatch.setattr("steadface.cli.gallery.index_at", lambda _: {"engine": lambda _: engine})
     command = ("gallery", "check-index", "--gallery", gallery, "--index", "an address")
-    right = {"templates": 3, "missing": 0, "other": 0, "surplus": 0, "right": True, "mended": False}
+    right = {"templates": 3, "missing": 0, "other": 0, "surplus": 0, "pending": 0, "right": True, "mended": False}
     assert told(call(*command, "--json")) == right
+    engine.behind = 2
+    said = call(*command)
+    assert (said.code, "2 of its vectors are not in the graph" in said.err) == (0, True)
+    engine.behind = 0
     engine.remove([1, 3])
     said = call(*command)
     assert (said.code, "lacked 2" in said.out, "--mend" in said.err) == (1, True, True)

@@ -16,9 +16,13 @@ class MemoryEngine(FlatIndex):
     def __init__(self, dimension):
         super().__init__(dimension, threads=1)
         self.kept, self.vectors, self.failing, self.writes = None, {}, None, []
+        self.behind = 0
 
     def arrange(self):
         """There is nothing to be arranged."""
+
+    def pending(self):
+        return self.behind
 
     def close(self):
         """It stays."""

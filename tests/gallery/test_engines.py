@@ -211,7 +211,9 @@ def test_a_check_says_what_is_wrong_and_mends_it(gallery, path, engine, through)
         assert seen[-1] == ("comparing", 20, 20)
         assert one.check_index(after=5) == Compared(templates=15, missing=1, surplus=1)
         assert one.check_index(mend=True) == wrong
-        assert one.check_index() == Compared(templates=20)
+        engine.behind = 5
+        assert one.check_index() == Compared(templates=20, pending=5)
+        assert one.check_index().right
     with pytest.raises(InvalidInput, match="no index to be checked"):
         gallery.check_index()
 

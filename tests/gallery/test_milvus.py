@@ -12,7 +12,7 @@ from steadface.gallery.index.address import index_at
 from steadface.gallery.index.comparison import Compared
 from steadface.gallery.index.engine import Mark
 from steadface.gallery.index.exact import FlatIndex
-from steadface.gallery.index.milvus import MilvusIndex, hnsw, inverted_lists
+from steadface.gallery.index.milvus import FLAT, MilvusIndex, hnsw, inverted_lists
 from steadface.gallery.storage import ModelIdentity
 
 from ..rounding import rounding
@@ -88,9 +88,22 @@ def test_approximate_indexes_find_near_templates_too(address, approximate):
     with MilvusIndex(address, model=MODEL, collection=approximate.kind, index=approximate) as index:
         index.add(np.arange(200), templates)
         found = index.search(templates, 1).keys[:, 0]
+        assert index.pending() == 0
     assert (found == np.arange(200)).mean() > 0.95
     with pytest.raises(SteadfaceError, match=f"made with a {approximate.kind} index, not FLAT"):
         MilvusIndex(address, model=MODEL, collection=approximate.kind)
+
+
+@pytest.mark.parametrize(("index", "pending"), [(hnsw(), 150), (FLAT, 0)], ids=["hnsw", "exact"])
+def test_what_a_server_has_not_indexed_yet_is_counted(address, monkeypatch, index, pending):
+    name = f"counted_{index.kind}"
+    with MilvusIndex(address, model=MODEL, collection=name, index=index) as opened:
+        opened.add(np.arange(200), unit(np.random.default_rng(1).standard_normal((200, 32))))
+        told = opened._client.describe_index(name, opened._vector)
+        # as a server says it; a segment that is merged counts as indexed, and as pending once more
+        said = {**told, "indexed_rows": 50, "pending_index_rows": 200}
+        monkeypatch.setattr(opened._client, "describe_index", lambda *_, **__: said)
+        assert opened.pending() == pending
 
 
 def test_what_does_not_fit_is_refused_before_it_is_sent(address):

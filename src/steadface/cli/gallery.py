@@ -461,13 +461,19 @@ def migrate_gallery(gallery: GalleryOption) -> None:
 def _say_compared(found: Compared, mended: bool) -> None:
     if found.right:
         console.print(f"the index holds the {found.templates} templates of the gallery, and nothing else")
-        return
-    console.print(
-        f"of {found.templates} templates the index lacked {found.missing} and had {found.other} with another vector; "
-        f"{found.surplus} of its vectors belonged to nothing" + ("; all of that was put right" if mended else ""),
-        soft_wrap=True,
-    )
-    if not mended:
+    else:
+        console.print(
+            f"of {found.templates} templates the index lacked {found.missing} and had {found.other} with another "
+            f"vector; {found.surplus} of its vectors belonged to nothing"
+            + ("; all of that was put right" if mended else ""),
+            soft_wrap=True,
+        )
+    if found.pending:
+        say_warning(
+            f"{found.pending} of its vectors are not in the graph or the lists that were asked for yet: until the "
+            "server has made them a search may miss more of these people; look again in a minute"
+        )
+    if not found.right and not mended:
         say_warning("nobody is found who is gone, but who is lacking may be missed: put it right with --mend")
 
 

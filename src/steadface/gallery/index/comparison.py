@@ -6,7 +6,7 @@ goes on behind any number that it had reached.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,13 +27,15 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """How many `templates` of the truth were compared; of how many the engine had none (`missing`) or another vector
-    (`other`), and how many vectors it had that belong to nothing (`surplus`).
+    (`other`), and how many vectors it had that belong to nothing (`surplus`). `pending` of its vectors are not in its
+    approximate index yet (`Engine.pending`).
     """
 
     templates: int = 0
     missing: int = 0
     other: int = 0
     surplus: int = 0
+    pending: int = 0
 
     @property
     def right(self) -> bool:
@@ -69,7 +71,7 @@ def compare(
     found = found.and_of(_beyond(follower.engine, reading, highest, mend))
     with reading() as reader:
         follower.catch_up(reader)  # takes out again what went while it was put in
-    return found
+    return replace(found, pending=follower.engine.pending())
 
 
 def _of_range(engine: Engine, reading: Reading, first: int, last: int, mend: bool) -> Compared:

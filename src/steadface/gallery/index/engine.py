@@ -61,6 +61,12 @@ class Engine(VectorIndex, Protocol):
         """Called behind many additions: what the engine does to search them faster, it may begin now."""
         ...
 
+    def pending(self) -> int:
+        """How many of its vectors are not yet in the approximate index that it was made with, so that a search may miss
+        more of them, or take longer, than once they are; 0 where all are compared.
+        """
+        ...
+
     def close(self) -> None:
         """Does nothing where it is closed already."""
         ...

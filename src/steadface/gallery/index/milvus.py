@@ -89,7 +89,7 @@ def hnsw(*, connectivity: int = 16, expansion_add: int = 128, expansion_search: 
     )
 
 
-def inverted_lists(*, lists: int = 1024, probed: int = 32) -> ServerIndex:
+def inverted_lists(*, lists: int = 1024, probed: int = 128) -> ServerIndex:
     """Vectors in `lists` by the nearest of as many centres, `probed` of which a search reads: approximate."""
     return ServerIndex(kind="IVF_FLAT", building={"nlist": lists}, searching={"nprobe": probed})
 
@@ -145,6 +145,17 @@ class MilvusIndex:
         """
         with suppress(self._failure):
             self._client.flush(self._collection, timeout=self._timeout)
+
+    def pending(self) -> int:
+        """Until its index is made, and some seconds more, a server searches a segment through an index of its own, or
+        compares all of it where it runs with `queryNode.segcore.interimIndex.enableIndex: false`.
+        """
+        if self._index.kind == FLAT.kind:
+            return 0
+        with self._told():
+            told = self._client.describe_index(self._collection, self._vector, timeout=self._timeout)
+        made = told.get("indexed_rows")  # Milvus Lite does not say
+        return 0 if made is None else max(0, len(self) - int(made))
 
     def close(self) -> None:
         self._client.close()

@@ -109,6 +109,10 @@ class PgvectorIndex:
     def arrange(self) -> None:
         """PostgreSQL does so by itself."""
 
+    def pending(self) -> int:
+        """None: a graph takes in what is written, within the same transaction."""
+        return 0
+
     def close(self) -> None:
         while True:
             try:
