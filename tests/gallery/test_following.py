@@ -1,7 +1,6 @@
 """Searches that answer from a state that is followed in the background, and what becomes of them when it cannot be."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from steadface.gallery.gallery import Gallery
 from steadface.gallery.sealing.keys import new_key
 from steadface.gallery.storage.sqlite import SQLiteStorage
 
+from ..waiting import until
 from .conftest import IN_BOTH, OTHER, Clock, names, unit
 
 STALENESS = 5.0
@@ -37,12 +37,6 @@ def follower(gallery: Gallery, place: str) -> Iterator[Gallery]:
     gallery.enroll("Ada", unit(2))
     with Gallery.open(place, staleness=STALENESS) as opened:
         yield opened
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for that, as long as it takes."""
-    while not true():
-        time.sleep(0.01)
 
 
 @IN_BOTH

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from steadface.service.keys import Keys
 from steadface.service.observation import Metrics
 from steadface.service.server import Address, server
 
+from ..waiting import until
 from .conftest import Desk
 
 if TYPE_CHECKING:
@@ -41,12 +41,6 @@ def start() -> Iterator[Started]:
             return Desk(service=service, client=stack.enter_context(client))
 
         yield started
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for that, as long as it takes."""
-    while not true():
-        time.sleep(0.02)
 
 
 @pytest.fixture
