@@ -24,7 +24,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -41,7 +41,7 @@ from compare_training import RECIPES, SETTINGS, Overrides
 from steadface.attacks import PGD, ball
 from steadface.backbones import Backbone, load_backbone
 from steadface.backbones.frozen import frozen
-from steadface.evaluation.intervals import Figure, jackknife_interval, paired_difference
+from steadface.evaluation.intervals import Difference, Figure, jackknife_interval, paired_difference
 from steadface.evaluation.labelled import validation_metrics
 from steadface.evaluation.robustness import AttackPlan
 from steadface.report.style import STYLE, line, svg
@@ -245,18 +245,24 @@ def cell(values: list[float], *, signed: bool = False, digits: int = 1) -> str:
     return with_interval(mean, min(values), max(values), digits=digits, signed=signed)
 
 
-def difference(seeds: list[Seed], key: tuple[str, float]) -> str:
-    """Gated minus always open at equal clean level, in points."""
-    found = []
-    for one in seeds:
-        expected = interpolated(one, one.gated[key].clean)
-        if expected is not None:
-            found.append(paired_difference(one.gated[key].attacked, expected))
+def differences(found: Seed, keys: Sequence[tuple[str, float]]) -> list[Difference]:
+    """Gated minus always open at equal clean level, of those of the gated runs that lie within the sweep."""
+    there = [found.gated[key] for key in keys if key in found.gated]
+    expected = [(one, interpolated(found, one.clean)) for one in there]
+    return [paired_difference(one.attacked, other) for one, other in expected if other is not None]
+
+
+def difference(seeds: list[Seed], keys: Sequence[tuple[str, float]]) -> str:
+    """Gated minus always open at equal clean level, in points: the mean over the gated runs `keys` of each seed."""
+    found = [of_seed for one in seeds if (of_seed := differences(one, keys))]
     if not found:
         return "-"
-    if len(found) == 1:
-        return with_interval(*(100 * x for x in (found[0].value, found[0].low, found[0].high)), signed=True)
-    values = [one.value for one in found]
+    if len(found) == len(found[0]) == 1:
+        only = found[0][0]
+        return with_interval(*(100 * x for x in (only.value, only.low, only.high)), signed=True)
+    values = [statistics.mean(one.value for one in of_seed) for of_seed in found]
+    if len(values) == 1:
+        return f"{100 * values[0]:+.1f}"
     mean, n = statistics.mean(values), len(values)
     half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
     return with_interval(100 * mean, 100 * (mean - half), 100 * (mean + half), signed=True) + f" ({n} seeds)"
@@ -289,7 +295,7 @@ def table(seeds: list[Seed], options: argparse.Namespace) -> str:
                 cell(missed, signed=True, digits=2),
                 cell([one.duty for one in ended], digits=0),
                 cell([one.attacked.value for one in ended]),
-                difference(there, (form, below)),
+                difference(there, [(form, below)]),
                 "1",
             ]
             lines.append(f"| {below:g} | {form} | {' | '.join(cells)} |")
@@ -300,6 +306,9 @@ def table(seeds: list[Seed], options: argparse.Namespace) -> str:
             runs = f"{tried:.3g}" + (f", and not met in {unmet} of {len(searched)} seeds" if unmet else "")
             cells = [cell([near for _, near in searched], signed=True, digits=2), "100", "", "0", runs]
             lines.append(f"| {below:g} | always open, searched | {' | '.join(cells)} |")
+    for form in options.forms:
+        over = difference(seeds, [(form, below) for below in options.below])
+        lines.append(f"| all | {form} | | | | {over} | |")
     return "\n".join(lines)
 
 

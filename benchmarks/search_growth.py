@@ -54,6 +54,7 @@ NODE = (64, 256)
 """GB of a node that are for templates."""
 HUNDRED_MILLION = 10**8
 COSTS = ("megabytes", "start-up")
+INTERIM = "interim"
 
 Rows = list[dict[str, Any]]
 Found = tuple[NDArray[np.int64], Vectors]
@@ -113,11 +114,11 @@ def theirs(index: Any, probes: Vectors) -> Found:
 
 def mode(name: str, setting: Growing, options: argparse.Namespace) -> Mode:
     """By its name: `exact`, `faiss`, `int8`, `f16`, `HNSW ef`, or on a server `Milvus FLAT`, `Milvus HNSW ef` and
-    `Milvus IVF probed`.
+    `Milvus IVF probed`; `Milvus HNSW ef interim`: before the server has made the index.
     """
     dimension, threads = setting.dimension, options.threads
     kind, *words = name.split()
-    width = int(words[-1]) if words and words[-1].isdigit() else 0
+    width = next((int(word) for word in words if word.isdigit()), 0)
     made: dict[str, Callable[[], Mode]] = {
         "exact": lambda: Mode(make=lambda: FlatIndex(dimension, threads=threads), bytes=6, ask=ours),
         "faiss": lambda: Mode(make=lambda: faiss.IndexFlatIP(dimension), bytes=4, ask=theirs),
@@ -148,7 +149,7 @@ def measure(name: str, setting: Growing, options: argparse.Namespace, speak: Any
     full = filled(chosen.make(), setting)
     if name.startswith("Milvus"):  # whose index is made behind the last template, by the server
         full.index.arrange()
-        while full.index.pending():
+        while full.index.pending() and not name.endswith(INTERIM):
             time.sleep(1)
         time.sleep(options.rest)
     enrolled, strangers = setting.enrolled(options.probes), setting.strangers(options.probes)
