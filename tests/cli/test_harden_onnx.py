@@ -19,7 +19,7 @@ from steadface.recognizers import open_recognizer
 from steadface.recognizers.contract import read_contract
 from steadface.recognizers.onnx.read import read_onnx
 from steadface.training.selection import looks
-from steadface.workflows.harden import Wishes, harden
+from steadface.workflows.harden import Wishes, harden, harden_recipe
 
 from ..rounding import rounding
 from .conftest import Call
@@ -99,6 +99,12 @@ def hardened(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> tuple[Pat
         done = harden(given, faces, run, wishes=Wishes(max_clean_drop=1.0), overrides=(*SMALL, *EVERY))
     assert done.outcome.finished
     return given, run
+
+
+def test_compiling_is_left_to_runs_that_win_it_back(hardened: tuple[Path, Path], faces: Path, tmp_path: Path) -> None:
+    given = open_recognizer(hardened[0])
+    long, short = (harden_recipe(given, faces, tmp_path, Wishes(minutes=minutes)).run for minutes in (10, 5))
+    assert (long.compile, short.compile) == ("on", "auto")
 
 
 def described(path: Path) -> tuple[object, ...]:

@@ -62,8 +62,8 @@ MEASURED = 32
 STUDENT_RATE = 2e-3
 """Of AdamW, for weights that start from nothing."""
 
-FOREIGN = ("run.compile=auto", "run.select.within=0")
-"""Of other people's networks: compiling one on a CPU may take minutes, and which layer is the last nobody knows."""
+COMPILED_FROM = 10.0
+"""Minutes of training that win back the one to three that compiling other people's networks takes on a CPU."""
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def harden_recipe(
             f"run.minutes={wishes.minutes}",
             *_aims(wishes),
             f"run.select.choose={json.dumps(wishes.choose)}",
-            *([] if isinstance(network, Backbone) else FOREIGN),
+            *([] if isinstance(network, Backbone) else _of_foreign(wishes)),
             *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}", "model.corner=null"]),
             *overrides,
         ],
@@ -239,6 +239,11 @@ def harden_recipe(
             f"--labels needs to know who is who in {images}: one folder per person, or --set data.people=FILE.csv"
         )
     return recipe
+
+
+def _of_foreign(wishes: Wishes) -> list[str]:
+    """What is otherwise for other people's networks, of which nobody knows which layer is the last."""
+    return ["run.select.within=0", *(["run.compile=auto"] if wishes.minutes < COMPILED_FROM else [])]
 
 
 def _aims(wishes: Wishes) -> list[str]:
