@@ -468,13 +468,13 @@ def _say_compared(found: Compared, mended: bool) -> None:
             + ("; all of that was put right" if mended else ""),
             soft_wrap=True,
         )
+        if not mended:
+            say_warning("nobody is found who is gone, but who is lacking may be missed: put it right with --mend")
     if found.pending:
         say_warning(
             f"{found.pending} of its vectors are not in the graph or the lists that were asked for yet: until the "
             "server has made them a search may miss more of these people; look again in some minutes"
         )
-    if not found.right and not mended:
-        say_warning("nobody is found who is gone, but who is lacking may be missed: put it right with --mend")
 
 
 def _alike(model: str) -> float | None:
