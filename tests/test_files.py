@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from steadface.errors import InvalidInput, SteadfaceError
-from steadface.files import check_below, check_given, is_name, open_file, read_file, write_atomically
+from steadface.errors import InvalidInput, NotFound, SteadfaceError
+from steadface.files import check_below, check_given, is_name, open_file, read_file, read_secret, write_atomically
 
 
 def test_it_writes_replaces_and_makes_the_folders(tmp_path: Path) -> None:
@@ -82,6 +82,22 @@ def test_a_private_file_is_never_anybody_elses_to_read(tmp_path: Path, monkeypat
         os.umask(before)
     assert modes[0] == 0o600
     assert [stat.S_IMODE(file.stat().st_mode) for file in (path, tmp_path / "shown.bin")] == [0o600, 0o666]
+
+
+def test_a_secret_is_long_enough_and_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"0123456789abcdef\n")
+    path.chmod(0o600)
+    assert read_secret(path, "the key in", remedy="another") == b"0123456789abcdef"
+    path.chmod(0o644)
+    with pytest.raises(InvalidInput, match="chmod 600"):
+        read_secret(path, "the key in", remedy="another")
+    path.chmod(0o600)
+    path.write_bytes(b"short\n")
+    with pytest.raises(InvalidInput, match=r"the key in .* has 5 bytes, .*; another"):
+        read_secret(path, "the key in", remedy="another")
+    with pytest.raises(NotFound):
+        read_secret(tmp_path / "none", "the key in", remedy="another")
 
 
 def test_a_link_in_place_of_a_leftover_leads_nowhere(tmp_path: Path) -> None:

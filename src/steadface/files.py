@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from steadface.errors import Conflict, InvalidInput, Unavailable, quoted
+from steadface.errors import Conflict, InvalidInput, Unavailable, quoted, unreadable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -25,6 +25,9 @@ AS_BYTES = getattr(os, "O_BINARY", 0)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | AS_BYTES
 
 PIECE = 1 << 16
+
+LARGEST_SECRET, LEAST_SECRET = 4096, 16
+"""Bytes of the file of a secret, and of the secret."""
 
 
 def open_file(path: str | os.PathLike[str], *, most: int | None = None) -> io.BufferedReader:
@@ -64,6 +67,20 @@ def read_private(path: str | os.PathLike[str], what: str, *, most: int) -> bytes
             f"{path}`, and replace what it holds if somebody may have read it"
         )
     return content
+
+
+def read_secret(path: Path, what: str, *, remedy: str) -> bytes:
+    """The secret in a file, `what`, without white space around it.
+
+    Raises SteadfaceError where it cannot be read, is open to others, or is too short to be one, with the `remedy`.
+    """
+    try:
+        secret = read_private(path, what, most=LARGEST_SECRET).strip()
+    except OSError as error:
+        raise unreadable(error, f"{what} {path} cannot be read: {error.strerror}; check the path") from None
+    if len(secret) < LEAST_SECRET:
+        raise InvalidInput(f"{what} {path} has {len(secret)} bytes, and {LEAST_SECRET} or more are needed; {remedy}")
+    return secret
 
 
 def user_cache() -> Path | None:

@@ -8,12 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
-from steadface.errors import InvalidInput, NotFound
-from steadface.workflows.webhook import HEADER, Webhook, check_url, read_secret, signature
+from steadface.errors import InvalidInput
+from steadface.workflows.webhook import HEADER, Webhook, check_url, signature
 
 SECRET = b"0123456789abcdef"
 
@@ -140,22 +139,6 @@ def test_an_address_that_is_none_or_holds_a_password(url: str) -> None:
     with pytest.raises(InvalidInput) as error:
         check_url(url)
     assert "topsecret" not in str(error.value)
-
-
-def test_a_secret_is_long_enough_and_its_owners_alone(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(SECRET + b"\n")
-    path.chmod(0o600)
-    assert read_secret(path) == SECRET
-    path.chmod(0o644)
-    with pytest.raises(InvalidInput, match="chmod 600"):
-        read_secret(path)
-    path.chmod(0o600)
-    path.write_bytes(b"short\n")
-    with pytest.raises(InvalidInput, match="5 bytes"):
-        read_secret(path)
-    with pytest.raises(NotFound):
-        read_secret(tmp_path / "none")
 
 
 def wait_for(holds) -> None:

@@ -11,9 +11,9 @@ from steadface.client.calls import Call
 from steadface.client.clients import Client
 from steadface.client.retries import Retries
 from steadface.errors import Conflict, InvalidInput, SteadfaceError, Unavailable
+from steadface.files import read_secret
 from steadface.gallery.index import Vectors
 from steadface.gallery.shards import Found
-from steadface.workflows.webhook import read_secret
 
 ANSWER = 10.0
 """Seconds that a node has for each step of an answer."""
@@ -52,7 +52,12 @@ def nodes(urls: Sequence[str], key: Path | None, collection: str | None) -> Iter
     """At these addresses, with the API key in a file, until the end. Raises SteadfaceError for what is no address, and
     for a file that cannot be read or that others may read.
     """
-    token = None if key is None else read_secret(key).decode("ascii", "replace")
+    token = None
+    if key is not None:
+        told = read_secret(
+            key, "the API key in", remedy="write what `steadface keys make --scope shard` showed into it"
+        )
+        token = told.decode("ascii", "replace")
     with ExitStack() as stack:
         clients = [
             stack.enter_context(Client(url, key=token, timeout=ANSWER, retries=RETRIES)) for url in dict.fromkeys(urls)

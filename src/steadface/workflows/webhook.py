@@ -25,15 +25,13 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from steadface.errors import InvalidInput, unreadable
+from steadface.errors import InvalidInput
 from steadface.faces.sources import address
-from steadface.files import plain, read_private
+from steadface.files import plain, read_secret
 
 HEADER = "Steadface-Signature"
 MOST_WAITING = 1000
 """Events."""
-LARGEST_SECRET, LEAST_SECRET = 4096, 16
-"""Bytes of the file of a secret, and of the secret."""
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 8, 1.0, 60.0
 """How often one event is sent, and the seconds in between: two minutes in all."""
 ANSWER = 10.0
@@ -44,23 +42,6 @@ AGAIN = (408, 425, 429)
 """Answers, besides those from 500 on, after which the same may succeed later."""
 
 logger = logging.getLogger(__name__)
-
-
-def read_secret(path: Path) -> bytes:
-    """The secret in a file, without white space around it.
-
-    Raises SteadfaceError where it cannot be read, is open to others, or is too short to be one.
-    """
-    try:
-        secret = read_private(path, "the secret", most=LARGEST_SECRET).strip()
-    except OSError as error:
-        raise unreadable(error, f"the secret {path} cannot be read: {error.strerror}; check the path") from None
-    if len(secret) < LEAST_SECRET:
-        raise InvalidInput(
-            f"the secret {path} has {len(secret)} bytes, and {LEAST_SECRET} or more are needed; make one with "
-            "`openssl rand -hex 32`"
-        )
-    return secret
 
 
 def signature(secret: bytes, seconds: int, body: bytes) -> str:
@@ -95,7 +76,8 @@ def opening(url: str | None, secret: Path | None) -> "Callable[[], Webhook] | No
     if url is None or secret is None:
         return None
     check_url(url)
-    return partial(Webhook, url, read_secret(secret))
+    key = read_secret(secret, "the secret", remedy="make one with `openssl rand -hex 32`")
+    return partial(Webhook, url, key)
 
 
 class _NoRedirect(HTTPRedirectHandler):
