@@ -196,13 +196,28 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert said.code == 0
     assert "old template, new probe" in said.out
     assert model.read_bytes() == before
-    other = call(*hardened, *sets("run.steps=6"))
-    assert other.code == 5
-    assert "another recipe" in other.err
+    for changed in ("run.steps=2", "optimizer.rate=1e-5"):
+        other = call(*hardened, *sets(changed))
+        assert other.code == 5
+        assert "another recipe" in other.err
     other = call(hardened[0], write_weights(tmp_path / "given.safetensors", seed=1), *hardened[2:])
     assert other.code == 5
     assert "began with other weights" in other.err
     assert model.read_bytes() == before
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_run_is_made_longer_by_its_own_command(
+    weights: Path, faces: Path, tmp_path: Path, call: Call
+) -> None:
+    run = tmp_path / "run"
+    words = ("harden", weights, "--images", faces, "--out", run, "--max-clean-drop", "100%", *sets())
+    assert call(*words).code == 0
+    said = call(*words, *sets("run.steps=6"))
+    assert said.code == 0, said.err
+    facts = read_metadata(run)
+    assert (facts["steps"], facts["selected"]["name"], facts["selected"]["step"]) == (6, "start, recovered", 6)
+    assert "step 6" in (run / "report.html").read_text()
 
 
 def test_weights_left_by_a_run_that_never_began_are_not_those_of_the_next(faces: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What becomes of a run: the candidate that resists best among those not shown to have lost too much, or nothing."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -10,17 +11,18 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from steadface.backbones import load_backbone, read_metadata
+from steadface.backbones import load_backbone, read_metadata, save_backbone
 from steadface.errors import SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training.loop import TrainingRun
-from steadface.training.runfolder import write_choice, write_run_recipe
+from steadface.training.runfolder import comparable, difference, write_asked, write_run_recipe
 from steadface.training.selection import looks as looking
 from steadface.training.selection.candidates import Candidates, read_candidates
 from steadface.training.selection.rules import Candidate, NothingGained, choose, exhausted, undominated, verdict
 from steadface.training.within_class import normalise_within
 
+from ..few import SMALLEST
 from .runs import tiny
 
 pytestmark = pytest.mark.usefixtures("short_looks")
@@ -195,7 +197,8 @@ def test_another_choice_leaves_what_is_younger_than_the_run_unsaid(tmp_path):
     written = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     del written["run"]["seed"], written["data"]["contents"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-    write_choice(tmp_path, recipe.run.select.model_copy(update={"max_clean_drop": 0.5}))
+    select = recipe.run.select.model_copy(update={"max_clean_drop": 0.5})
+    write_asked(tmp_path, recipe.run.model_copy(update={"select": select}))
     written["run"]["select"]["max_clean_drop"] = 0.5
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text()) == written
 
@@ -225,6 +228,47 @@ def test_another_choice_of_a_finished_run_needs_no_look_and_changes_nothing_else
     (run / "candidates.json").unlink()
     with pytest.raises(SteadfaceError, match=r"candidates.json is gone.* put it back"):
         TrainingRun.resume(run)
+
+
+@pytest.mark.parametrize("killed", [None, 5])
+def test_a_finished_run_goes_on_where_it_is_to_take_longer_and_chooses_again(tmp_path, monkeypatch, killed):
+    run, looked = tmp_path / "run", itertools.count()
+    monkeypatch.setattr(looking, "validate", lambda *_: metrics(0.1, 0.9 - 0.05 * next(looked)))
+    given = tmp_path / "given.safetensors"
+    save_backbone(given, SMALLEST.build(torch.Generator().manual_seed(0)).eval(), {})
+    shorter = tiny(run, *SELECTING, "run.steps=4", "run.select.interpolate=1", f"model.start={given}")
+    TrainingRun.start(shorter).train()
+    before = read_metadata(run)
+    assert (before["selected"]["name"], before["selected"]["step"]) == ("50 % of the way", 4)
+
+    write_asked(run, shorter.run.model_copy(update={"steps": 8}))
+    longer = TrainingRun.resume(run)
+    if killed is not None:
+        with pytest.raises(KeyboardInterrupt):
+            longer.train(lambda at: (_ for _ in ()).throw(KeyboardInterrupt) if at.step == killed else None)
+        assert read_metadata(run) == before, "the model of the first end, until there is another"
+        assert [row["name"] for row in read_candidates(run)["candidates"]] == ["step 2", "step 4"]
+        longer = TrainingRun.resume(run)
+    assert longer.train().steps == 8
+    after = read_metadata(run)["selected"]
+    assert (after["name"], after["step"]) == ("50 % of the way", 8)
+    names = [row["name"] for row in read_candidates(run)["candidates"]]
+    assert names == ["step 2", "step 4", "step 6", "step 8", "50 % of the way"]
+
+
+def test_only_a_longer_run_that_chooses_is_the_same_run(tmp_path):
+    def changed(now, *, then=6, options=SELECTING):
+        recipes = (tiny(tmp_path, *options, f"run.steps={steps}") for steps in (then, now))
+        return difference(*map(comparable, recipes))
+
+    assert changed(8) == []
+    assert changed(4) == ["run.steps: 6 -> 4"]
+    assert changed(8, options=()) == ["run.steps: 6 -> 8"]
+    minutes = comparable(tiny(tmp_path, *SELECTING, "run.steps=null", "run.minutes=9"))
+    assert difference(comparable(tiny(tmp_path, *SELECTING)), minutes) == [
+        "run.minutes: None -> 9.0",
+        "run.steps: 6 -> None",
+    ]
 
 
 def test_a_run_that_gains_nothing_has_no_model_and_says_why(tmp_path, monkeypatch):

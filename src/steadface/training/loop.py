@@ -157,6 +157,8 @@ class TrainingRun:
         if run._probe is not None:
             run._probe.reach = saved.reach
         ranks.from_first(lambda: checkpoint.set_aside_after(folder, run.step))
+        if not run.finished:
+            run._looks.go_on()
         return run
 
     @property

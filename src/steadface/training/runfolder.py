@@ -17,7 +17,7 @@ from steadface.training.networks import kept_file
 from steadface.training.recipe import Recipe, make_recipe
 from steadface.training.recipe.reading import UnfitYaml, read_yaml
 from steadface.training.recipe.recipe import with_present_names
-from steadface.training.recipe.sections import Selection
+from steadface.training.recipe.sections import LENGTHS, Run, Selection
 from steadface.training.selection.candidates import Candidates
 from steadface.training.state import Seen, State
 
@@ -57,18 +57,18 @@ def write_run_recipe(recipe: Recipe, folder: Path, *, begun: bool = False) -> No
     write_atomically(folder / RECIPE_FILE, text.encode())
 
 
-def write_choice(folder: Path, select: Selection) -> None:
-    """Lets the run in `folder`, finished or not, choose among its candidates as `select` says.
+def write_asked(folder: Path, now: Run) -> None:
+    """Lets the run in `folder`, finished or not, take as long and choose among its candidates as `now` says.
 
     Raises NotFound, and leaves the run as it was, for a name that none of its candidates has.
     """
     recipe = read_run_recipe(folder)
-    then = recipe.run.select
-    if then is None or then.choice == select.choice:
+    then, select = recipe.run, now.select
+    if then.select is None or select is None or (then.select.choice, then.length) == (select.choice, now.length):
         return
-    if select.choose is not None:
+    if select.choose is not None and select.choose != then.select.choose:
         Candidates(folder, select, until=sys.maxsize).named(select.choose)
-    run = recipe.run.model_copy(update={"select": then.model_copy(update=select.choice)})
+    run = then.model_copy(update={**now.length, "select": then.select.model_copy(update=select.choice)})
     write_run_recipe(recipe.model_copy(update={"run": run}), folder, begun=True)
 
 
@@ -89,11 +89,24 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
     """What must not change between start and resume: all but where run and faces lie, how many processes read
-    them and how far ahead, what becomes of batches that are not finite, and which candidate is chosen.
+    them and how far ahead, what becomes of batches that are not finite, and which candidate is chosen; see `difference`
+    for how long it takes.
 
     The faces may move since their listing, people included, is compared, see `seen`.
     """
     return _without_places(recipe.model_dump(mode="json"))
+
+
+def difference(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What has changed between two recipes, as `comparable` has them, a line each.
+
+    That a run which chooses among candidates is to take longer is no change: it chooses again at its new end.
+    """
+    before, after = then["run"], now["run"]
+    chooses = before.get("select") is not None and after.get("select") is not None
+    if chooses and any(0 < (before.get(unit) or 0) < (after.get(unit) or 0) for unit in LENGTHS):
+        now = {**now, "run": {**after, **{unit: before.get(unit) for unit in LENGTHS}}}
+    return checkpoint.difference(then, now)
 
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:
@@ -129,12 +142,12 @@ def refuse_changed_recipe(folder: Path, saved: State, recipe: Recipe) -> None:
     now = _without_places(recipe.model_dump(mode="json", exclude_unset=True))
     try:
         then = _without_places(with_present_names(saved.recipe))
+        changed = difference(then, now)
     except (KeyError, AttributeError, TypeError) as error:
         raise InvalidInput(
             f"the checkpoint of step {saved.step} in {folder} was edited: its recipe lacks whole sections; put it "
             "back, or remove it to go on from the one before"
         ) from error
-    changed = checkpoint.difference(then, now)
     if changed:
         raise Conflict(
             f"{folder / RECIPE_FILE} has changed since step {saved.step}: {'; '.join(changed)}. "

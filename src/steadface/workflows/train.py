@@ -17,14 +17,13 @@ from steadface.recognizers import OpenedRecognizer, open_recognizer
 from steadface.recognizers.calibration import calibrated
 from steadface.recognizers.contract import Contract, read_contract, store_contract
 from steadface.training.assembly.faces import Faces, open_recipe_faces
-from steadface.training.checkpoint import difference
 from steadface.training.constraint import Reached
 from steadface.training.lock import locked
 from steadface.training.loop import Observe, Outcome, TrainingRun
 from steadface.training.networks import load_network
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
-from steadface.training.runfolder import comparable, holds_run, read_run_recipe, write_choice
+from steadface.training.runfolder import comparable, difference, holds_run, read_run_recipe, write_asked
 
 REACHED_FILE = "reached.json"
 DEMO = ("demo_clean.yaml", "demo.yaml")
@@ -97,8 +96,8 @@ def start_or_resume(recipe: Recipe, faces: Faces | None = None, ranks: Ranks = A
     """A run of `recipe`: a new one, or that which its `run.out` holds.
 
     Which of its candidates a run chooses (`run.select.max_clean_drop` and `choose`) may be asked for anew: of a
-    finished run that takes no training. Raises Conflict, showing the difference, where the folder holds a run of
-    another recipe.
+    finished run that takes no training. One that chooses may be asked to take longer, and goes on, finished or not.
+    Raises Conflict, showing the difference, where the folder holds a run of another recipe.
     """
     folder = recipe.run.out
     if not ranks.from_first(lambda: holds_run(folder)):
@@ -108,8 +107,7 @@ def start_or_resume(recipe: Recipe, faces: Faces | None = None, ranks: Ranks = A
         raise Conflict(
             f"{folder} holds a run of another recipe ({'; '.join(changed)}): remove that folder or choose another"
         )
-    if (select := recipe.run.select) is not None:
-        ranks.from_first(lambda: write_choice(folder, select))
+    ranks.from_first(lambda: write_asked(folder, recipe.run))
     return TrainingRun.resume(folder, faces, ranks)
 
 

@@ -270,9 +270,14 @@ class Run(Section):
     nonfinite: NonFinite = NonFinite()
     tensorboard: bool = True
 
+    @property
+    def length(self) -> dict[str, float | None]:
+        """How long, by each of LENGTHS."""
+        return {name: getattr(self, name) for name in LENGTHS}
+
     @model_validator(mode="after")
     def _one_length(self) -> "Run":
-        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        given = [name for name, value in self.length.items() if value is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of run.steps, run.epochs and run.minutes, got {given or 'none'}")
         return self

@@ -157,6 +157,12 @@ class Candidates:
         self.entries = [*(one for one in self.entries if one.name != candidate.name), candidate]
         self._write()
 
+    def forget_end(self) -> None:
+        """Leaves what was looked at during training, for a run that goes on beyond the end at which it chose."""
+        if self._made is not None or any(one.kind != "look" for one in self.entries):
+            self.entries, self._made = [one for one in self.entries if one.kind == "look"], None
+            self._write()
+
     def prune(self) -> None:
         """Removes weights that are never chosen."""
         kept = {self.weights(one.name) for one in undominated(self.entries)}

@@ -65,6 +65,11 @@ class Looks:
         """Whether the model that was written is the one asked for."""
         return self._candidates is None or self._candidates.concluded
 
+    def go_on(self) -> None:
+        """Where the run has ended before and is to take longer, what was made of that end is dropped."""
+        if self._candidates is not None:
+            self._candidates.forget_end()
+
     def look_if_due(self, step: int, log: MetricsLog | None, save: Save) -> None:
         """Looks after every so many steps; a run that selects also looks at what it starts from."""
         every = self._recipe.run.validate_every
