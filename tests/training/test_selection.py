@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from steadface.backbones import load_backbone, read_metadata, save_backbone
-from steadface.errors import SteadfaceError
+from steadface.errors import Conflict, SteadfaceError
 from steadface.evaluation.intervals import Figure
 from steadface.evaluation.labelled import ValidationMetrics
 from steadface.training.loop import TrainingRun
@@ -309,10 +309,17 @@ def test_a_run_that_has_lost_too_much_everywhere_says_what_it_would_take(tmp_pat
 
 
 def test_it_ends_early_where_nothing_better_comes(tmp_path, looks):
-    outcome = TrainingRun.start(tiny(tmp_path / "run", *SELECTING, "run.select.patience=1", "run.steps=100")).train()
+    recipe, longer = (
+        tiny(tmp_path / "run", *SELECTING, "run.select.patience=1", f"run.steps={steps}") for steps in (100, 200)
+    )
+    outcome = TrainingRun.start(recipe).train()
     assert (outcome.finished, outcome.steps) == (True, 6), "at 4 it resists better, although it has lost too much"
     assert read_metadata(tmp_path / "run")["selected"]["step"] == 2
     assert sorted(looks) == [0, 2, 4, 6]
+    written = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(Conflict, match=r"1 looks brought nothing better.* higher run.select.patience"):
+        write_asked(tmp_path / "run", longer.run)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == written
 
 
 @pytest.mark.usefixtures("looks")

@@ -60,7 +60,8 @@ def write_run_recipe(recipe: Recipe, folder: Path, *, begun: bool = False) -> No
 def write_asked(folder: Path, now: Run) -> None:
     """Lets the run in `folder`, finished or not, take as long and choose among its candidates as `now` says.
 
-    Raises NotFound, and leaves the run as it was, for a name that none of its candidates has.
+    Raises, and leaves the run as it was, NotFound for a name that none of its candidates has, and Conflict where it
+    ended early and more time changes nothing.
     """
     recipe = read_run_recipe(folder)
     then, select = recipe.run, now.select
@@ -68,6 +69,11 @@ def write_asked(folder: Path, now: Run) -> None:
         return
     if select.choose is not None and select.choose != then.select.choose:
         Candidates(folder, select, until=sys.maxsize).named(select.choose)
+    if then.length != now.length and Candidates(folder, then.select, until=sys.maxsize).exhausted:
+        raise Conflict(
+            f"{folder} ended early, since {then.select.patience} looks brought nothing better, and would not go on for "
+            "longer: start a new run with a higher run.select.patience"
+        )
     run = then.model_copy(update={**now.length, "select": then.select.model_copy(update=select.choice)})
     write_run_recipe(recipe.model_copy(update={"run": run}), folder, begun=True)
 
