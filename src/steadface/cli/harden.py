@@ -53,7 +53,8 @@ def harden_model(
 
     The candidate that resists best among those that still recognise becomes the model; where none does the command
     ends with 3. Ctrl-C saves; the same command goes on. On a finished run another `--max-clean-drop`, or `--choose`,
-    takes another candidate without training, and with more `--minutes` it trains on. Judge the result with `steadface audit`.
+    takes another candidate without training, and with more `--minutes` it trains on. Judge the result with
+    `steadface audit`.
     """
     wishes = Wishes(
         minutes=minutes,
