@@ -107,6 +107,18 @@ def test_compiling_is_left_to_runs_that_win_it_back(hardened: tuple[Path, Path],
     assert (long.compile, short.compile) == ("on", "auto")
 
 
+def test_what_has_no_corners_is_not_led_back_from_rounding_them(faces: Path, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "theirs.onnx")
+    assert harden_recipe(open_recognizer(path), faces, tmp_path, Wishes()).model.corner
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type in ("PRelu", "LeakyRelu"):
+            node.op_type = "Tanh"
+            del node.input[1:], node.attribute[:]
+    onnx.save(model, path)
+    assert harden_recipe(open_recognizer(path), faces, tmp_path, Wishes()).model.corner is None
+
+
 def described(path: Path) -> tuple[object, ...]:
     """What of a file stays."""
     model = onnx.load(path)

@@ -31,6 +31,11 @@ class Foreign(Adapted, ABC):
     def content(self) -> str:
         """The digest of what it is made from."""
 
+    @property
+    @abstractmethod
+    def has_corners(self) -> bool:
+        """Whether it has activations whose corners can be rounded."""
+
     @abstractmethod
     def measured(self, images: Tensor, corner: float | None) -> "Foreign":
         """With what is to be known of it, on faces (B, 3, H, W), before its corners are rounded by `corner`."""

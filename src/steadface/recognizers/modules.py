@@ -59,6 +59,10 @@ class ModuleNetwork(Foreign):
     def content(self) -> str:
         return weights_digest(self.module)
 
+    @property
+    def has_corners(self) -> bool:
+        return False  # no state dict could say that they have been rounded
+
     def measured(self, images: Tensor, corner: float | None) -> "ModuleNetwork":  # noqa: ARG002 - nothing is rounded
         return self
 

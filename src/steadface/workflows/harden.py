@@ -32,6 +32,7 @@ from steadface.ranks import ALONE, Ranks
 from steadface.recognizers import OpenedRecognizer, with_known_convention
 from steadface.recognizers.callables import parts_of_name
 from steadface.recognizers.contract import is_named
+from steadface.recognizers.foreign import Foreign
 from steadface.recognizers.under_contract import opened_under_contract
 from steadface.training.assembly.faces import open_named_faces, open_recipe_faces
 from steadface.training.loop import Observe
@@ -229,8 +230,8 @@ def harden_recipe(
             f"run.minutes={wishes.minutes}",
             *_aims(wishes),
             f"run.select.choose={json.dumps(wishes.choose)}",
-            *([] if isinstance(network, Backbone) else _of_foreign(wishes)),
-            *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}", "model.corner=null"]),
+            *([] if isinstance(network, Backbone) else _of_foreign(network, wishes)),
+            *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}"]),
             *overrides,
         ],
     )
@@ -241,9 +242,13 @@ def harden_recipe(
     return recipe
 
 
-def _of_foreign(wishes: Wishes) -> list[str]:
+def _of_foreign(network: Foreign, wishes: Wishes) -> list[str]:
     """What is otherwise for other people's networks, of which nobody knows which layer is the last."""
-    return ["run.select.within=0", *(["run.compile=auto"] if wishes.minutes < COMPILED_FROM else [])]
+    return [
+        "run.select.within=0",
+        *(["run.compile=auto"] if wishes.minutes < COMPILED_FROM else []),
+        *([] if network.has_corners else ["model.corner=null"]),  # and nothing to recover from
+    ]
 
 
 def _aims(wishes: Wishes) -> list[str]:

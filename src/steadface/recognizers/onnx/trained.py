@@ -83,10 +83,16 @@ class OnnxNetwork(Foreign):
     def content(self) -> str:
         return self.file.content
 
+    @property
+    def has_corners(self) -> bool:
+        return bool(rectifiers(self.file)[0])
+
     def measured(self, images: Tensor, corner: float | None) -> "OnnxNetwork":
         """With the deviations of what its rectifiers are given, on `images` (B, 3, H, W), among what is noted, halved
         until its embeddings of them bend by no more than `BEND` where corners are rounded by `corner` times these.
         """
+        if not self.has_corners:
+            logger.info("%s: no activation has a corner that can be rounded", self.name)
         scales = deviations(self, images)
         for halved in range(HALVINGS):
             bend = 0.0 if not corner else self._bend(images, {name: corner * one for name, one in scales.items()})
@@ -153,10 +159,7 @@ def _rounded(file: OnnxFile, widths: Mapping[str, float], name: str) -> OnnxFile
     fit, left = rectifiers(file)
     if left:
         logger.info("%s: the corners of %d of %d activations are not rounded", name, len(left), len(left) + len(fit))
-    if not fit:
-        logger.info("%s: no activation has a corner that can be rounded", name)
-        return file
-    return rounded(file, widths)
+    return rounded(file, widths) if fit else file
 
 
 def samples(network: nn.Module, count: int = 4) -> Tensor:
