@@ -18,6 +18,7 @@ from steadface.evaluation.labelled import ValidationMetrics
 from steadface.recognizers import open_recognizer
 from steadface.recognizers.contract import read_contract
 from steadface.recognizers.onnx.read import read_onnx
+from steadface.training.runfolder import read_run_recipe
 from steadface.training.selection import looks
 from steadface.workflows.harden import Wishes, harden, harden_recipe
 
@@ -105,6 +106,8 @@ def test_compiling_is_left_to_runs_that_win_it_back(hardened: tuple[Path, Path],
     given = open_recognizer(hardened[0])
     long, short = (harden_recipe(given, faces, tmp_path, Wishes(minutes=minutes)).run for minutes in (10, 5))
     assert (long.compile, short.compile) == ("on", "auto")
+    begun = read_run_recipe(hardened[1]).run.compile
+    assert harden_recipe(given, faces, hardened[1], Wishes(minutes=60)).run.compile == begun != "on"
 
 
 def test_what_has_no_corners_is_not_led_back_from_rounding_them(faces: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from steadface.training.networks import (
 from steadface.training.probe import probing_images
 from steadface.training.recipe import Recipe, load_recipe
 from steadface.training.recipe.recipe import recipe_path
-from steadface.training.runfolder import holds_run, make_run_folder
+from steadface.training.runfolder import holds_run, make_run_folder, read_run_recipe
 from steadface.workflows.opening import log_notes
 from steadface.workflows.train import Trained, run_to_end, start_or_resume, store, worked_in_by
 
@@ -230,7 +230,7 @@ def harden_recipe(
             f"run.minutes={wishes.minutes}",
             *_aims(wishes),
             f"run.select.choose={json.dumps(wishes.choose)}",
-            *([] if isinstance(network, Backbone) else _of_foreign(network, wishes)),
+            *([] if isinstance(network, Backbone) else _of_foreign(network, out, wishes)),
             *([] if (code := code_of(given)) is None else [f"model.code={json.dumps(code)}"]),
             *overrides,
         ],
@@ -242,11 +242,15 @@ def harden_recipe(
     return recipe
 
 
-def _of_foreign(network: Foreign, wishes: Wishes) -> list[str]:
+def _of_foreign(network: Foreign, out: Path, wishes: Wishes) -> list[str]:
     """What is otherwise for other people's networks, of which nobody knows which layer is the last."""
+    if holds_run(out):  # and may be asked for more minutes than it began with
+        compiled = [f"run.compile={read_run_recipe(out).run.compile}"]
+    else:
+        compiled = ["run.compile=auto"] if wishes.minutes < COMPILED_FROM else []
     return [
         "run.select.within=0",
-        *(["run.compile=auto"] if wishes.minutes < COMPILED_FROM else []),
+        *compiled,
         *([] if network.has_corners else ["model.corner=null"]),  # and nothing to recover from
     ]
 
