@@ -192,6 +192,18 @@ def test_each_operation_is_as_onnxruntime_computes_it(tmp_path, name) -> None:
         assert found.requires_grad
 
 
+# A shape that is computed from that of the pictures is read as numbers, which no compiler can do.
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "reshape by shape"])
+def test_no_operation_breaks_what_is_compiled(tmp_path, name) -> None:
+    nodes, constants = OPERATIONS[name]
+    file = read_onnx(written(tmp_path / "op.onnx", [*nodes, node("Identity", "y", "embeddings")], constants))
+    images = noise(2, 16)
+    graph = OnnxGraph(file, file.batch)
+    torch._dynamo.reset()
+    compiled = torch.compile(graph, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), graph(images))
+
+
 def test_the_fingerprint_is_of_the_weights_and_the_convention(tmp_path) -> None:
     paths = [exported(tmp_path / f"{seed}.onnx", Embedding(backbone(seed))) for seed in (0, 5)]
     first, again, other = (open_recognizer(path).fingerprint for path in (paths[0], paths[0], paths[1]))

@@ -167,8 +167,18 @@ def _plain(node: Node, file: OnnxFile, batch: int | None) -> Node:
     for index, name in enumerate(node.inputs):
         if name in file.constants and 0 < (value := file.constants[name]).size <= KNOWN and value.dtype != object:
             extra[f"input {index}"] = value.reshape(-1).tolist()
+    if node.op == "Cast":
+        extra["to"] = _type_of(node.attributes["to"])
     op = "Softmax before 13" if node.op == "Softmax" and file.opset < 13 else node.op
     return Node(op=op, inputs=node.inputs, outputs=node.outputs, attributes={**node.attributes, **extra})
+
+
+def _type_of(kind: int) -> torch.dtype:
+    """That of torch. Raises NotConverted. Looked up once: within a pass it breaks what is compiled."""
+    try:
+        return torch.from_numpy(np.zeros(1, dtype=helper.tensor_dtype_to_np_dtype(kind))).dtype
+    except (KeyError, TypeError):
+        raise NotConverted(f"the operation Cast to element type {kind}") from None
 
 
 def _last_uses(nodes: Sequence[Node], output: str) -> list[list[str]]:
@@ -212,8 +222,7 @@ def _softmax_of_rows(inputs: Inputs, a: Attributes) -> Tensor:
 
 
 def _cast(inputs: Inputs, a: Attributes) -> Tensor:
-    kind = torch.from_numpy(np.zeros(1, dtype=helper.tensor_dtype_to_np_dtype(a["to"]))).dtype
-    return given(inputs, 0).to(kind)
+    return given(inputs, 0).to(a["to"])
 
 
 def _where(inputs: Inputs, _: Attributes) -> Tensor:
