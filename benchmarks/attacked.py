@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from steadface.attacks import CosineScore, Norm
 from steadface.attacks.distances import lengths
-from steadface.backbones import Backbone, load_backbone
-from steadface.backbones.frozen import frozen
 from steadface.data.loading import load_images
 from steadface.data.pairs import PairSet, read_pairs
 from steadface.evaluation.calibration import AttackSplit, calibrate, split_for_attack
 from steadface.evaluation.embedding import MirrorEmbedder, embed_faces
 from steadface.evaluation.series import Goal
 from steadface.evaluation.verification import best_threshold
+from steadface.recognizers import open_recognizer
+from steadface.recognizers.embedder import quickened
 
 ROUNDING = 1e-5
 """By how much float32 may overstep a radius or the pixel range; a grey level is 4e-3."""
@@ -36,8 +36,8 @@ class Networks:
 
 
 def load_networks(weights: Path) -> Networks:
-    backbone: Backbone = load_backbone(weights).requires_grad_(False)
-    return Networks(plain=MirrorEmbedder(backbone, mirror=False), fast=MirrorEmbedder(frozen(backbone), mirror=False))
+    network = open_recognizer(weights).network.eval().requires_grad_(False)
+    return Networks(plain=MirrorEmbedder(network, mirror=False), fast=MirrorEmbedder(quickened(network), mirror=False))
 
 
 @dataclass(frozen=True, kw_only=True)
