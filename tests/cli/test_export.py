@@ -71,3 +71,20 @@ def test_what_is_no_model_or_no_onnx_name_is_refused_before_any_work(call: Call,
     assert said.code == NotFound.exit_code
     assert "does not exist" in said.err
     assert not (model.parent / "face.onnx").exists()
+
+
+def test_two_models_become_one_that_is_calibrated_anew(call: Call, model: Path) -> None:
+    other, out = model.parent / "other.safetensors", model.parent / "both.onnx"
+    architecture = Architecture(name=SMALLEST.name, image_size=(16, 16), embedding_size=4)
+    save_backbone(other, architecture.build(torch.Generator().manual_seed(1)), {})
+    said = call("fuse", model, other, "--out", out)
+    assert said.code == 0, said.err
+    assert "12-d; embeds like the 2 models" in said.out
+    contract = read_contract(out)
+    assert contract is not None
+    assert (contract.name, contract.mirror, contract.thresholds) == ("both", False, None)
+    assert contract.identity != read_contract(model).identity
+    said = call("fuse", model, model, "--out", model.parent / "twice.onnx")
+    assert said.code == 2
+    assert "is given twice" in said.err
+    assert not (model.parent / "twice.onnx").exists()

@@ -266,7 +266,18 @@ class Shared(nn.Module):
         return nn.functional.adaptive_avg_pool2d(torch.sigmoid(self.norm(read)) + read.flip(1), 1)
 
 
-@pytest.mark.parametrize("core", [Unlike(), Shared()])
+class Arranged(nn.Module):
+    """What moves numbers about: as converters of other frameworks write it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = x.new_tensor(-0.5), x.new_tensor(0.5)
+        padded = nn.functional.pad(x, (1, 2, 3, 0), value=0.25)[:, :, 1:-1, ::2]
+        clipped = torch.maximum(torch.minimum(padded, high), low).permute(0, 2, 3, -3)
+        flat = clipped.reshape(-1, clipped.shape[1] * clipped.shape[2] * 3)
+        return torch.cat([flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True), x.mean((2, 3))], 1)
+
+
+@pytest.mark.parametrize("core", [Unlike(), Shared(), Arranged()])
 @pytest.mark.parametrize(("pixels", "order"), [("imagenet", "rgb"), ("0..1", "bgr")])
 def test_networks_of_other_people_are_exported_too(tmp_path, core, pixels, order) -> None:
     model = wrapped(core, pixel_range=pixels, channel_order=order)

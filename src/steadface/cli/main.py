@@ -38,6 +38,10 @@ class Commands(LateCommands):
             "widen:widen_model",
             "Write a **wider** network that embeds as the given one does (Net2Net), to go on from.",
         ),
+        "fuse": (
+            "fuse:fuse_models",
+            "Write several **models** as one, whose cosine is the mean of theirs.",
+        ),
         "evaluate": (
             "evaluate:evaluate_model",
             "Measure a **model**: 10-fold accuracy, error rates with intervals, and what PGD does to them.",

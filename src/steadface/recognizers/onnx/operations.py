@@ -6,6 +6,7 @@ are those of the ONNX operator specification (https://onnx.ai/onnx/operators). W
 the CPU.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -173,7 +174,7 @@ def _padded(x: Tensor, pads: Pads, value: float) -> tuple[Tensor, tuple[int, int
 def flatten(inputs: Inputs, a: Attributes) -> Tensor:
     x = given(inputs, 0)
     axis = a.get("axis", 1) % (x.ndim + 1)
-    return x.reshape(x.shape[:axis].numel(), -1)
+    return x.reshape(math.prod(x.shape[:axis]), -1)  # not numel(), which would fix the number of images
 
 
 def reshape(inputs: Inputs, a: Attributes) -> Tensor:
@@ -183,7 +184,7 @@ def reshape(inputs: Inputs, a: Attributes) -> Tensor:
         shape = [x.shape[index] if size == 0 else size for index, size in enumerate(shape)]
     fixed = a.get("fixed batch")
     if fixed is not None and x.is_floating_point() and shape[:1] == [fixed]:
-        shape[0] = len(x)
+        shape[0] = x.shape[0]  # not len(x), which would fix it when traced
     return x.reshape(shape)
 
 

@@ -7,6 +7,7 @@ Each takes the graph and the operation's arguments as torch orders them: `Value`
 tensors and numbers else. Meaning and defaults are those of ATen and of the ONNX operator specification, version 13.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,9 +189,11 @@ def _flatten(graph: Graph, x: Value, start: int = 0, end: int = -1) -> Value:
 def _reshape(graph: Graph, x: Value, shape: Sequence[int | Batch]) -> Value:
     """In ONNX 0 takes over a dimension of the input."""
     head, *rest = shape
-    if not isinstance(head, Batch) or any(isinstance(one, Batch) for one in rest):
+    known = [one for one in rest if not isinstance(one, Batch)]
+    kept = isinstance(head, Batch) or (head == -1 and math.prod(known) == math.prod(x.shape[1:]))
+    if not kept or len(known) < len(rest):
         raise Untranslated("a reshape that does not keep the images apart")
-    return graph.add("Reshape", [x, torch.tensor([0, *rest])])
+    return graph.add("Reshape", [x, torch.tensor([0, *known])])
 
 
 def _flip(graph: Graph, x: Value, dims: Sequence[int]) -> Value:
@@ -200,6 +203,42 @@ def _flip(graph: Graph, x: Value, dims: Sequence[int]) -> Value:
 
 def _mean(graph: Graph, x: Value, dims: Sequence[int], keep: bool = False) -> Value:
     return graph.add("ReduceMean", [x], axes=list(dims), keepdims=int(keep))
+
+
+def _vector_norm(graph: Graph, x: Value, order: float = 2, dims: Any = None, keep: bool = False, **_: Any) -> Value:
+    if order != 2 or dims is None:
+        raise Untranslated(f"a norm of order {order:g} over {'everything' if dims is None else dims}")
+    return graph.add("ReduceL2", [x], axes=list(dims), keepdims=int(keep))
+
+
+def _cat(graph: Graph, values: Sequence[Value | Tensor], dim: int = 0) -> Value:
+    if dim == 0:
+        raise Untranslated("a concatenation that does not keep the images apart")
+    return graph.add("Concat", values, axis=dim)
+
+
+def _pad(graph: Graph, x: Value, pads: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+    """torch names both ends of the last dimension first, ONNX all beginnings and then all ends."""
+    before, after = ([*pads[end::2]][::-1] for end in (0, 1))
+    whole = [0] * (len(x.shape) - len(before))
+    ends = torch.tensor([*whole, *before, *whole, *after])
+    return graph.add("Pad", [x, ends, torch.tensor(float(value or 0))], mode=mode)
+
+
+def _permute(graph: Graph, x: Value, dims: Sequence[int]) -> Value:
+    return graph.add("Transpose", [x], perm=[dim % len(x.shape) for dim in dims])
+
+
+def _slice(
+    graph: Graph, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
+    last = torch.iinfo(torch.int64).max
+    bounds = (start or 0, last if end is None else end, dim, step)
+    if bounds == (0, last, dim, 1):
+        return x
+    if dim == 0:
+        raise Untranslated("a slice of the images")
+    return graph.add("Slice", [x, *(torch.tensor([bound]) for bound in bounds)])
 
 
 def _average_to(graph: Graph, x: Value, size: Sequence[int]) -> Value:
@@ -248,17 +287,23 @@ TRANSLATIONS: Mapping[Any, Translation] = MappingProxyType(
         aten.adaptive_avg_pool2d.default: _average_to,
         aten.add.Tensor: _arithmetic("Add", 0.0),
         aten.batch_norm.default: _batch_norm,
+        aten.cat.default: _cat,
         aten.conv2d.default: _conv,
         aten.div.Tensor: _arithmetic("Div", 1.0),
         aten.dropout.default: _same,
         aten.flatten.using_ints: _flatten,
         aten.flip.default: _flip,
         aten.leaky_relu.default: _leaky_relu,
+        aten.linalg_vector_norm.default: _vector_norm,
         aten.linear.default: _linear,
         aten.matmul.default: _matmul,
         aten.max_pool2d.default: _max_pool,
+        aten.maximum.default: _arithmetic("Max", -math.inf),
         aten.mean.dim: _mean,
+        aten.minimum.default: _arithmetic("Min", math.inf),
         aten.mul.Tensor: _arithmetic("Mul", 1.0),
+        aten.pad.default: _pad,
+        aten.permute.default: _permute,
         aten.prelu.default: _prelu,
         aten.relu.default: _unary("Relu"),
         aten.relu_.default: _unary("Relu"),
@@ -266,6 +311,8 @@ TRANSLATIONS: Mapping[Any, Translation] = MappingProxyType(
         aten.sigmoid.default: _unary("Sigmoid"),
         aten.silu.default: _silu,
         aten.silu_.default: _silu,
+        aten.slice.Tensor: _slice,
+        aten.to.device: _same,
         aten.to.dtype: _same,  # all floats of a graph are of one type
         aten.sqrt.default: _unary("Sqrt"),
         aten.sub.Tensor: _arithmetic("Sub", 0.0),
