@@ -8,7 +8,7 @@ from torch import nn
 
 from steadface.backbones import Architecture
 from steadface.backbones.base import PReLU
-from steadface.backbones.frozen import FrozenPReLU, Shift, fold_norms, frozen, frozen_where_alike
+from steadface.backbones.frozen import NEGLIGIBLE, FrozenPReLU, Shift, fold_norms, frozen, frozen_where_alike
 
 from ..rounding import rounding
 
@@ -69,6 +69,34 @@ def test_the_original_stays_as_it_was(original):
     assert all(torch.equal(before[name], value) for name, value in original.state_dict().items())
     assert not fast.training
     assert not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+class Normalised(nn.Module):
+    """Divides by a length that a number of its own keeps above zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.least = nn.Parameter(torch.tensor([1e-30]))
+
+    def forward(self, x):
+        return x / x.square().sum(1, keepdim=True).sqrt().clamp_min(self.least)
+
+
+def test_channels_that_died_become_zero_and_no_embedding_changes():
+    generator = torch.Generator().manual_seed(7)
+    parts = [nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 6, 3), nn.Flatten(), Normalised()]
+    network = nn.Sequential(*parts).requires_grad_(False)
+    for part, dead in ((parts[0].weight[2:5], 1e-25), (parts[0].bias[2:5], 1e-22), (parts[1].weight[2:5], 1e-30)):
+        part.copy_(dead * torch.randn(part.shape, generator=generator))
+    parts[2].weight[:, 2:5] *= 1e-24
+    x = torch.rand(2, 3, 8, 8, generator=generator)
+    fast = frozen(network)
+    assert torch.equal(fast(x), network(x))
+    for place in (0, 1, 2):
+        before, after = network[place].weight, fast[place].weight
+        assert (before.abs() < NEGLIGIBLE).any()
+        assert torch.equal(after, torch.where(before.abs() < NEGLIGIBLE, 0, before))
+    assert fast[4].least == network[4].least, "which is no weight of a channel"
 
 
 def test_it_is_still_a_backbone(original):

@@ -8,6 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from steadface.devices import open_session
 from steadface.errors import SteadfaceError
 from steadface.recognition.recognizer import Recognizer
 from steadface.recognizers import Convention, open_recognizer
@@ -15,6 +16,7 @@ from steadface.recognizers.adapters import Adapted
 from steadface.recognizers.contract import contract_of, store_contract
 from steadface.recognizers.convention import Known
 from steadface.recognizers.embedder import NetworkEmbedder
+from steadface.recognizers.onnx import runtime
 from steadface.recognizers.onnx.read import read_onnx, read_properties
 from steadface.recognizers.onnx.runtime import Runtime, without_prelu
 from steadface.recognizers.onnx.torch import OnnxGraph
@@ -55,6 +57,35 @@ def test_an_exported_backbone_has_its_embeddings_and_gradients(tmp_path, dynamic
             gradients.append(torch.autograd.grad(embeddings[:, 0].sum(), images)[0])
             torch.testing.assert_close(embeddings, network(noise(count)), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_nothing_is_computed_with_what_is_left_of_channels_that_died(tmp_path, monkeypatch, gradients) -> None:
+    network = backbone()
+    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | nn.PReLU)]
+    assert isinstance(layers[1], nn.PReLU)
+    with torch.no_grad():
+        for layer in layers[:2]:
+            layer.weight[:4] *= 1e-25
+    file = exported(tmp_path / "face.onnx", Embedding(network))
+    assert any(_below(numpy_helper.to_array(weight)) for weight in onnx.load(file).graph.initializer)
+    given = []
+
+    def watched(model):
+        given.append(model)
+        return open_session(model)
+
+    monkeypatch.setattr(runtime, "open_session", watched)
+    opened = open_recognizer(file, gradients=gradients)
+    torch.testing.assert_close(opened.network(noise(3)), network(noise(3)), rtol=1e-4, atol=1e-5)
+    held = [weight.detach().numpy() for weight in opened.network.parameters()]
+    held += [numpy_helper.to_array(weight) for weight in onnx.load_from_string(given[0]).graph.initializer]
+    assert sum(int((weight == 0).sum()) for weight in held) >= 4 * layers[0].weight[0].numel() + 4
+    assert not any(map(_below, held))
+
+
+def _below(weight: np.ndarray) -> bool:
+    return weight.dtype == np.float32 and bool(((weight != 0) & (np.abs(weight) < 1e-19)).any())
 
 
 def test_a_batch_of_one_in_the_file_takes_any_batch_through_onnxruntime_too(tmp_path) -> None:

@@ -30,6 +30,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from steadface.backbones.base import DepthwiseConv2d, PReLU, per_channel, rounded_prelu
 from steadface.backbones.soundness import noise_for
 
+NEGLIGIBLE = torch.finfo(torch.float32).tiny ** 0.5
+"""1.1e-19: the product of two numbers below it is denormal."""
+
 PARITY = 1e-4
 """How far unit embeddings of a fast copy may be from the network's own, in any of their numbers."""
 
@@ -53,6 +56,7 @@ def frozen(network: nn.Module) -> nn.Module:
     is not known stays as it is.
     """
     fast = copied(network).eval().requires_grad_(False)
+    zero_negligible(fast.parameters())
     for part in fast.modules():
         for before, after in followers(part):
             _fold(part, before, after)
@@ -61,6 +65,24 @@ def frozen(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.PReLU) and type(child) in (nn.PReLU, PReLU):
                 setattr(part, name, FrozenPReLU(child.weight, getattr(child, "corner", 0.0)))
     return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@torch.no_grad()
+def zero_negligible(weights: Iterable[Tensor]) -> None:
+    """Makes what is below `NEGLIGIBLE` zero, in place; a tensor of one number stays: it may be what keeps a division
+    from dividing by zero.
+
+    Weight decay takes the weights of channels that died to 1e-20 and less. No embedding shows it, but products of them
+    are denormal numbers, on each of which some processors spend a hundred times what a normal one takes
+    (`docs/performance.md`).
+    """
+    for weight in weights:
+        weight.masked_fill_(negligible(weight), 0)
+
+
+def negligible(weight: Tensor) -> Tensor:
+    """Which numbers `zero_negligible` makes zero."""
+    return weight.abs() < (NEGLIGIBLE if weight.numel() > 1 else 0)
 
 
 def frozen_where_alike(network: nn.Module) -> nn.Module:

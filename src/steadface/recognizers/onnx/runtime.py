@@ -8,6 +8,7 @@ For onnxruntime on a CPU PReLUs are rewritten, which gives the same embeddings s
 
 onnxruntime convolves in a memory layout of its own, blocks of channels, and has no PReLU for it: around each one all
 maps are laid out anew, twice. For max(x, 0), sums and BatchNormalization, here a factor for each channel, it has.
+Weights that are too small to count become zero there too (`backbones/frozen.py`).
 """
 
 from contextlib import suppress
@@ -19,6 +20,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from steadface.backbones.frozen import negligible, zero_negligible
 from steadface.backbones.soundness import noise_for
 from steadface.devices import open_session
 from steadface.errors import InvalidInput, SteadfaceError, Unsupported, first_line
@@ -137,12 +139,12 @@ class Runtime(External):
 
 def _session(file: OnnxFile) -> "onnxruntime.InferenceSession":
     """The file in onnxruntime, rewritten to run sooner where that can be; raises SteadfaceError."""
-    if any(node.op == "PRelu" for node in file.nodes):
+    if any(node.op == "PRelu" for node in file.nodes) or _has_negligible(file):
         # A graph above 2 GB cannot be handed over in memory, and one of an old opset may not take the rewriting.
         with suppress(Exception):
             quick = onnx.ModelProto()
             quick.CopyFrom(file.model)
-            return open_session(without_prelu(quick).SerializeToString())
+            return open_session(without_prelu(without_negligible(quick)).SerializeToString())
     try:
         return open_session(file.path)
     except Exception as error:  # onnxruntime's own, which share no public base class
@@ -193,6 +195,21 @@ def apart(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
         return float("inf")
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+def _has_negligible(file: OnnxFile) -> bool:
+    floats = (torch.from_numpy(np.array(value)) for value in file.constants.values() if value.dtype == np.float32)
+    return any((negligible(value) & (value != 0)).any() for value in floats)
+
+
+def without_negligible(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, changed in place, its float32 weights as `zero_negligible` leaves them."""
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            value = np.array(numpy_helper.to_array(weight))
+            zero_negligible([torch.from_numpy(value)])
+            weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+    return model
 
 
 def without_prelu(model: onnx.ModelProto) -> onnx.ModelProto:

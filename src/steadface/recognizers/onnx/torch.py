@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from steadface.backbones.base import PReLU
+from steadface.backbones.frozen import zero_negligible
 from steadface.recognizers.onnx import operations
 from steadface.recognizers.onnx.operations import (
     KNOWN,
@@ -59,6 +60,7 @@ class OnnxGraph(nn.Module):
                 if node.op == ROUNDED or place in slopes
             }
         )
+        zero_negligible(self.parameters())
         self._slopes = {name: str(place) for place, name in slopes.items()}
         self._last = _last_uses(self.nodes, file.output)
         self._input, self._output, self._channels_last = file.input, file.output, file.channels_last
