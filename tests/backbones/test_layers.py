@@ -1,7 +1,10 @@
 """Layers with cheap gradients compute what PyTorch's own compute."""
 
+import functools
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from steadface.backbones import base
@@ -78,6 +81,24 @@ def test_in_bf16_a_depthwise_convolution_has_the_gradients_of_the_usual_one(kern
     expected = values_and_gradients(plain, x.float())  # the exact ones: bf16 keeps 8 bits
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.float(), other.float(), atol=0.05, rtol=0.03)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 0), (1, 2)])
+@pytest.mark.parametrize("under_autocast", [True, False])
+def test_so_it_has_with_any_padding_stride_and_kernel(padding, under_autocast):
+    weight, bias, x = randoms(6, 1, 3, 5), randoms(6), randoms(3, 6, 9, 8)
+    own = functools.partial(base.conv2d, stride=(2, 3), padding=padding, dilation=(1, 1), groups=6)
+    usual = functools.partial(F.conv2d, stride=(2, 3), padding=padding, groups=6)
+    taken = [x.bfloat16(), weight, bias] if not under_autocast else [x, weight, bias]
+    results = []
+    for function, given, dtype in ((own, taken, torch.bfloat16), (usual, [x.bfloat16().float(), weight, bias], None)):
+        leaves = [one.clone().requires_grad_() for one in given]
+        with torch.autocast("cpu", dtype, enabled=under_autocast and dtype is not None):
+            y = function(*leaves)
+        assert dtype is None or y.dtype == dtype
+        results.append([y.detach(), *torch.autograd.grad(y.float().square().sum(), leaves)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one.float(), other, atol=0.03 * float(other.abs().max()), rtol=0.05)
 
 
 def test_in_bf16_a_bias_is_added_as_usual():

@@ -79,46 +79,60 @@ class _RoundedPReLU(torch.autograd.Function):
         return turn.mul_(0.5 - 0.5 * slope).add_(0.5 + 0.5 * slope).mul_(gradient), learnt, None
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution without bias, `kernel` odd and padded to it; in bf16 its input gradient is one too.
+Sizes = tuple[int, ...]
 
-    oneDNN's own gradient of a strided one takes 15 to 60 times as long in bf16.
-    """
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, `kernel` odd and padded to it, with the gradients of `conv2d`."""
 
     def __init__(self, channels: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride == (1, 1) or x.dtype != torch.bfloat16 or x.device.type != "cpu" or not torch.is_grad_enabled():
-            return super().forward(x)
-        filtered: Tensor = _StridedDepthwise.apply(x, self.weight.to(x.dtype), self.stride[0])  # type: ignore[no-untyped-call]
-        return filtered if self.bias is None else filtered + self.bias.to(x.dtype).view(-1, 1, 1)
+        padding = cast(Sizes, self.padding)
+        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Tensor:
+    """As `torch.nn.functional.conv2d`; in bf16 on a CPU the input gradient of a strided depthwise one is itself a
+    convolution, since oneDNN's takes 15 to 60 times as long.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    depthwise = groups == len(weight) == x.shape[1] and dilation == (1, 1) and stride != (1, 1)
+    within = all(2 * one <= size for one, size in zip(padding, weight.shape[2:], strict=True))
+    if not (depthwise and within) or dtype != torch.bfloat16 or x.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    filtered: Tensor = _StridedDepthwise.apply(x.to(dtype), weight.to(dtype), stride, padding)  # type: ignore[no-untyped-call]
+    return filtered if bias is None else filtered + bias.to(dtype).view(-1, 1, 1)
 
 
 class _StridedDepthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        stride, padding, groups = ctx.stride, weight.shape[-1] // 2, len(weight)
+        (down, right), padding, groups = ctx.stride, ctx.padding, len(weight)
+        rest = [size - 1 - one for size, one in zip(weight.shape[2:], padding, strict=True)]
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             # Every output spread its gradient over the inputs it had seen: the mirrored filter, on outputs put back
             # where they were taken.
-            placed = torch.zeros_like(x)
-            placed[:, :, ::stride, ::stride] = gradient
-            of_x = F.conv2d(placed, weight.flip(2, 3), None, 1, padding, groups=groups)
+            height, width = (x.shape[2 + one] + padding[one] - rest[one] for one in (0, 1))
+            placed = torch.zeros_like(x[:, :, :height, :width])
+            placed[:, :, ::down, ::right] = gradient
+            of_x = F.conv2d(placed, weight.flip(2, 3), None, 1, rest, groups=groups)
         if ctx.needs_input_grad[1]:
-            both, all_around = [stride, stride], [padding, padding]
             _, of_weight, _ = torch.ops.aten.convolution_backward(
-                gradient, x, weight, None, both, all_around, [1, 1], False, [0, 0], groups, [False, True, False]
+                gradient, x, weight, None, [down, right], padding, [1, 1], False, [0, 0], groups, [False, True, False]
             )
-        return of_x, of_weight, None
+        return of_x, of_weight, None, None
 
 
 # Bounded, as all that a file states: what is built from it takes memory.

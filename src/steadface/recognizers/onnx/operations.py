@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steadface.backbones.base import conv2d
+
 Attributes = Mapping[str, Any]
 Inputs = Sequence[Tensor | None]
 Operation = Callable[[Inputs, Attributes], Tensor | tuple[Tensor, ...]]
@@ -68,7 +70,7 @@ def conv(inputs: Inputs, a: Attributes) -> Tensor:
         raise NotConverted(f"Conv in {x.ndim - 2} dimensions")
     strides, dilations = _pair(a, "strides"), _pair(a, "dilations")
     x, padding = _padded(x, _pads(x, (weight.shape[2], weight.shape[3]), strides, dilations, a), 0.0)
-    return F.conv2d(x, weight, optional(inputs, 2), strides, padding, dilations, a.get("group", 1))
+    return conv2d(x, weight, optional(inputs, 2), strides, padding, dilations, a.get("group", 1))
 
 
 def max_pool(inputs: Inputs, a: Attributes) -> Tensor:
