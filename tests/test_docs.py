@@ -7,24 +7,25 @@ import importlib
 import importlib.util
 import re
 import shlex
-import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import PIL.Image
 import pytest
+import torch
 import typer
 import yaml
 
-import steadface
 from steadface.audit import request
 from steadface.audit.request import FULL, QUICK, STANDARD
-from steadface.backbones import architecture
+from steadface.backbones import Architecture, architecture, save_backbone
 from steadface.cli.main import app
+from steadface.data.folders import open_faces
 from steadface.data.synthetic import synthetic_faces, write_synthetic_faces
 from steadface.faces.detection import WholePicture
 from steadface.recognition import face_finder
+from steadface.workflows.calibrate import calibrate
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
@@ -126,7 +127,8 @@ def desk(tmp_path, monkeypatch, named_faces):
     impostor = "".join(f"{one}\t1\t{other}\t1\n" for one, other in pairwise(people))
     (tmp_path / "pairs.txt").write_text(genuine + impostor)
     pictures = synthetic_faces(people=2, images_per_person=3, size=(112, 112), seed=5)
-    for place, name in enumerate(("a", "ada1", "ada2", "b", "crowd")):
+    # What no network that was hardly trained takes for two people is the same picture twice.
+    for name, place in {"a": 0, "ada1": 1, "ada2": 1, "b": 3, "crowd": 4}.items():
         PIL.Image.fromarray(pictures.read(place)).save(tmp_path / f"{name}.jpg")
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "gated.yaml").write_text(yaml.safe_dump({"name": "gated", **TINY}))
@@ -142,8 +144,9 @@ def desk(tmp_path, monkeypatch, named_faces):
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_run(desk, example):
     if "model.safetensors" in example:
-        outcome = steadface.train(steadface.load_recipe("recipes/gated.yaml", ["data.images=FACES", "run.out=trained"]))
-        shutil.copy(outcome.folder / "model.safetensors", desk)
+        small = Architecture(image_size=(16, 16), embedding_size=16, width=0.25, blocks=(1, 0, 0, 0))
+        save_backbone(desk / "model.safetensors", small.build(torch.Generator().manual_seed(0)).eval(), {})
+        calibrate(desk / "model.safetensors", open_faces(desk / "FACES"))
     exec(compile(example, "example", "exec"), {"__name__": "__main__"})
 
 

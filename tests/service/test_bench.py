@@ -173,9 +173,12 @@ def test_one_runs_a_few_wait_in_turn_and_more_are_told_to_come_back(task) -> Non
     second, third = bench.ask(task, "a"), bench.ask(task, "b")
     with pytest.raises(Unavailable):
         bench.ask(task, "a")
-    assert [bench.look(run.id, run.owner)[1] for run in (first, second, third)] == [0, 1, 2]
+    looks = [bench.look(run.id, run.owner) for run in (first, second, third)]
+    assert [before for _, before in looks] == [0, 1, 2]
     setting.workers[0].go.set()
     until(lambda: third.status == "done")
+    # What was seen before its end is not told as its end, since it has not been forgotten.
+    assert [seen.status for seen, _ in looks] == ["running", "waiting", "waiting"]
     assert len(setting.workers) == 1
     bench.close()
     assert setting.workers[0].ended

@@ -8,7 +8,7 @@ attack was told, or a minute after it. Without anything to do there is neither t
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -172,7 +172,7 @@ class Bench:
             return run
 
     def look(self, identity: str, owner: str) -> tuple[Run, int]:
-        """The attack, and how many are before it; one that has ended is forgotten hereby. Raises NotFound."""
+        """The attack as it is now, and how many are before it; once it has ended it is forgotten. Raises NotFound."""
         with self._changed:
             self._forget()
             run = self._known(identity, owner)
@@ -180,7 +180,7 @@ class Bench:
             if run.over:
                 del self._runs[identity]
             order = [one.id for one in self._runs.values() if not one.over]
-            return run, order.index(identity) if identity in order else 0
+            return replace(run), order.index(identity) if identity in order else 0
 
     def stop(self, identity: str, owner: str) -> None:
         """Ends and forgets it. Raises NotFound."""
