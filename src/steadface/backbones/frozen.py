@@ -2,7 +2,8 @@
 
 An attack takes hundreds of forward passes and input gradients of a network that does not change meanwhile. A copy can
 therefore have every BatchNorm folded into the convolution or the linear layer before it, lie in memory channels last,
-and leave out the gradients of its own parameters, which PyTorch's PReLU computes whether they are asked for or not.
+have zeros for weights too small to count, and leave out the gradients of its own parameters, which PyTorch's PReLU
+computes whether they are asked for or not.
 
 BatchNorms can also be folded in a network that is trained on: only their shift is still learnt.
 
@@ -77,7 +78,8 @@ def zero_negligible(weights: Iterable[Tensor]) -> None:
     (`docs/performance.md`).
     """
     for weight in weights:
-        weight.masked_fill_(negligible(weight), 0)
+        if weight.is_floating_point():
+            weight.masked_fill_(negligible(weight), 0)
 
 
 def negligible(weight: Tensor) -> Tensor:
