@@ -15,15 +15,17 @@ from steadface.errors import Conflict, SteadfaceError
 from steadface.training.lock import LOCK_FILE, locked
 
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from multiprocessing import get_context
 from steadface.training.lock import locked
 
+def forked():
+    print(os.getpid(), flush=True)  # it runs, and has given its part in the lock up
+    time.sleep(1000)
+
 with locked(Path(sys.argv[1])):
-    child = get_context("fork").Process(target=time.sleep, args=(1000,))
-    child.start()
-    print(child.pid, flush=True)
+    get_context("fork").Process(target=forked).start()
     time.sleep(1000)
 """
 
