@@ -91,7 +91,7 @@ def test_channels_that_died_become_zero_and_no_embedding_changes():
     parts[2].weight[:, 2:5] *= 1e-24
     x = torch.rand(2, 3, 8, 8, generator=generator)
     fast = frozen(network)
-    assert torch.equal(fast(x), network(x))
+    torch.testing.assert_close(fast(x), network(x))  # in another order of sums, since channels lie last
     for place in (0, 1, 2):
         before, after = network[place].weight, fast[place].weight
         assert (before.abs() < NEGLIGIBLE).any()
