@@ -40,6 +40,9 @@ class PReLU(nn.PReLU):
             return super().forward(x)
         if not compiling and self.weight.dtype == x.dtype:
             return rounded_prelu(x, self.weight, self.corner)
+        if torch.compiler.is_exporting():  # as `recognizers/onnx/rounding.py` reads it again
+            positive = (x + (x * x + self.corner**2).sqrt() - self.corner) * 0.5
+            return positive + (x - positive) * per_channel(self.weight, x)
         magnitude = x.abs() if sharp else (x * x + self.corner**2).sqrt() - self.corner
         odd = per_channel(self.weight, x) * 0.5 + 0.5
         return (odd * x - (odd - 1) * magnitude).to(x.dtype)

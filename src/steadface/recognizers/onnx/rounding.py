@@ -134,7 +134,9 @@ class _Group:
 
 
 def joined(nodes: Sequence[Node], constants: Mapping[str, Array]) -> list[Node]:
-    """The nodes with each group that `rounded` wrote in place of a rectifier as one of the operation `ROUNDED`."""
+    """The nodes with each group that stands for a rectifier, as `rounded` and exports of `backbones.base.PReLU` write
+    it, as one of the operation `ROUNDED`.
+    """
     last, dropped = dict[int, Node](), set[int]()
     for group in _groups(nodes, constants):
         last[id(group.nodes[-1])] = group.joined
