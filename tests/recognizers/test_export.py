@@ -1,5 +1,6 @@
 """What is exported is what was opened: the same embeddings, by the rules of those who read such files."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from steadface.backbones import Architecture, Backbone, save_backbone
 from steadface.backbones.base import PReLU
-from steadface.backbones.soundness import weights_digest
+from steadface.backbones.soundness import noise_for, weights_digest
 from steadface.errors import SteadfaceError
 from steadface.recognizers import Convention, OpenedRecognizer, export, open_recognizer
 from steadface.recognizers.adapters import Adapted, BlackBox
 from steadface.recognizers.export import export_onnx
-from steadface.recognizers.onnx import write
+from steadface.recognizers.onnx import runtime, write
+from steadface.recognizers.onnx.read import read_onnx
 
 from ..few import SMALLEST
 
@@ -126,6 +128,20 @@ def test_rounded_corners_travel_with_it(tmp_path) -> None:
         layers = [part for part in network.modules() if isinstance(part, PReLU)]
         assert len(layers) == 2
         assert all(layer.corner == 0.5 for layer in layers)
+    served = open_recognizer(tmp_path / "face.onnx", gradients=False).network
+    torch.testing.assert_close(served(noise_for(rounded)), rounded(noise_for(rounded)), rtol=1e-4, atol=1e-5)
+
+
+def test_in_onnxruntime_a_rounded_corner_takes_six_operations(tmp_path, monkeypatch) -> None:
+    rounded, given = backbone(), []
+    rounded.round_corners(0.5)
+    export_onnx(opened(tmp_path, rounded), tmp_path / "face.onnx")
+    monkeypatch.setattr(runtime, "open_session", lambda model: given.append(model))
+    runtime._session(read_onnx(tmp_path / "face.onnx"))
+    operations = Counter(node.op_type for node in onnx.load_from_string(given[0]).graph.node)
+    assert operations["Sqrt"] == 2
+    assert operations["BatchNormalization"] == 4
+    assert operations["Mul"] == 2 + 1, "and that of the pixels"
 
 
 def test_insightface_feeds_it_what_it_was_made_for(face) -> None:

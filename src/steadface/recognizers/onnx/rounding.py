@@ -126,7 +126,7 @@ def _alpha(node: onnx.NodeProto) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Group:
+class Group:
     """Nodes that are one rounded rectifier, the last of which gives its value."""
 
     nodes: tuple[Node, ...]
@@ -138,13 +138,14 @@ def joined(nodes: Sequence[Node], constants: Mapping[str, Array]) -> list[Node]:
     it, as one of the operation `ROUNDED`.
     """
     last, dropped = dict[int, Node](), set[int]()
-    for group in _groups(nodes, constants):
+    for group in groups(nodes, constants):
         last[id(group.nodes[-1])] = group.joined
         dropped |= {id(node) for node in group.nodes}
     return [last.get(id(node), node) for node in nodes if id(node) in last or id(node) not in dropped]
 
 
-def _groups(nodes: Sequence[Node], constants: Mapping[str, Array]) -> Iterator[_Group]:
+def groups(nodes: Sequence[Node], constants: Mapping[str, Array]) -> Iterator[Group]:
+    """The nodes of each rectifier with a rounded corner."""
     makers = {name: node for node in nodes for name in node.outputs}
     readers: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -177,7 +178,7 @@ def _groups(nodes: Sequence[Node], constants: Mapping[str, Array]) -> Iterator[_
 
 def _with_slope(
     x: str, chain: tuple[Node, ...], corner: float, readers: Mapping[str, list[Node]], constants: Mapping[str, Array]
-) -> _Group | None:
+) -> Group | None:
     positive = chain[-1].outputs[0]
     ops = {node.op: node for node in readers[positive]}
     if Counter(node.op for node in readers[positive]) != Counter(["Sub", "Add"]):
@@ -196,9 +197,9 @@ def _with_slope(
     return _group((*chain, negative, product, end), (x, product.inputs[1]), corner)
 
 
-def _group(nodes: tuple[Node, ...], inputs: tuple[str, ...], corner: float) -> _Group:
+def _group(nodes: tuple[Node, ...], inputs: tuple[str, ...], corner: float) -> Group:
     made = Node(op=ROUNDED, inputs=inputs, outputs=nodes[-1].outputs, attributes={"corner": corner})
-    return _Group(nodes=nodes, joined=made)
+    return Group(nodes=nodes, joined=made)
 
 
 def _single(name: str, constants: Mapping[str, Array]) -> float | None:

@@ -6,11 +6,16 @@ For onnxruntime on a CPU PReLUs are rewritten, which gives the same embeddings s
 
     PReLU(x) = a x + (1 - a) max(x, 0)                              a the slope of each channel
 
+and those with a rounded corner (`rounding.py`), in six operations for nine:
+
+    (1 + a) / 2 x - (1 - a) / 2 c + (1 - a) / 2 sqrt(x^2 + c^2)
+
 onnxruntime convolves in a memory layout of its own, blocks of channels, and has no PReLU for it: around each one all
 maps are laid out anew, twice. For max(x, 0), sums and BatchNormalization, here a factor for each channel, it has.
 Weights that are too small to count become zero there too (`backbones/frozen.py`).
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -28,7 +33,8 @@ from steadface.graphs.sizes import MOST_LIVE, MOST_WORK, Unrunnable, check_cost,
 from steadface.recognizers.adapters import Adapted, External, embedding_output
 from steadface.recognizers.convention import Convention
 from steadface.recognizers.onnx.operations import NotConverted
-from steadface.recognizers.onnx.read import Array, OnnxFile, noted_in
+from steadface.recognizers.onnx.read import Array, Node, OnnxFile, noted_in
+from steadface.recognizers.onnx.rounding import Group, groups
 from steadface.recognizers.onnx.torch import OnnxGraph
 
 if TYPE_CHECKING:
@@ -139,12 +145,14 @@ class Runtime(External):
 
 def _session(file: OnnxFile) -> "onnxruntime.InferenceSession":
     """The file in onnxruntime, rewritten to run sooner where that can be; raises SteadfaceError."""
-    if any(node.op == "PRelu" for node in file.nodes) or _has_negligible(file):
+    rounded = _rounded_rectifiers(file)
+    if rounded or any(node.op == "PRelu" for node in file.nodes) or _has_negligible(file):
         # A graph above 2 GB cannot be handed over in memory, and one of an old opset may not take the rewriting.
         with suppress(Exception):
             quick = onnx.ModelProto()
             quick.CopyFrom(file.model)
-            return open_session(without_prelu(without_negligible(quick)).SerializeToString())
+            quick = without_negligible(with_shorter(quick, rounded, file.constants))
+            return open_session(without_prelu(quick).SerializeToString())
     try:
         return open_session(file.path)
     except Exception as error:  # onnxruntime's own, which share no public base class
@@ -212,6 +220,54 @@ def without_negligible(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _rounded_rectifiers(file: OnnxFile) -> list[Group]:
+    """Those with a slope for each channel."""
+    found = groups(file.nodes, file.constants)
+    return [one for one in found if len(one.joined.inputs) == 2 and file.constants[one.joined.inputs[1]].size > 1]
+
+
+def with_shorter(model: onnx.ModelProto, rounded: Sequence[Group], constants: Mapping[str, Array]) -> onnx.ModelProto:
+    """`model`, changed in place, these rectifiers of it in fewer operations; their slopes are among the `constants`."""
+    whole = {one.joined.outputs[0]: one.joined for one in rounded}
+    dropped = {name for one in rounded for node in one.nodes for name in node.outputs}
+    nodes = []
+    for node in model.graph.node:
+        if node.output[0] in whole:
+            one = whole[node.output[0]]
+            made, numbers = _shorter(one, constants[one.inputs[1]].reshape(-1))
+            nodes += made
+            model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in numbers.items())
+        elif node.output[0] not in dropped:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    _drop_unread(model.graph)
+    return model
+
+
+def _shorter(node: Node, slope: Array) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """Nodes for a rounded rectifier, and their constants."""
+    (y,), x, corner = node.outputs, node.inputs[0], float(node.attributes["corner"])
+    even = (1 - slope) / 2
+    constants: dict[str, Array] = {
+        f"{y}/line": (1 + slope) / 2,
+        f"{y}/shift": -even * corner,
+        f"{y}/even": even,
+        f"{y}/corner": np.array(corner**2, dtype=slope.dtype),
+        f"{y}/zeros": np.zeros_like(slope),
+        f"{y}/ones": np.ones_like(slope),
+    }
+    nodes = [
+        helper.make_node("Mul", [x, x], [f"{y}/square"], name=f"{y}/square"),
+        helper.make_node("Add", [f"{y}/square", f"{y}/corner"], [f"{y}/sum"], name=f"{y}/sum"),
+        helper.make_node("Sqrt", [f"{y}/sum"], [f"{y}/root"], name=f"{y}/root"),
+        _scaled(x, f"{y}/line", y, shift=f"{y}/shift"),
+        _scaled(f"{y}/root", f"{y}/even", y),
+        helper.make_node("Add", [f"{y}/line/scaled", f"{y}/even/scaled"], [y], name=f"{y}/rectified"),
+    ]
+    return nodes, constants
+
+
 def without_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model`, changed in place, its float32 PReLUs with a constant slope (C, 1, 1) written as other operations.
 
@@ -248,9 +304,9 @@ def _rewritten(node: onnx.NodeProto, slope: Array) -> tuple[list[onnx.NodeProto]
     return nodes, factors
 
 
-def _scaled(x: str, factor: str, y: str) -> onnx.NodeProto:
-    """Every channel times its factor."""
-    inputs = [x, factor, f"{y}/zeros", f"{y}/zeros", f"{y}/ones"]
+def _scaled(x: str, factor: str, y: str, shift: str | None = None) -> onnx.NodeProto:
+    """Every channel times its factor, and shifted."""
+    inputs = [x, factor, shift or f"{y}/zeros", f"{y}/zeros", f"{y}/ones"]
     return helper.make_node("BatchNormalization", inputs, [f"{factor}/scaled"], name=f"{factor}/scaled", epsilon=0.0)
 
 
