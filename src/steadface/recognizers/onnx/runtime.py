@@ -151,7 +151,7 @@ def _session(file: OnnxFile) -> "onnxruntime.InferenceSession":
         with suppress(Exception):
             quick = onnx.ModelProto()
             quick.CopyFrom(file.model)
-            quick = without_negligible(with_shorter(quick, rounded, file.constants))
+            quick = without_negligible(with_shorter_rectifiers(quick, rounded, file.constants))
             return open_session(without_prelu(quick).SerializeToString())
     try:
         return open_session(file.path)
@@ -226,7 +226,9 @@ def _rounded_rectifiers(file: OnnxFile) -> list[Group]:
     return [one for one in found if len(one.joined.inputs) == 2 and file.constants[one.joined.inputs[1]].size > 1]
 
 
-def with_shorter(model: onnx.ModelProto, rounded: Sequence[Group], constants: Mapping[str, Array]) -> onnx.ModelProto:
+def with_shorter_rectifiers(
+    model: onnx.ModelProto, rounded: Sequence[Group], constants: Mapping[str, Array]
+) -> onnx.ModelProto:
     """`model`, changed in place, these rectifiers of it in fewer operations; their slopes are among the `constants`."""
     whole = {one.joined.outputs[0]: one.joined for one in rounded}
     dropped = {name for one in rounded for node in one.nodes for name in node.outputs}
