@@ -15,7 +15,7 @@ maps are laid out anew, twice. For max(x, 0), sums and BatchNormalization, here 
 Weights that are too small to count become zero there too (`backbones/frozen.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,9 @@ from steadface.recognizers.onnx.torch import OnnxGraph
 
 if TYPE_CHECKING:
     import onnxruntime
+
+Rewritten = tuple[list[onnx.NodeProto], dict[str, Array]]
+"""Nodes in place of one, and their constants."""
 
 MANY = 16
 """Images at which it is looked whether what a graph holds grows with their number."""
@@ -230,24 +233,13 @@ def with_shorter_rectifiers(
     model: onnx.ModelProto, rounded: Sequence[Group], constants: Mapping[str, Array]
 ) -> onnx.ModelProto:
     """`model`, changed in place, these rectifiers of it in fewer operations; their slopes are among the `constants`."""
-    whole = {one.joined.outputs[0]: one.joined for one in rounded}
-    dropped = {name for one in rounded for node in one.nodes for name in node.outputs}
-    nodes = []
-    for node in model.graph.node:
-        if node.output[0] in whole:
-            one = whole[node.output[0]]
-            made, numbers = _shorter(one, constants[one.inputs[1]].reshape(-1))
-            nodes += made
-            model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in numbers.items())
-        elif node.output[0] not in dropped:
-            nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    _drop_unread(model.graph)
+    whole = (one.joined for one in rounded)
+    made = {node.outputs[0]: _shorter(node, constants[node.inputs[1]].reshape(-1)) for node in whole}
+    _replace(model.graph, made, {name for one in rounded for node in one.nodes for name in node.outputs})
     return model
 
 
-def _shorter(node: Node, slope: Array) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+def _shorter(node: Node, slope: Array) -> Rewritten:
     """Nodes for a rounded rectifier, and their constants."""
     (y,), x, corner = node.outputs, node.inputs[0], float(node.attributes["corner"])
     even = (1 - slope) / 2
@@ -275,24 +267,17 @@ def without_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
 
     What is still a PReLU afterwards is as it was. The metadata stay; the file's digest is another one.
     """
-    graph = model.graph
-    constants = {one.name: one for one in graph.initializer}
-    nodes = []
-    for node in graph.node:
+    constants = {one.name: one for one in model.graph.initializer}
+    made = {}
+    for node in model.graph.node:
         slope = constants.get(node.input[1]) if node.op_type == "PRelu" else None
-        if slope is None or slope.data_type != onnx.TensorProto.FLOAT or list(slope.dims[1:]) != [1, 1]:
-            nodes.append(node)
-            continue
-        made, factors = _rewritten(node, numpy_helper.to_array(slope).reshape(-1))
-        nodes += made
-        graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in factors.items())
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _drop_unread(graph)
+        if slope is not None and slope.data_type == onnx.TensorProto.FLOAT and list(slope.dims[1:]) == [1, 1]:
+            made[node.output[0]] = _rewritten(node, numpy_helper.to_array(slope).reshape(-1))
+    _replace(model.graph, made)
     return model
 
 
-def _rewritten(node: onnx.NodeProto, slope: Array) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+def _rewritten(node: onnx.NodeProto, slope: Array) -> Rewritten:
     """Nodes in place of a PReLU, and their constants."""
     (y,), x = node.output, node.input[0]
     zeros, ones = np.zeros_like(slope), np.ones_like(slope)
@@ -312,7 +297,20 @@ def _scaled(x: str, factor: str, y: str, shift: str | None = None) -> onnx.NodeP
     return helper.make_node("BatchNormalization", inputs, [f"{factor}/scaled"], name=f"{factor}/scaled", epsilon=0.0)
 
 
-def _drop_unread(graph: onnx.GraphProto) -> None:
+def _replace(graph: onnx.GraphProto, made: Mapping[str, Rewritten], dropped: Collection[str] = ()) -> None:
+    """Writes what is `made` in place of the nodes that give these outputs, and nothing for those that give a `dropped`
+    one; constants that nobody reads any more go.
+    """
+    nodes = []
+    for node in graph.node:
+        if node.output[0] in made:
+            new, constants = made[node.output[0]]
+            nodes += new
+            graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+        elif node.output[0] not in dropped:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
     read = {name for node in graph.node for name in node.input}
     kept = [one for one in graph.initializer if one.name in read]
     del graph.initializer[:]
